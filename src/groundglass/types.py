@@ -1,0 +1,219 @@
+"""The values that travel through Groundglass. All are frozen; a constructor that returned made a valid value.
+
+Array order is (D, H, W): slice, row, column. World coordinates are DICOM LPS in millimetres. `None` stands for what
+a file does not record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Unit = Literal["HU", "gray"]
+Label = Literal["covid", "non-covid"]
+Split = Literal["train", "val", "test"]
+Severity = Literal["error", "warning", "info"]
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A linear display window in HU: `center - width/2` is black, `center + width/2` is white."""
+
+    center: float
+    width: float
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.center), f"center: a finite HU value, got {self.center}")
+        _require(math.isfinite(self.width) and self.width > 0, f"width: more than 0 HU, got {self.width}")
+
+
+LUNG_WINDOW = Window(center=-600.0, width=1500.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the reader of a result must know: a stable code and one sentence."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was read: voxels f32 (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
+
+    `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None where the file records no geometry.
+    `source` names the input for people and never holds patient data. `notices` says what was found while reading.
+    """
+
+    voxels: Float32
+    unit: Unit
+    affine: Float64 | None
+    source: str
+    notices: tuple[Notice, ...] = ()
+
+    def __post_init__(self) -> None:
+        v = self.voxels
+        _require(v.ndim == 3 and min(v.shape) > 0, f"voxels: shape (D, H, W), got {v.shape}")
+        _require(v.dtype == np.float32, f"voxels: float32, got {v.dtype}")
+        _require(self.unit in ("HU", "gray"), f"unit: HU or gray, got {self.unit!r}")
+        _require(bool(np.isfinite(v).all()), "voxels: finite values, got NaN or infinity")
+        if self.unit == "gray":
+            _require(float(v.min()) >= 0.0 and float(v.max()) <= 1.0, "voxels: gray in [0, 1]")
+        if self.affine is not None:
+            _require(self.affine.shape == (4, 4), f"affine: shape (4, 4), got {self.affine.shape}")
+            _require(abs(float(np.linalg.det(self.affine[:3, :3]))) > 1e-9, "affine: invertible")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a manifest. `path` is relative to the data root, with forward slashes."""
+
+    path: str
+    sha256: str
+    source: str
+    patient: str | None
+    label: Label | None
+    split: Split | None
+    unit: Unit
+    width: int | None = None
+    height: int | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(bool(self.path) and not self.path.startswith("/"), f"path: relative, got {self.path!r}")
+        _require(".." not in self.path.split("/"), f"path: inside the data root, got {self.path!r}")
+        _require(len(self.sha256) == 64, f"sha256: 64 hex digits, got {self.sha256!r}")
+        _require(self.label in (None, "covid", "non-covid"), f"label: covid or non-covid, got {self.label!r}")
+        _require(self.split in (None, "train", "val", "test"), f"split: train, val or test, got {self.split!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing an audit found; `paths` are manifest paths."""
+
+    check: str
+    severity: Severity
+    message: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model file says of itself; it lives inside the ONNX file.
+
+    `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
+    probabilities by operating point. `figures` are measured results, each with split and interval, as text.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    size: int
+    window: Window
+    temperature: float
+    thresholds: Mapping[str, float]
+    training_manifest_sha256: str
+    field_sha256: str
+    licence: str
+    intended_use: str
+    sources: tuple[str, ...] = ()
+    figures: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
+
+    def __post_init__(self) -> None:
+        _require(len(self.labels) >= 2, f"labels: two or more, got {self.labels}")
+        _require(self.size >= 32, f"size: 32 pixels or more, got {self.size}")
+        _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: > 0, got {self.temperature}")
+        for name, value in self.thresholds.items():
+            _require(0.0 <= value <= 1.0, f"thresholds.{name}: within [0, 1], got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an input gets no probability: a code of `errors.INPUT_CODES` and a sentence that says what to give."""
+
+    source: str
+    code: str
+    reason: str
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one scan. `probability` is calibrated and means COVID-19 pneumonia, the positive class.
+
+    `slices` are indices into the scan; `slice_probabilities` has one value for each. `lung_fraction` is the mean
+    share of the image that is lung over those slices.
+    """
+
+    source: str
+    model: str
+    sha256: str
+    probability: float
+    label: Label
+    threshold: float
+    slices: tuple[int, ...]
+    slice_probabilities: tuple[float, ...]
+    lung_fraction: float
+    notices: tuple[Notice, ...] = ()
+
+    def __post_init__(self) -> None:
+        for p in (self.probability, self.threshold, self.lung_fraction, *self.slice_probabilities):
+            _require(math.isfinite(p) and 0.0 <= p <= 1.0, f"probability: within [0, 1], got {p}")
+        _require(len(self.slices) == len(self.slice_probabilities) > 0, "slices: one probability for each")
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Where the model looked on one slice: heat f32 (H, W), signed and unscaled; positive speaks for COVID.
+
+    `lung_fraction` is the share of positive heat that lies inside the lung field, or None where no heat is positive.
+    `lungs` (H, W) is the lung field that the heat was judged against.
+    """
+
+    heat: Float32
+    method: str
+    index: int
+    lung_fraction: float | None
+    lungs: Mask
+
+    def __post_init__(self) -> None:
+        _require(self.heat.ndim == 2, f"heat: shape (H, W), got {self.heat.shape}")
+        _require(self.lungs.shape == self.heat.shape, f"lungs: shape {self.heat.shape}, got {self.lungs.shape}")
+        _require(bool(np.isfinite(self.heat).all()), "heat: finite values")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured value with its interval: never a bare number. `patients` is the number of independent units."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    patients: int
+    method: str
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.level < 1.0, f"level: within (0, 1), got {self.level}")
+        _require(self.patients > 0, f"patients: more than 0, got {self.patients}")
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+

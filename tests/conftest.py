@@ -1,0 +1,20 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the real images; skips where it is absent, never in CI."""
+    given = os.environ.get("GROUNDGLASS_DATA")
+    root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (root / "covid-ct").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("real images: expected them beside the checkout in CI; set GROUNDGLASS_DATA")
+        pytest.skip("real images are absent; set GROUNDGLASS_DATA to the folder that holds covid-ct/")
+    return root

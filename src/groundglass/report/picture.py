@@ -1,0 +1,230 @@
+"""A slice with its lung outline and the heat of the model, as a picture with scale, numbers and names.
+
+Heat is signed and unscaled in `Attribution`; scaling it to colours is done here, and the colour bar says how.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
+from groundglass.report.write import write_bytes
+from groundglass.types import Attribution, Float32, Mask, Prediction
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+RGB = NDArray[np.uint8]
+
+# Two arms that grow brighter from a dark middle, blue against and orange for: lightness alone tells the strength, and
+# the pair stays apart for readers with colour blindness. Anchors at |heat| = 0, 1/3, 2/3, 1 of the scale.
+_FOR = ((60, 14, 12), (160, 44, 20), (236, 126, 28), (255, 226, 120))
+_AGAINST = ((14, 22, 60), (24, 74, 150), (62, 150, 220), (176, 228, 255))
+_OUTLINE = (110, 214, 150)
+_INK, _PALE, _GROUND = (240, 242, 245), (160, 168, 178), (12, 14, 17)
+_OPAQUE = 0.62  # the slice stays visible below the strongest heat
+
+_PANEL, _PANEL_LOW, _TILE, _PAD, _BAR = 560, 300, 300, 20, 110
+MONTAGE_TILES = 12
+
+
+def colors(share: Float32) -> RGB:
+    """Heat as a share of the scale, f32 (...) in [-1, 1] -> colour uint8 (..., 3)."""
+    at = np.clip(np.abs(share), 0, 1)
+    stops = np.linspace(0, 1, len(_FOR))
+    arms = [np.stack([np.interp(at, stops, [c[k] for c in arm]) for k in range(3)], -1) for arm in (_FOR, _AGAINST)]
+    return np.asarray(np.where((share >= 0)[..., None], arms[0], arms[1]).round(), dtype=np.uint8)
+
+
+def blend(gray: Float32, heat: Float32, scale: float) -> RGB:
+    """A slice (H, W) in [0, 1] under its heat (H, W): uint8 (H, W, 3). No heat, no colour; `scale` is full colour."""
+    base = np.repeat((gray * 255)[..., None], 3, axis=-1)
+    if scale <= 0:
+        return np.asarray(base.round(), dtype=np.uint8)
+    share = np.clip(heat / np.float32(scale), -1, 1).astype(np.float32)
+    weight = (_OPAQUE * np.sqrt(np.abs(share)) * np.clip((np.abs(share) - 0.03) / 0.12, 0, 1))[..., None]
+    return np.asarray((base * (1 - weight) + colors(share) * weight).round(), dtype=np.uint8)
+
+
+def outline(mask: Mask) -> Mask:
+    """The pixels of a mask (H, W) that touch its outside; the border of the image does not count as outside."""
+    inner = np.pad(mask, 1, mode="edge")
+    whole = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    return np.asarray(mask & ~whole)
+
+
+def scale_of(attributions: Sequence[Attribution]) -> float:
+    """The strongest heat of either sign: full colour for all slices of one picture, so that they compare."""
+    return max((float(np.abs(a.heat).max()) for a in attributions), default=0.0)
+
+
+def overlay(slice_gray: Float32, attribution: Attribution, prediction: Prediction) -> RGB:
+    """One slice twice, plain and with heat, with colour bar and words: uint8 (rows, columns, 3).
+
+    `slice_gray` is f32 (H, W) in [0, 1]; any size from 1 pixel on is scaled into a fixed frame and keeps its aspect.
+    """
+    _same_shape(slice_gray, attribution)
+    scale = scale_of([attribution])
+    plain, hot = _panels(slice_gray, attribution, scale, _PANEL)
+    high = max(plain.height, _PANEL_LOW)
+    top, bottom = 64, 118
+    canvas, draw = _canvas(3 * _PAD + 2 * _PANEL + _BAR, top + high + bottom)
+    for number, (picture, title) in enumerate(((plain, "slice and lung outline"), (hot, "heat"))):
+        left = _PAD + number * (_PANEL + _PAD)
+        _say(draw, (left, top - 26), title, 16, _PALE, _PANEL)
+        canvas.paste(picture, (left + (_PANEL - picture.width) // 2, top + (high - picture.height) // 2))
+    _title(draw, canvas.width, f"{prediction.source}, slice {attribution.index}")
+    _color_bar(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, scale)
+    _verdict(draw, top + high + 12, canvas.width, prediction, attribution)
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def montage(slices: Sequence[tuple[Float32, Attribution]], prediction: Prediction) -> RGB:
+    """The slices of a scan with the highest probabilities, at most 12, highest first, on one scale of heat."""
+    if not slices:
+        raise ValueError("slices: one or more, got none")
+    for gray, attribution in slices:
+        _same_shape(gray, attribution)
+    chance = dict(zip(prediction.slices, prediction.slice_probabilities, strict=True))
+    ranked = sorted(slices, key=lambda s: -chance.get(s[1].index, -1.0))[:MONTAGE_TILES]
+    scale = scale_of([a for _, a in ranked])
+    columns = max(2, min(4, len(ranked)))
+    rows = -(-len(ranked) // columns)
+    top, bottom, step = 44, 118, _TILE + 30
+    canvas, draw = _canvas(2 * _PAD + columns * (_TILE + 8) + _BAR, top + rows * step + bottom)
+    for number, (gray, attribution) in enumerate(ranked):
+        left, above = _PAD + number % columns * (_TILE + 8), top + number // columns * step
+        _, hot = _panels(gray, attribution, scale, _TILE)
+        canvas.paste(hot, (left + (_TILE - hot.width) // 2, above + (_TILE - hot.height) // 2))
+        value = chance.get(attribution.index)
+        words = f"slice {attribution.index}" + (f":  {percent(value)}" if value is not None else "")
+        _say(draw, (left + 2, above + _TILE + 4), words, 16, _INK, _TILE)
+    _title(draw, canvas.width, f"{prediction.source}, {len(prediction.slices)} slices judged")
+    _color_bar(canvas, draw, (canvas.width - _BAR, top), _TILE, scale)
+    _verdict(draw, top + rows * step + 8, canvas.width, prediction, None)
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def to_png(picture: RGB) -> bytes:
+    """A picture uint8 (H, W, 3) as the bytes of a PNG file, without metadata."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, format="PNG", compress_level=6)
+    return out.getvalue()
+
+
+def write_png(path: Path, picture: RGB) -> None:
+    """Write a picture whole or not at all.
+
+    Raises OutputError where the place cannot be written.
+    """
+    write_bytes(path, to_png(picture))
+
+
+def _same_shape(gray: Float32, attribution: Attribution) -> None:
+    if gray.shape != attribution.heat.shape:
+        raise ValueError(f"slice: shape {attribution.heat.shape} as the heat, got {gray.shape}")
+
+
+def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (width, height), _GROUND)
+    return canvas, ImageDraw.Draw(canvas)
+
+
+def _panels(gray: Float32, attribution: Attribution, scale: float, side: int) -> tuple[Image.Image, Image.Image]:
+    """The slice with its lung outline, and the same with heat, both scaled to fit a square of `side` pixels."""
+    from PIL import Image
+
+    h, w = gray.shape
+    size = max(1, round(w * side / max(h, w))), max(1, round(h * side / max(h, w)))
+    smooth = Image.Resampling.BICUBIC
+
+    def fit(values: Float32) -> Float32:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(values, np.float32)).resize(size, smooth), np.float32)
+
+    image = np.clip(fit(gray), 0, 1)
+    heat = fit(attribution.heat)
+    edge = outline(fit(attribution.lungs.astype(np.float32)) > 0.5)
+    out = []
+    for picture in (blend(image, heat, 0.0), blend(image, heat, scale)):
+        picture[edge] = _OUTLINE
+        out.append(Image.fromarray(picture))
+    return out[0], out[1]
+
+
+def _say(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    size: int,
+    color: tuple[int, int, int],
+    width: int,
+) -> None:
+    """One line of text, cut with an ellipsis where it is wider than `width` pixels."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size=size)
+    text = printable(text)
+    if font.getlength(text) > width:
+        # Not longer than fits of the narrowest letter, so a name of a megabyte costs nothing.
+        text = text[: width // 2]
+        while text and font.getlength(text + "...") > width:
+            text = text[:-1]
+        text += "..."
+    draw.text(at, text, font=font, fill=color)
+
+
+def _title(draw: ImageDraw.ImageDraw, width: int, text: str) -> None:
+    _say(draw, (_PAD, 10), text, 20, _INK, width - 2 * _PAD)
+
+
+def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], height: int, scale: float) -> None:
+    """What the colours mean: from full colour for COVID at the top through neutral 0 to full colour against."""
+    from PIL import Image
+
+    left, top = at
+    width, room = 18, _BAR - 18 - 8
+    _say(draw, (left, top), "for COVID", 15, _INK, _BAR)
+    _say(draw, (left, top + height - 20), "against", 15, _INK, _BAR)
+    first, last = top + 26, top + height - 28
+    share = np.linspace(1, -1, last - first, dtype=np.float32)[:, None].repeat(width, axis=1)
+    # Over the gray of aerated lung, as in the picture.
+    strip = blend(np.full_like(share, 0.12), share, 1.0 if scale > 0 else 0.0)
+    canvas.paste(Image.fromarray(strip), (left, first))
+    draw.rectangle((left, first, left + width - 1, last - 1), outline=_PALE)
+    middle = (first + last) // 2
+    marks = [(middle, "0 neutral" if scale > 0 else "no heat")]
+    if scale > 0:
+        quarter = (last - first) // 4
+        marks += [(first, f"{scale:+.2g}"), (middle - quarter, f"{scale / 2:+.2g}")]
+        marks += [(middle + quarter, f"{-scale / 2:+.2g}"), (last - 1, f"{-scale:+.2g}")]
+    for row, words in marks:
+        draw.line((left + width, row, left + width + 4, row), fill=_PALE)
+        _say(draw, (left + width + 7, row - 8), words, 14, _PALE, room)
+
+
+def _verdict(
+    draw: ImageDraw.ImageDraw, top: int, width: int, prediction: Prediction, attribution: Attribution | None
+) -> None:
+    """Probability, threshold, label, model and the limits of use."""
+    room = width - 2 * _PAD
+    words = f"{percent(prediction.probability)}   {LABEL_WORDS[prediction.label]} ({percent(prediction.threshold)})"
+    _say(draw, (_PAD, top), words, 22, _INK, room)
+    origin = f"model {prediction.model}, sha256 {short(prediction.sha256)}"
+    if attribution is not None:
+        inside = attribution.lung_fraction
+        share = (
+            "no heat speaks for COVID" if inside is None else f"{100 * inside:.0f} % of the heat for COVID lies in lung"
+        )
+        origin += f"   |   {attribution.method}: {share}"
+    _say(draw, (_PAD, top + 34), origin, 16, _PALE, room)
+    _say(draw, (_PAD, top + 62), RESEARCH_USE_ONLY, 17, (255, 200, 110), room)

@@ -1,0 +1,124 @@
+"""Results as JSON and back, by the published schema `groundglass.prediction/1` (docs/schema/prediction-1.json).
+
+Every door writes results with `to_row` and nothing else, so all of them say the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from groundglass.types import Notice, Prediction, Refusal
+
+SCHEMA = "groundglass.prediction/1"
+FIELDS = (
+    "schema",
+    "input",
+    "status",
+    "code",
+    "detail",
+    "probability",
+    "label",
+    "threshold",
+    "warnings",
+    "slices",
+    "lung_fraction",
+    "model",
+    "version",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that got no answer because we failed, not because of what it holds: `code` and one sentence."""
+
+    source: str
+    code: str
+    detail: str
+
+
+Result = Prediction | Refusal | Failure
+
+
+def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
+    """A result as a JSON object with exactly `FIELDS`; `version` is that of the software, the installed one by default.
+
+    What a refused or failed input does not have is null; it is never a number.
+    """
+    row: dict[str, Any] = dict.fromkeys(FIELDS)
+    row |= {"schema": SCHEMA, "input": result.source, "detail": "", "warnings": []}
+    row["version"] = version if version is not None else installed_version("groundglass")
+    if isinstance(result, Prediction):
+        pairs = zip(result.slices, result.slice_probabilities, strict=True)
+        row |= {
+            "status": "ok",
+            "probability": result.probability,
+            "label": result.label,
+            "threshold": result.threshold,
+            "slices": [{"index": i, "probability": p} for i, p in pairs],
+            "lung_fraction": result.lung_fraction,
+            "model": {"name": result.model, "sha256": result.sha256},
+        }
+    elif isinstance(result, Refusal):
+        row |= {"status": "refused", "code": result.code, "detail": result.reason}
+    else:
+        row |= {"status": "error", "code": result.code, "detail": result.detail}
+    if not isinstance(result, Failure):
+        row["warnings"] = [{"code": n.code, "detail": n.detail} for n in result.notices]
+    return row
+
+
+def from_row(row: Mapping[str, Any]) -> Result:
+    """The result that a JSON object states.
+
+    Raises ValueError where the object is not of this schema.
+    """
+    if row.get("schema") != SCHEMA:
+        raise ValueError(f"schema: {SCHEMA}, got {row.get('schema')!r}")
+    if set(row) != set(FIELDS):
+        raise ValueError(f"fields: {sorted(FIELDS)}, got {sorted(row)}")
+    try:
+        notices = tuple(Notice(w["code"], w["detail"]) for w in row["warnings"])
+        if row["status"] == "refused":
+            return Refusal(row["input"], row["code"], row["detail"], notices)
+        if row["status"] == "error":
+            return Failure(row["input"], row["code"], row["detail"])
+        if row["status"] == "ok":
+            return Prediction(
+                source=row["input"],
+                model=row["model"]["name"],
+                sha256=row["model"]["sha256"],
+                probability=row["probability"],
+                label=row["label"],
+                threshold=row["threshold"],
+                slices=tuple(s["index"] for s in row["slices"]),
+                slice_probabilities=tuple(s["probability"] for s in row["slices"]),
+                lung_fraction=row["lung_fraction"],
+                notices=notices,
+            )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"fields: as in {SCHEMA}, got a wrong or missing {error}") from error
+    raise ValueError(f"status: ok, refused or error, got {row['status']!r}")
+
+
+def to_json(row: Mapping[str, Any]) -> str:
+    """One line of strict JSON (RFC 8259): ASCII only, and NaN or infinity is a ValueError."""
+    return json.dumps(row, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"strict JSON, got {name}")
+
+
+def from_json(line: str) -> Result:
+    """The result in one line of JSON.
+
+    Raises ValueError where the line is not strict JSON or not of this schema.
+    """
+    row = json.loads(line, parse_constant=_no_constant)
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object, got {type(row).__name__}")
+    return from_row(row)

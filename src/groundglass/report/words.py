@@ -1,0 +1,34 @@
+"""The words that every output shares, so that table, picture and page say the same."""
+
+from __future__ import annotations
+
+from groundglass.types import Label
+
+RESEARCH_USE_ONLY = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
+
+LABEL_WORDS: dict[Label, str] = {
+    "covid": "at or above the threshold for COVID-19 pneumonia",
+    "non-covid": "below the threshold for COVID-19 pneumonia",
+}
+
+
+def printable(text: str) -> str:
+    """Text that can be shown anywhere: control, bidirectional and lone surrogate characters become U+FFFD.
+
+    Names of files are chosen by others, and a terminal obeys what it prints.
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def percent(probability: float) -> str:
+    """A probability for people; never 0 % or 100 %, which no model can know."""
+    if probability < 0.001:
+        return "< 0.1 %"
+    if probability > 0.999:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
+
+
+def short(sha256: str) -> str:
+    """The first twelve digits of a hash: enough for eyes to compare."""
+    return sha256[:12]

@@ -1,0 +1,131 @@
+"""Laws of the published result schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, ValidationError
+
+from groundglass.errors import INPUT_CODES
+from groundglass.report.schema import FIELDS, Failure, Result, from_json, from_row, to_json, to_row
+from groundglass.types import Notice, Prediction, Refusal
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "prediction-1.json").read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+shares = st.floats(0, 1)
+notices = st.lists(st.builds(Notice, st.sampled_from(["hu_unknown", "gap"]), st.text()), max_size=3).map(tuple)
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Prediction:
+    count = draw(st.integers(1, 5))
+    return Prediction(
+        source=draw(st.text()),
+        model=draw(st.text()),
+        sha256=draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
+        probability=draw(shares),
+        label=draw(st.sampled_from(["covid", "non-covid"])),
+        threshold=draw(shares),
+        slices=tuple(draw(st.lists(st.integers(0, 5000), min_size=count, max_size=count))),
+        slice_probabilities=tuple(draw(st.lists(shares, min_size=count, max_size=count))),
+        lung_fraction=draw(shares),
+        notices=draw(notices),
+    )
+
+
+refusals = st.builds(Refusal, st.text(), st.sampled_from(sorted(INPUT_CODES)), st.text(min_size=1), notices)
+failures = st.builds(Failure, st.text(), st.just("internal"), st.text(min_size=1))
+results = st.one_of(predictions(), refusals, failures)
+REFUSAL = Refusal("head.png", "no_lung", "an axial lung CT, got no lung; give another slice")
+
+
+@given(results)
+def test_every_result_comes_back_from_its_json(result: Result) -> None:
+    assert from_json(to_json(to_row(result))) == result
+
+
+@given(results)
+def test_every_row_follows_the_published_schema(result: Result) -> None:
+    VALIDATOR.validate(json.loads(to_json(to_row(result))))
+
+
+@given(results)
+def test_a_row_has_the_published_fields_in_one_line_of_ascii(result: Result) -> None:
+    line = to_json(to_row(result))
+    assert tuple(json.loads(line)) == FIELDS == tuple(SCHEMA["required"])
+    assert line.isascii()
+    assert "\n" not in line
+
+
+@given(st.one_of(refusals, failures))
+def test_without_an_answer_there_is_no_number(result: Result) -> None:
+    row = to_row(result)
+    for field in ("probability", "label", "threshold", "slices", "lung_fraction", "model"):
+        assert row[field] is None
+    for field, value in (("probability", 0.5), ("label", "covid"), ("slices", [])):
+        with pytest.raises(ValidationError):
+            VALIDATOR.validate(row | {field: value})
+
+
+@given(predictions(), st.sampled_from([f for f in FIELDS if f not in ("code", "detail", "warnings")]))
+def test_an_answer_lacks_nothing(prediction: Prediction, field: str) -> None:
+    row = to_row(prediction) | {field: None}
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(row)
+
+
+def test_the_schema_itself_is_valid_and_closed() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(to_row(REFUSAL) | {"more": 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "groundglass.prediction/2"},
+        {"status": "fine"},
+        {"more": 1},
+        {"status": "ok"},
+        {"warnings": [{"code": "x"}]},
+    ],
+)
+def test_a_row_of_another_schema_is_not_read(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        from_row(to_row(REFUSAL) | change)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_json_holds_nan(value: float) -> None:
+    row = to_row(REFUSAL) | {"probability": value}
+    with pytest.raises(ValueError):
+        to_json(row)
+    with pytest.raises(ValueError):
+        from_json(json.dumps(row))
+
+
+def test_every_refusal_code_fits_the_schema() -> None:
+    for code in INPUT_CODES:
+        VALIDATOR.validate(to_row(Refusal("x", code, "a slice, got nothing; give a slice")))
+
+
+def test_a_file_name_that_is_no_unicode_survives() -> None:
+    name = b"scan-\xff.png".decode("utf-8", "surrogateescape")
+    line = to_json(to_row(Refusal(name, "unreadable", "an image, got none; give an image")))
+    line.encode("utf-8")
+    assert from_json(line).source == name
+
+
+def test_the_examples_of_the_documentation_are_real() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "concepts" / "result.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in text.split("```json\n")[1:]]
+    assert len(blocks) == 2
+    for block in blocks:
+        VALIDATOR.validate(json.loads(block))
+        from_row(json.loads(block))

@@ -1,0 +1,134 @@
+"""Stored values to HU, and whether they can be HU at all; runs in the worker.
+
+DICOM PS3.3 C.11.1 (modality LUT) and C.8.2.1 (CT image).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import InputError
+
+# HU of what was not measured: outside the circular field of view, and padding. No tissue lies below it.
+OUTSIDE_HU = -1024.0
+LOWEST_HU, HIGHEST_HU = -1100.0, 10_000.0
+# A chest holds air; the share of voxels at or below this HU that makes values believable as HU.
+AIR_HU, AIR_SHARE = -500.0, 0.01
+# Metal raises a few pixels above any limit; the reconstruction circle's edge blends a few below it.
+_HIGH_SHARE, _LOW_SHARE = 0.001, 0.01
+_MISSING = [
+    "rescale_missing",
+    "the file does not say how its values become HU; they were taken as HU, for they look it",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """The rescale and padding tags of a file, None where it has none. Padding values are raw 16-bit patterns."""
+
+    slope: float | None
+    intercept: float | None
+    padding: int | None
+    padding_limit: int | None
+
+    def __post_init__(self) -> None:
+        if self.slope is not None and not 1e-4 <= abs(self.slope) <= 1e4:
+            raise InputError(
+                "rescale", "expected a rescale slope between 0.0001 and 10000, got another; export it again"
+            )
+        if self.intercept is not None and abs(self.intercept) > 1e5:
+            raise InputError("rescale", "expected a rescale intercept within 100000, got another; export it again")
+
+
+def to_hu(
+    stored: NDArray[Any], bits: int, signed: bool, rescale: Rescale, inverted_display: bool
+) -> tuple[NDArray[np.float32], list[list[str]]]:
+    """HU f32 (H, W) of stored values, and notices. Padding and all below -1024 HU become -1024.
+
+    Raises InputError: `rescale` where tags are missing and the values are not HU, `implausible_hu`.
+    """
+    outside = _padding(stored, bits, signed, rescale)
+    notices: list[list[str]] = []
+    if inverted_display:
+        stored = _upright(stored, bits, signed, rescale, outside, notices)
+    hu = _rescaled(stored, rescale)
+    if rescale.slope is None or rescale.intercept is None:
+        if not looks_like_hu(hu[~outside]):
+            raise InputError("rescale", "expected rescale slope and intercept, got none; export it with both")
+        notices.append(_MISSING)
+    refuse_implausible(hu, outside)
+    if (rescale.intercept or 0.0) >= 0.0 and bool((hu >= 0.0).all()):
+        raise InputError(
+            "implausible_hu", "expected air below 0 HU, got none; the values were never rescaled, export it again"
+        )
+    if bool((hu < LOWEST_HU).any()) or bool(outside.any()):
+        notices.append(["padding", "values outside the field of view were set to -1024 HU"])
+    hu[outside] = OUTSIDE_HU
+    return np.maximum(hu, np.float32(OUTSIDE_HU)), notices
+
+
+def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[np.float32]:
+    slope = 1.0 if rescale.slope is None else rescale.slope
+    intercept = 0.0 if rescale.intercept is None else rescale.intercept
+    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def _padding(stored: NDArray[Any], bits: int, signed: bool, rescale: Rescale) -> NDArray[np.bool_]:
+    """Where PixelPaddingValue, or the range up to its limit, says that nothing was measured (C.7.5.1.1.2)."""
+    if rescale.padding is None:
+        return np.zeros(stored.shape, dtype=bool)
+    ends = [rescale.padding, rescale.padding if rescale.padding_limit is None else rescale.padding_limit]
+    if signed:
+        ends = [end - 0x10000 if end >= 0x8000 else end for end in ends]
+    values = stored.astype(np.int32)
+    return (values >= min(ends)) & (values <= max(ends))
+
+
+def _upright(
+    stored: NDArray[Any],
+    bits: int,
+    signed: bool,
+    rescale: Rescale,
+    outside: NDArray[np.bool_],
+    notices: list[list[str]],
+) -> NDArray[Any]:
+    """MONOCHROME1 says that low values are shown white (C.7.6.3.1.2); it does not change what rescale makes of them.
+
+    Some writers invert the samples all the same. Only then is there no air where air must be, and the samples are
+    turned back.
+    """
+    if looks_like_hu(_rescaled(stored, rescale)[~outside]):
+        notices.append(["monochrome1", "the file asks for an inverted display; HU follow its rescale tags"])
+        return stored
+    turned = (-1 if signed else (1 << bits) - 1) - stored.astype(np.int32)
+    if looks_like_hu(_rescaled(turned, rescale)[~outside]):
+        notices.append(["monochrome1", "the file holds inverted samples; they were turned back"])
+        return turned
+    return stored
+
+
+def looks_like_hu(values: NDArray[np.float32]) -> bool:
+    """Whether `values` can be the HU of a chest: some air, little beyond the scale, not metal throughout."""
+    if values.size == 0:
+        return False
+    air = float(np.count_nonzero(values <= AIR_HU)) / values.size
+    above = float(np.count_nonzero(values > HIGHEST_HU)) / values.size
+    below = float(np.count_nonzero((values < LOWEST_HU) & (values != values.min()))) / values.size
+    dense = float(np.count_nonzero(values > 2000.0)) / values.size
+    return air >= AIR_SHARE and above <= _HIGH_SHARE and below <= _LOW_SHARE and dense <= 0.5
+
+
+def refuse_implausible(hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> None:
+    """Raises InputError `implausible_hu` where values beyond [-1100, 10000] are no padding and no metal."""
+    high = float(np.count_nonzero(hu > HIGHEST_HU)) / hu.size
+    low = hu < LOWEST_HU
+    if bool(low.any()):
+        low &= ~outside & (hu != hu.min())  # one constant value is padding, tagged or not
+    if high > _HIGH_SHARE or float(np.count_nonzero(low)) / hu.size > _LOW_SHARE:
+        raise InputError(
+            "implausible_hu", "expected HU between -1100 and 10000, got values beyond; check the rescale tags"
+        )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from groundglass.errors import InputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import ahead
 from groundglass.image.read.ahead import Ahead
 from groundglass.types import Scan
-from PIL import Image
 
 
 @pytest.fixture

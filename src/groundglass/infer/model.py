@@ -1,0 +1,111 @@
+"""A model: the classifier's ONNX file with its card, and the lung-field network that its card pins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundglass.errors import ModelError
+from groundglass.image.field import KINDS
+from groundglass.network import Network, read_onnx, self_test
+from groundglass.types import Float32, ModelCard, Window
+
+LABELS = ("non-covid", "covid")
+DEFAULT = "first"
+# SHA-256 of the bytes of each bundled file; a file that differs is refused.
+PINNED = {
+    "first": "0" * 64,
+    "field": "922f1c829d4e202ac6dfb80fd7b14d59674e59e5febe0ca32f758613599d7230",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded classifier and the lung-field network that it was trained with."""
+
+    classifier: Network
+    field: Network
+    card: ModelCard
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def sha256(self) -> str:
+        return self.classifier.sha256
+
+    @property
+    def accept(self) -> float:
+        """The least probability of an axial lung CT that passes the gate, from the lung-field network's card."""
+        return float(self.field.card["accept"])
+
+    def run(self, batch: Float32) -> tuple[Float32, Float32]:
+        """(N, 1, S, S) in [0, 1] -> logits (N, 2) and class activation maps (N, 2, h, w)."""
+        out = self.classifier.run(batch)
+        return out["logits"], out["cam"]
+
+
+def weights_folder() -> Path:
+    """Where the bundled ONNX files lie."""
+    return Path(__file__).parent / "weights"
+
+
+def bundled() -> tuple[str, ...]:
+    """The names of the bundled classifiers."""
+    return tuple(name for name in PINNED if name != "field")
+
+
+def load(model: str | Path | None = None, threads: int | None = None) -> Model:
+    """Load a bundled model by name, or an ONNX file by path, with its lung-field network; nothing is downloaded.
+
+    `threads` is the number of threads of each network, by default one for each core. Raises ModelError (exit status 5)
+    where a file is missing, damaged, not the pinned one, fails its self-test, or has no valid card.
+    """
+    name = DEFAULT if model is None else str(model)
+    if name in bundled():
+        classifier = read_onnx(weights_folder() / f"{name}.onnx", PINNED[name], threads)
+    elif Path(name).suffix == ".onnx":
+        classifier = read_onnx(Path(name), None, threads)
+    else:
+        choice = ", ".join(bundled())
+        raise ModelError(
+            "weights_missing",
+            f"model: one of {choice}, or the path of an .onnx file, got {name!r}; see `groundglass models`",
+        )
+    card = parse_card(classifier.card)
+    if card.field_sha256 != PINNED["field"]:
+        raise ModelError(
+            "weights_contract",
+            f"model: lung fields of network {PINNED['field'][:12]}, got {card.field_sha256[:12]}; export it again",
+        )
+    if card.size != classifier.size or card.labels != LABELS:
+        raise ModelError(
+            "weights_contract",
+            f"model: labels {LABELS} and its own input size, got {card.labels}, {card.size}; export it again",
+        )
+    field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads)
+    if tuple(field.card.get("kinds", ())) != KINDS:
+        raise ModelError(
+            "weights_contract", "lung-field network: the kinds of this version, got others; reinstall groundglass"
+        )
+    return Model(classifier, field, card)
+
+
+def parse_card(card: Mapping[str, Any]) -> ModelCard:
+    """The card as its type. Raises ModelError (`weights_contract`) naming what is wrong."""
+    try:
+        values = dict(card)
+        values["window"] = Window(**values["window"])
+        values["labels"] = tuple(values["labels"])
+        values["sources"] = tuple(values.get("sources", ()))
+        return ModelCard(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError("weights_contract", f"card: every field valid, got {error}; export the model again") from error
+
+
+def verify(model: Model) -> dict[str, float]:
+    """The largest difference of each network to its golden vector. Raises ModelError (`self_test`)."""
+    return {"classifier": self_test(model.classifier), "field": self_test(model.field)}

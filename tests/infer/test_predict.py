@@ -1,0 +1,142 @@
+"""The straight line from a scan to an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import groundglass as gg
+from groundglass.image.phantom import chest_slice, chest_volume, draw_lesions
+from groundglass.image.phantom_files import write_dicom_series, write_nifti, write_slice_png
+from groundglass.image.phantom_refused import abdomen_slice, head_slice, photograph
+from groundglass.image.transforms import to_gray
+from groundglass.infer.model import Model, load
+from groundglass.infer.predict import aggregate, calibrate, examine, find_fields, infer
+from groundglass.types import LUNG_WINDOW, Attribution, Prediction, Refusal, Scan
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load()
+
+
+def scan_of(hu: np.ndarray) -> Scan:
+    return Scan(np.ascontiguousarray(hu, np.float32), "HU", None, "phantom")
+
+
+def chest(seed: int, severity: float | None) -> Scan:
+    rng = np.random.default_rng(seed)
+    lesions = () if severity is None else draw_lesions(rng, level=0.55, severity=severity)
+    return scan_of(chest_slice(rng, level=0.55, lesions=lesions, size=384).voxels)
+
+
+def probability(scan: Scan, model: Model) -> float:
+    result = gg.predict(scan, model)
+    assert isinstance(result, Prediction), result
+    return result.probability
+
+
+def test_diseased_phantoms_score_above_healthy_ones(model: Model) -> None:
+    """The mechanics, not the accuracy: phantoms were one of the training sources."""
+    healthy = [probability(chest(1000 + i, None), model) for i in range(12)]
+    diseased = [probability(chest(2000 + i, 0.8), model) for i in range(12)]
+    wins = np.mean([d > h for d in diseased for h in healthy])
+    assert wins > 0.9
+    assert np.median(healthy) < model.card.thresholds["balanced"] < np.median(diseased)
+
+
+def test_the_same_slice_as_png_dicom_and_nifti_gives_the_same_probability(model: Model, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    p = chest_slice(rng, level=0.5, lesions=draw_lesions(rng, level=0.5, severity=0.6), size=384)
+    write_slice_png(tmp_path / "slice.png", p.voxels[0], LUNG_WINDOW)
+    write_dicom_series(tmp_path / "series", p, seed=1)
+    write_nifti(tmp_path / "slice.nii.gz", p)
+    png, dicom, nifti = (probability(gg.read(tmp_path / n), model) for n in ("slice.png", "series", "slice.nii.gz"))
+    assert abs(dicom - nifti) <= 1e-6
+    assert abs(png - dicom) <= 0.02
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_no_axial_lung_ct_is_refused_and_told_what_it_looks_like(seed: int, model: Model) -> None:
+    rng = np.random.default_rng(seed)
+    photo = Scan(photograph(rng, size=384)[None], "gray", None, "photo")
+    noise = Scan(rng.random((1, 256, 256), dtype=np.float32), "gray", None, "noise")
+    flat = Scan(np.full((1, 256, 256), 0.5, np.float32), "gray", None, "flat")
+    head = Scan(to_gray(head_slice(rng, size=384), "HU", gg.Window(40, 80))[None], "gray", None, "head")
+    for scan in (photo, noise, head):
+        result = gg.predict(scan, model)
+        assert isinstance(result, Refusal), scan.source
+        assert result.code == "not_axial_lung_ct"
+        assert "got what looks like" in result.reason
+    assert gg.predict(flat, model).code == "flat_image"  # type: ignore[union-attr]
+    abdomen = gg.predict(scan_of(abdomen_slice(rng, size=384)[None]), model)
+    assert isinstance(abdomen, Refusal)
+
+
+def test_a_mediastinal_window_is_refused_and_the_lung_window_of_the_same_slice_is_not(model: Model) -> None:
+    hu = chest(3, 0.5).voxels
+    narrow = Scan(to_gray(hu, "HU", gg.Window(40, 350)), "gray", None, "mediastinal")
+    result = gg.predict(narrow, model)
+    assert isinstance(result, Refusal)
+    assert "mediastinal" in result.reason
+    assert isinstance(gg.predict(Scan(to_gray(hu, "HU"), "gray", None, "lung"), model), Prediction)
+
+
+def test_heat_is_the_score_spread_out(model: Model) -> None:
+    examination = examine(chest(4, 0.9), model)
+    logits, cam = infer(chest(4, 0.9), examination.found, [0], model)
+    bias = logits[0] - cam[0].mean(axis=(1, 2))
+    again, other = infer(chest(5, None), find_fields(chest(5, None), model), [0], model)
+    assert np.allclose(again[0] - other[0].mean(axis=(1, 2)), bias, atol=1e-4)
+    (heat,) = examination.attributions()
+    assert isinstance(heat, Attribution)
+    assert heat.heat.shape == (384, 384)
+    assert heat.lung_fraction is not None
+
+
+def test_a_scan_gives_one_verdict_from_its_highest_slices(model: Model) -> None:
+    rng = np.random.default_rng(6)
+    volume = chest_volume(rng, slices=12, lesions=draw_lesions(rng, level=0.4, severity=0.8), size=256)
+    result = gg.predict(Scan(volume.voxels, "HU", volume.affine, "volume"), model)
+    assert isinstance(result, Prediction)
+    assert "scan_not_calibrated" in [n.code for n in result.notices]
+    top = sorted(result.slice_probabilities)[-max(1, round(0.2 * len(result.slices))) :]
+    assert result.probability == pytest.approx(np.mean(top), abs=1e-6)
+    assert set(result.slices) <= set(range(12))
+    heat = gg.explain(Scan(volume.voxels, "HU", volume.affine, "volume"), model, most=3)
+    assert len(heat) == 3
+    first = result.slices[int(np.argmax(result.slice_probabilities))]
+    assert heat[0].index == first
+
+
+def test_batches_and_repeats_agree_to_the_bit(model: Model) -> None:
+    one, two = chest(7, 0.5), chest(8, None)
+    both = Scan(np.concatenate([one.voxels, two.voxels]), "HU", None, "both")
+    p = gg.predict(both, model)
+    assert isinstance(p, Prediction)
+    assert p.slice_probabilities == pytest.approx((probability(one, model), probability(two, model)), abs=1e-6)
+    assert gg.predict(both, model) == p
+
+
+def test_threads_change_nothing_that_is_seen(model: Model) -> None:
+    scan = chest(9, 0.7)
+    assert probability(scan, load(threads=1)) == pytest.approx(probability(scan, model), abs=1e-5)
+
+
+def test_temperature_is_a_division_of_the_logit() -> None:
+    logits = np.array([[0.0, 2.0], [1.0, -1.0]], np.float32)
+    assert calibrate(logits, 2.0) == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
+    assert calibrate(np.array([[0, 1e4], [1e4, 0]], np.float32), 1.0).tolist() == [1.0, 0.0]
+
+
+def test_the_threshold_itself_counts_as_covid(model: Model) -> None:
+    scan = chest(1, None)
+    found = find_fields(scan, model)
+    at = np.float32(model.card.thresholds["balanced"])
+    card = dataclasses.replace(model.card, thresholds={"balanced": float(at)})
+    exact = dataclasses.replace(model, card=card)
+    assert aggregate(scan, exact, found, [0], np.array([at])).label == "covid"
+    assert aggregate(scan, exact, found, [0], np.array([np.nextafter(at, np.float32(0))])).label == "non-covid"

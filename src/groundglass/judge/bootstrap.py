@@ -1,0 +1,46 @@
+"""Intervals by resampling patients, for any statistic of weighted rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from groundglass.types import Estimate, Float64
+
+LEVEL = 0.95
+
+
+def estimate(
+    statistic: Callable[[Float64], float], patients: Sequence[str], rng: np.random.Generator, rounds: int = 2000
+) -> Estimate:
+    """A statistic of row weights (N,) -> its value and the percentile interval over resampled patients (Efron 1979).
+
+    All rows of a patient are drawn together, because they are not independent of one another. Rounds in which the
+    statistic is not defined (NaN) are left out. Raises ValueError where there are no rows or the value is undefined.
+    """
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if not len(names):
+        raise ValueError("patients: at least one, got none")
+    value = statistic(np.ones(len(owner)))
+    if np.isnan(value):
+        raise ValueError("statistic: a value over all rows, got NaN")
+    chance = np.full(len(names), 1 / len(names))
+    values = [statistic(rng.multinomial(len(names), chance)[owner].astype(np.float64)) for _ in range(rounds)]
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), LEVEL, len(names), f"patient bootstrap, {rounds} rounds")
+
+
+def share(true: Sequence[bool], patients: Sequence[str], rng: np.random.Generator) -> Estimate:
+    """The share of rows that are true, with its interval.
+
+    Where all rows agree, resampling knows no spread: the interval is then Clopper and Pearson's (Biometrika 1934) for
+    as many trials as there are patients.
+    """
+    rows = np.asarray(true, np.float64)
+    if 0 < rows.mean() < 1:
+        return estimate(lambda w: float((w * rows).sum() / w.sum()), patients, rng)
+    count = len(set(patients))
+    bound = float(((1 - LEVEL) / 2) ** (1 / count))
+    low, high = (bound, 1.0) if rows.mean() == 1 else (0.0, 1 - bound)
+    return Estimate(float(rows.mean()), low, high, LEVEL, count, "Clopper-Pearson, one trial a patient")

@@ -1,0 +1,110 @@
+"""A trained network -> one ONNX file with its card and golden vector inside."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from groundglass.learn.checkpoint import write_atomic
+from groundglass.network import CARD_KEY, GOLDEN_KEY, Network, golden_outputs, read_onnx
+from groundglass.types import Float32
+
+OPSET = 17
+
+
+def round_to_half(net: nn.Module) -> nn.Module:
+    """A copy whose kernels hold only values that float16 can: what the file stores is what was measured."""
+    rounded = copy.deepcopy(net)
+    with torch.no_grad():
+        for p in rounded.parameters():
+            if p.ndim > 1:
+                p.copy_(p.half().float())
+    return rounded
+
+
+def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str, Any], path: Path) -> str:
+    """Write `net` (N, 1, size, size) -> outputs as ONNX and return the file's SHA-256.
+
+    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing where they
+    were rounded before. The golden vector is measured on the very file.
+    """
+    import onnx
+
+    plain = copy.deepcopy(net).cpu().float().eval()
+    plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    example = torch.zeros(1, 1, size, size)
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        plain,
+        (example,),
+        buffer,  # type: ignore[arg-type]
+        dynamo=False,
+        input_names=["gray"],
+        output_names=list(outputs),
+        dynamic_axes={name: {0: "N"} for name in ("gray", *outputs)},
+        opset_version=OPSET,
+        # keep batch norms apart, so that kernels stay the float16 values they were rounded to
+        training=torch.onnx.TrainingMode.PRESERVE,
+    )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    store_kernels_as_half(model)
+    _set(model, CARD_KEY, json.dumps(card, sort_keys=True))
+    _set(model, GOLDEN_KEY, json.dumps({}))
+    content = model.SerializeToString(deterministic=True)
+    _set(model, GOLDEN_KEY, json.dumps(golden_outputs(_unverified(content))))
+    content = model.SerializeToString(deterministic=True)
+    write_atomic(path, content)
+    digest = hashlib.sha256(content).hexdigest()
+    read_onnx(path, digest)
+    return digest
+
+
+def store_kernels_as_half(model: Any) -> None:
+    """Replace each float32 kernel of 256 values or more by its float16 form and a cast."""
+    import onnx
+    from onnx import numpy_helper
+
+    for tensor in list(model.graph.initializer):
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or array.ndim < 2 or array.size < 256:
+            continue
+        half = array.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), array):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        cast = onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT, name=f"{name}.cast")
+        model.graph.node.insert(0, cast)
+
+
+def _set(model: Any, key: str, value: str) -> None:
+    for entry in model.metadata_props:
+        if entry.key == key:
+            entry.value = value
+            return
+    entry = model.metadata_props.add()
+    entry.key, entry.value = key, value
+
+
+def _unverified(content: bytes) -> Network:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return Network(session, "", {}, int(session.get_inputs()[0].shape[2]))
+
+
+def parity(net: nn.Module, network: Network, batch: Float32) -> float:
+    """The largest difference between torch and ONNX Runtime over all outputs for a batch (N, 1, S, S)."""
+    with torch.inference_mode():
+        theirs = net.eval()(torch.from_numpy(batch))
+    ours = network.run(batch)
+    return max(float(np.abs(t.numpy() - o).max()) for t, o in zip(theirs, ours.values(), strict=True))

@@ -1,0 +1,39 @@
+"""A recipe is read strictly: what it cannot mean is named, not guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import ConfigError
+from groundglass.learn.recipe import read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+GOOD = RECIPES[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_in_the_tree_is_valid_and_names_its_command(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert (path.parent / recipe.manifest).is_file()
+    assert f"groundglass train recipes/{path.name}" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("learning_rat = 1\n" + GOOD, "learning_rat"),
+        (GOOD.replace("batch = 32", 'batch = "32"'), "batch"),
+        (GOOD.replace("batch = 32", "batch = 1"), "batch"),
+        (GOOD.replace("batch = 32", "batch = true"), "batch"),
+        (GOOD.replace("epochs", "#"), "epochs"),
+        ("= broken", "TOML"),
+        ("", "task"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_the_name_of_its_key(change: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(change, encoding="utf-8")
+    with pytest.raises(ConfigError, match=named):
+        read_recipe(path)

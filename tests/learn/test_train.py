@@ -1,0 +1,118 @@
+"""A run that was cut goes on as if it had not been, and its file says what the network said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from groundglass.errors import ConfigError, ModelError
+from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint, write_atomic
+from groundglass.learn.recipe import Recipe, read_recipe
+from groundglass.learn.train import choose_device, learning_rate, make_optimizer, train
+
+CPU = torch.device("cpu")
+FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "first.toml")
+RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4, seed=5)
+
+
+class Blobs:
+    """Two clouds of points: small, and with dropout, so that torch's own random state counts too."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.net: nn.Module = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 2)
+        )
+
+    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor:
+        labels = torch.from_numpy(rng.integers(0, 2, 4))
+        x = torch.from_numpy(rng.normal(size=(4, 1, 4, 4)).astype(np.float32)) + labels.view(-1, 1, 1, 1)
+        return nn.functional.cross_entropy(net(x).float(), labels)
+
+    def measure(self, net: nn.Module, device: torch.device) -> dict[str, float]:
+        return {"weight": float(sum(p.abs().sum() for p in net.parameters()))}
+
+
+def curves(folder: Path) -> list[str]:
+    return [line.rsplit(",", 1)[0] for line in (folder / "curves.csv").read_text().splitlines()]  # without the minutes
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(steps: int):  # type: ignore[no-untyped-def]
+    left = [steps]
+
+    def tick(row: dict[str, float]) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Cut
+
+    return tick
+
+
+@pytest.mark.parametrize("steps", [4, 6, 8, 11])
+def test_a_cut_run_resumes_to_the_same_curve_and_the_same_weights(steps: int, tmp_path: Path) -> None:
+    whole = train(RECIPE, Blobs(), tmp_path / "whole", CPU)
+    with pytest.raises(Cut):
+        train(RECIPE, Blobs(), tmp_path / "cut", CPU, tick=cut_after(steps))
+    resumed = train(RECIPE, Blobs(), tmp_path / "cut", CPU, resume=True)
+    assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
+    train(RECIPE, Blobs(), tmp_path, CPU)
+    with pytest.raises(ConfigError, match="recipe"):
+        train(dataclasses.replace(RECIPE, seed=6), Blobs(), tmp_path, CPU, resume=True)
+
+
+def test_a_torn_checkpoint_is_named_and_not_loaded(tmp_path: Path) -> None:
+    task = Blobs()
+    optimizer = make_optimizer(task.net, RECIPE)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0), {})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ModelError, match="checkpoint"):
+        load_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(Exception, match="space"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    total = FIRST.epochs * FIRST.steps_per_epoch
+    rates = [learning_rate(FIRST, step) for step in range(total)]
+    assert max(rates) == pytest.approx(FIRST.learning_rate, rel=1e-3)
+    assert rates[0] < 0.1 * FIRST.learning_rate
+    assert rates[-1] < 1e-3 * FIRST.learning_rate
+
+
+def test_a_device_that_is_absent_is_said() -> None:
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == "cuda"
+    else:
+        with pytest.raises(ConfigError, match="CUDA"):
+            choose_device("cuda")
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    decayed, plain = make_optimizer(Blobs().net, FIRST).param_groups
+    assert decayed["weight_decay"] == FIRST.weight_decay
+    assert plain["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]

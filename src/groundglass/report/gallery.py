@@ -40,7 +40,7 @@ class Gallery:
 
     def add(self, result: Result, scan: Scan | None = None, examination: Examination | None = None) -> None:
         """Take one result; a picture needs the scan and the examination that it came from."""
-        picture, shown = None, ()
+        picture, shown = None, tuple[tuple[str, bytes], ...]()
         if isinstance(result, Prediction) and scan is not None and examination is not None:
             png = draw(result, scan, examination, self._model.card.window)
             picture = picture_name(result.source, scan)
@@ -80,7 +80,7 @@ def draw(result: Prediction, scan: Scan, examination: Examination, window: Windo
 
 
 def picture_name(source: str, scan: Scan) -> str:
-    """A file name that is safe everywhere, and the same for the same input: readable stem, digest of name and voxels."""
+    """A file name that is safe everywhere and the same for the same input: stem, and digest of name and voxels."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape"))
     digest.update(scan.voxels.data if scan.voxels.flags.c_contiguous else scan.voxels.tobytes())
     stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePath(source).name.split(".")[0]).strip("-")[:40]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from groundglass.types import Label
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from groundglass.types import Label
 
 RESEARCH_USE_ONLY = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 

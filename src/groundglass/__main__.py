@@ -1,0 +1,6 @@
+"""`python -m groundglass` is the command `groundglass`."""
+
+from groundglass.doors.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`groundglass models`: which models are here, what each says of itself, and whether its file is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(ctx: click.Context) -> None:
+    """The models on this machine; without a subcommand, list them. Nothing is downloaded."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_models)
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Name, size and pinned SHA-256 of the bundled models, one a line."""
+    from groundglass.infer.model import DEFAULT, PINNED, bundled, weights_folder
+
+    for name in bundled():
+        path = weights_folder() / f"{name}.onnx"
+        size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "MISSING"
+        click.echo(f"{name}\t{size}\t{PINNED[name]}" + ("\tdefault" if name == DEFAULT else ""))
+
+
+@models.command()
+@click.argument("name", metavar="NAME|FILE.onnx", required=False, envvar="GROUNDGLASS_MODEL")
+@click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
+def card(name: str | None, as_json: bool) -> None:
+    """What a model says of itself: intended use, data, thresholds, measured figures, licence."""
+    from groundglass.infer.model import load
+
+    model = load(name)
+    values = {"sha256": model.sha256, **dataclasses.asdict(model.card)}
+    if as_json:
+        click.echo(json.dumps(values, allow_nan=False))
+        return
+    for key, value in values.items():
+        click.echo(f"{key.replace('_', ' ')}: {_words(value)}")
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(str(v) for v in value)
+    return str(value)
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FILE.onnx]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Check SHA-256, card and golden vector of models, by default of all bundled ones; exit status 5 if one fails."""
+    from groundglass.infer.model import bundled, load, verify
+
+    for name in names or bundled():
+        model = load(name)
+        worst = max(verify(model).values())
+        click.echo(f"{model.name}\tok\tgolden vector within {worst:.1e}\tsha256 {model.sha256}")

@@ -1,0 +1,41 @@
+"""Laws of `groundglass models`."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from running import USE, Invoke
+
+from groundglass.infer.model import DEFAULT, PINNED, bundled
+
+
+def test_the_list_is_instant_and_names_each_model_with_its_hash(invoke: Invoke) -> None:
+    started = time.monotonic()
+    done = invoke("models", "list")
+    assert time.monotonic() - started < 1
+    assert done.stdout == invoke("models").stdout
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == list(bundled())
+    assert PINNED[DEFAULT] in done.stdout
+    assert "MISSING" not in done.stdout
+
+
+def test_the_card_says_what_the_model_is_for(invoke: Invoke) -> None:
+    card = json.loads(invoke("models", "card", "--json").stdout)
+    assert card["name"] == DEFAULT
+    assert card["sha256"] == PINNED[DEFAULT]
+    assert card["intended_use"].startswith(USE)
+    assert 0 < card["thresholds"]["balanced"] < 1
+    assert f"intended use: {USE}" in invoke("models", "card", DEFAULT).stdout
+
+
+def test_verify_checks_every_bundled_model(invoke: Invoke) -> None:
+    done = invoke("models", "verify")
+    assert done.exit_code == 0
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [[name, "ok"] for name in bundled()]
+
+
+def test_an_unknown_model_is_exit_5_and_the_choice_is_named(invoke: Invoke) -> None:
+    done = invoke("models", "card", "nothing")
+    assert done.exit_code == 5
+    assert DEFAULT in done.stderr

@@ -1,0 +1,117 @@
+"""Laws of the import table in docs: who may import whom, and what a fresh interpreter loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "groundglass"
+LEAVES = {"types", "errors", "network", "signals"}
+# Room -> rooms that it may import; a room may always import itself, but for the doors.
+MAY_IMPORT: dict[str, set[str]] = {
+    "types": set(),
+    "errors": set(),
+    "signals": set(),
+    "network": {"types", "errors"},
+    "image": LEAVES,
+    "infer": LEAVES | {"image"},
+    "judge": LEAVES | {"image", "infer"},
+    "data": LEAVES | {"image", "infer", "judge"},
+    "learn": LEAVES | {"image", "infer", "judge", "data"},
+    "report": LEAVES | {"image", "infer"},
+    "doors": LEAVES | {"image", "infer", "judge", "data", "learn", "report"},
+    "__init__": {"types", "errors", "image", "infer"},
+    "__main__": {"doors"},
+}
+UNSAFE = {"pickle", "cPickle", "joblib", "dill", "shelve", "marshal", "cloudpickle"}
+
+
+def _modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return parts[0]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every absolute module name that a file imports, at whatever depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            module = node.module or ""
+            yield module
+            if module == "groundglass":
+                yield from (f"groundglass.{alias.name}" for alias in node.names if alias.name != "__version__")
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_module_imports_only_what_the_table_allows(path: Path) -> None:
+    room = _room(path)
+    own = {room} if room not in ("doors", "__init__") else set()
+    for name in _imports(path):
+        if name.startswith("groundglass."):
+            assert name.split(".")[1] in MAY_IMPORT[room] | own, f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_learn_imports_torch(path: Path) -> None:
+    heavy = {name.split(".")[0] for name in _imports(path)} & {"torch", "lightning", "safetensors", "onnx"}
+    assert not heavy or _room(path) == "learn"
+
+
+def _loaded(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after `code`."""
+    probe = f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stderr.split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"torch", "scipy", "sklearn", "onnxruntime", "matplotlib", "pydicom", "PIL", "rich", "click", "numpy"}
+    assert not _loaded("import groundglass") & heavy
+
+
+def test_a_prediction_on_the_command_line_never_loads_torch() -> None:
+    code = (
+        "from groundglass.doors.cli import cli\n"
+        "cli.main(['predict', 'examples/healthy.png', '--json'], standalone_mode=False)"
+    )
+    loaded = _loaded(code)
+    assert "onnxruntime" in loaded
+    # Pixels are decoded in the child: the parsers of untrusted files are not even loaded here.
+    assert not loaded & {"torch", "sklearn", "matplotlib", "rich", "pydicom", "nibabel", "gdcm", "openjpeg"}
+
+
+def test_every_public_name_is_there() -> None:
+    import groundglass
+
+    for name in groundglass.__all__:
+        assert getattr(groundglass, name) is not None
+    with pytest.raises(AttributeError):
+        groundglass.nothing_of_this_name  # noqa: B018
+
+
+def _all_python() -> list[Path]:
+    return [p for folder in ("src", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", _all_python(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_loads_a_pickle(path: Path) -> None:
+    assert not {name.split(".")[0] for name in _imports(path)} & UNSAFE
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {k.arg: k.value for k in node.keywords}
+        assert "allow_pickle" not in given or ast.unparse(given["allow_pickle"]) == "False"
+        if ast.unparse(node.func) == "torch.load":
+            assert ast.unparse(given["weights_only"]) == "True"

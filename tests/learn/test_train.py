@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint, write_atomic
+from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
 from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import choose_device, learning_rate, make_optimizer, train
 
@@ -82,16 +82,6 @@ def test_a_torn_checkpoint_is_named_and_not_loaded(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ModelError, match="checkpoint"):
         load_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0))
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "f"
-    write_atomic(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(Exception, match="space"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:

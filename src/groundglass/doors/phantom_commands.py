@@ -28,7 +28,7 @@ def phantom(ctx: click.Context, output: Path, seed: int | None, lesion: str, sli
     Without --seed the set that `make demo` runs on: three slices, a volume as DICOM and NIfTI, and two pictures that
     must be refused. With --seed one chest as slice.png, series/ (DICOM) and volume.nii.gz, the same bytes each time.
     """
-    from groundglass.report.write import require_folder
+    from groundglass.write import require_folder
 
     require_folder(output)
     if seed is None:

@@ -19,9 +19,9 @@ from groundglass.image.read.ahead import Ahead
 from groundglass.report import schema
 from groundglass.report.schema import Failure, Result
 from groundglass.report.words import RESEARCH_USE_ONLY
-from groundglass.report.write import require_file, require_folder, write_bytes
 from groundglass.signals import Interrupted, Signals
 from groundglass.types import Prediction, Refusal, Scan
+from groundglass.write import require_file, require_folder, write_bytes
 
 if TYPE_CHECKING:
     from groundglass.infer.model import Model

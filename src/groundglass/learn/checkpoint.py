@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from groundglass.errors import ModelError, OutputError
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old or the new one, whenever the process dies. Raises OutputError."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            "unwritable", f"{path.name}: a place to write to, got {error.strerror}; free space or choose another"
-        ) from error
+from groundglass.errors import ModelError
+from groundglass.write import write_bytes
 
 
 def save_checkpoint(
@@ -55,7 +33,7 @@ def save_checkpoint(
     tensors["torch_rng"] = torch.get_rng_state()
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     metadata = {"about": json.dumps(about), "numpy_rng": json.dumps(rng.bit_generator.state)}
-    write_atomic(path, save(contiguous, metadata))
+    write_bytes(path, save(contiguous, metadata))
 
 
 def load_checkpoint(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from groundglass.learn.checkpoint import write_atomic
 from groundglass.network import CARD_KEY, GOLDEN_KEY, Network, golden_outputs, read_onnx
 from groundglass.types import Float32
+from groundglass.write import write_bytes
 
 OPSET = 17
 
@@ -62,7 +62,7 @@ def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str,
     content = model.SerializeToString(deterministic=True)
     _set(model, GOLDEN_KEY, json.dumps(golden_outputs(_unverified(content))))
     content = model.SerializeToString(deterministic=True)
-    write_atomic(path, content)
+    write_bytes(path, content, mode=0o644)
     digest = hashlib.sha256(content).hexdigest()
     read_onnx(path, digest)
     return digest

@@ -22,7 +22,6 @@ from groundglass.infer.model import LABELS, PINNED, weights_folder
 from groundglass.judge.calibrate import equal_weights, fit_temperature, fit_thresholds, sigmoid
 from groundglass.learn import field_task, refusals
 from groundglass.learn.backbones import load_imagenet
-from groundglass.learn.checkpoint import write_atomic
 from groundglass.learn.classifier import ClassifierOutputs
 from groundglass.learn.classifier_task import ClassifierTask, Examples, draw_phantoms, prepare_examples, stored_size
 from groundglass.learn.dataset import read_slices
@@ -32,6 +31,7 @@ from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Row, choose_device, train
 from groundglass.network import golden_input, read_onnx
 from groundglass.types import LUNG_WINDOW, Record
+from groundglass.write import write_bytes
 
 INTENDED_USE = (
     "Research use only. Not a medical device. Not for diagnosis, triage or treatment. "
@@ -77,7 +77,7 @@ def run(
         "versions": {p: version(p) for p in ("groundglass", "torch", "numpy", "onnxruntime")},
         **report,
     }
-    write_atomic(folder / "run.json", json.dumps(about, indent=2, sort_keys=True).encode())
+    write_bytes(folder / "run.json", json.dumps(about, indent=2, sort_keys=True).encode(), mode=0o644)
     return path
 
 

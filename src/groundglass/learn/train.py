@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from groundglass.errors import ConfigError
-from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint, write_atomic
+from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
 from groundglass.learn.recipe import Recipe
+from groundglass.write import write_bytes
 
 Row = dict[str, float]
 
@@ -109,7 +110,7 @@ def train(
         row = {"epoch": float(epoch + 1), "loss": mean, **task.measure(average.eval(), device)}
         rows.append({**row, "minutes": (time.monotonic() - started) / 60})
         save_checkpoint(saved, net, average, optimizer, rng, {"recipe": repr(recipe), "epoch": epoch + 1, "rows": rows})
-        write_atomic(folder / "curves.csv", _table(rows))
+        write_bytes(folder / "curves.csv", _table(rows), mode=0o644)
     return average.eval()
 
 

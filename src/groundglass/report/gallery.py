@@ -17,8 +17,8 @@ from groundglass.report.page import Entry, page, write_page
 from groundglass.report.picture import MONTAGE_TILES, montage, overlay, to_png
 from groundglass.report.schema import Result, to_row
 from groundglass.report.words import RESEARCH_USE_ONLY, percent
-from groundglass.report.write import write_bytes
 from groundglass.types import Prediction, Scan, Window
+from groundglass.write import write_bytes
 
 SCHEMA = "groundglass.gallery/1"
 # Pictures lie inside the page; with more of them a browser would choke. Every picture is in the folder.

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from groundglass.report.schema import Failure, Result
 from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
-from groundglass.report.write import write_bytes
 from groundglass.types import ModelCard, Prediction, Refusal
+from groundglass.write import write_bytes
 
 # The page can load nothing and run nothing, even where an escape should fail.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
-from groundglass.report.write import write_bytes
 from groundglass.types import Attribution, Float32, Mask, Prediction
+from groundglass.write import write_bytes
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -10,10 +10,11 @@ from pathlib import Path
 from groundglass.errors import OutputError
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` at once; the folder is made. Readable by the owner only, as it may show a patient.
+def write_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write `data` to `path` at once; the folder is made.
 
-    Raises OutputError where that fails; nothing half-written stays behind.
+    By default the owner alone can read it, as it may show a patient. Raises OutputError where that fails; nothing
+    half-written stays behind, and a file that was there stays as it was.
     """
     temporary: str | None = None
     try:
@@ -23,13 +24,24 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         reason = error.strerror or type(error).__name__
         raise OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """The new name is durable only once the folder is on disk too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def require_file(path: Path) -> None:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from groundglass.errors import OutputError
 
+# Modes: what may show a patient is for its owner alone; manifests, weights and curves are for everybody.
+PRIVATE = 0o600
+PUBLIC = 0o644
 
-def write_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+
+def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write `data` to `path` at once; the folder is made.
 
     By default the owner alone can read it, as it may show a patient. Raises OutputError where that fails; nothing

@@ -1,0 +1,118 @@
+"""A manifest -> its refined subset: by rule, with thresholds in one TOML, and a reason for every image left out.
+
+The original system kept 232 of 746 images, chosen by hand. Here each rule is a threshold on one score.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+from groundglass.data.look import Look
+from groundglass.errors import ConfigError
+from groundglass.types import Record
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The limits of `curate.toml`; None is no rule."""
+
+    shortest_side: float | None = None
+    noise: float | None = None
+    clutter: float | None = None
+    marks: float | None = None
+    colour: bool | None = None
+    lung_fraction: float | None = None
+    lung_at_border: float | None = None
+    axial_lung: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """One reason why an image is left out: the rule it breaks, its score and the limit."""
+
+    path: str
+    rule: str
+    score: float
+    limit: float
+
+
+def thresholds(file: Path | None = None) -> Thresholds:
+    """The thresholds of a TOML, or those that come with Groundglass. Raises ConfigError with the key that is wrong."""
+    try:
+        data = (resources.files("groundglass.data") / "curate.toml").read_bytes() if file is None else file.read_bytes()
+        table = tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise ConfigError("thresholds", f"a TOML that can be read, got {error.strerror}; check its path") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError("thresholds", f"TOML, got: {error}") from error
+    known = {f.name for f in fields(Thresholds)}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError("thresholds", f"{key}: a known key, got an unknown one; use {', '.join(sorted(known))}")
+        if (key == "colour") is not isinstance(value, bool) or not isinstance(value, (bool, int, float)):
+            raise ConfigError("thresholds", f"{key}: a {'bool' if key == 'colour' else 'number'}, got {value!r}")
+    return Thresholds(**table)
+
+
+Score = Callable[[Look], "float | None"]
+
+# Rule -> its score, and whether the limit is the least (True) or the most (False) that is allowed.
+_RULES: Mapping[str, tuple[Score, bool]] = {
+    "shortest_side": (lambda look: float(min(look.height, look.width)), True),
+    "noise": (lambda look: look.noise, False),
+    "clutter": (lambda look: look.clutter, False),
+    "marks": (lambda look: look.marks, False),
+    "colour": (lambda look: float("annotation" in look.notices), False),
+    "lung_fraction": (lambda look: look.lungs.fraction if look.lungs else None, True),
+    "lung_at_border": (lambda look: look.lungs.at_border if look.lungs else None, False),
+    "axial_lung": (lambda look: look.lungs.accepted if look.lungs else None, True),
+}
+
+
+def curate(
+    records: Sequence[Record],
+    looks: Sequence[Look | None],
+    pairs: Sequence[tuple[int, int, float]],
+    limits: Thresholds,
+) -> tuple[tuple[Record, ...], tuple[Exclusion, ...]]:
+    """The records that break no rule, and every broken rule of the others.
+
+    `looks` belong to `records` one by one; `pairs` are similar images as (index, index, agreement). A score that was
+    not measured breaks no rule. Files that are missing or refused by the reader are left out as unreadable.
+    """
+    out: list[Exclusion] = []
+    for record, look in zip(records, looks, strict=True):
+        if look is None or look.refusal is not None:
+            out.append(Exclusion(record.path, "unreadable", 0.0, 1.0))
+        else:
+            out += _broken(record, look, limits)
+    gone = {e.path for e in out}
+    if limits.agreement is not None:
+        for first, second, agreement in sorted(pairs, key=lambda p: (p[0], p[1])):
+            a, b = sorted((records[first].path, records[second].path))
+            if agreement >= limits.agreement and a not in gone and b not in gone:
+                out.append(Exclusion(b, "agreement", agreement, limits.agreement))
+                gone.add(b)
+    kept = tuple(r for r in records if r.path not in gone)
+    return kept, tuple(sorted(out, key=lambda e: (e.path, e.rule)))
+
+
+def _broken(record: Record, look: Look, limits: Thresholds) -> list[Exclusion]:
+    out = []
+    for rule, (score, least) in _RULES.items():
+        limit, value = getattr(limits, rule), score(look)
+        if limit is None or value is None:
+            continue
+        if value < float(limit) if least else value > float(limit):
+            out.append(Exclusion(record.path, rule, value, float(limit)))
+    return out

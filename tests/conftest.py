@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: a busy machine is no reason to fail.
+settings.register_profile("groundglass", deadline=None)
+settings.load_profile("groundglass")
 
 
 @pytest.fixture(scope="session")

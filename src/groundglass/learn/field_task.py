@@ -14,7 +14,7 @@ from groundglass.image.field import ACCEPTED_KINDS, KINDS
 from groundglass.image.transforms import resize, to_gray
 from groundglass.learn import refusals
 from groundglass.learn.lung_field import LungFieldNet, augment_batch, loss
-from groundglass.learn.lung_teacher import teach
+from groundglass.learn.lung_teacher import teach, whiten_outside
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.train import Row
 from groundglass.types import Float32, Mask, Record, Window
@@ -23,6 +23,8 @@ from groundglass.types import Float32, Mask, Record, Window
 _TEACHER_WIDTH = 256
 # Slices are kept a fifth larger than the network's input, so that zooming in still has pixels to show.
 _STORED_SHARE = 1.2
+# The share of slices that are also shown with white around the body.
+_WHITENED = 0.2
 
 
 @dataclass(slots=True)
@@ -70,6 +72,8 @@ def collect_examples(
         small = at_width(gray, _TEACHER_WIDTH)
         lungs = teach(small)
         examples.add(small, lungs, "axial_lung_ct", record.source)
+        if lungs is not None and rng.random() < _WHITENED:
+            examples.add(whiten_outside(small, lungs), lungs, "axial_lung_ct", record.source)
         # only a slice that shows the whole range of HU can be re-windowed for soft tissue
         if record.source == "mosmed" and lungs is not None and rng.random() < 0.4:
             examples.add(refusals.mediastinal(small, lungs, rng), lungs, "mediastinal_window_ct", "refused")
@@ -102,7 +106,10 @@ def _add_phantom(examples: FieldExamples, rng: np.random.Generator) -> None:
     p = phantom.chest_slice(rng, level=level, lesions=lesions, size=256)
     if p.lungs.mean() < 0.02:
         return
-    examples.add(to_gray(p.voxels[0], "HU", random_lung_window(rng)), p.lungs[0], "axial_lung_ct", "phantom")
+    gray = to_gray(p.voxels[0], "HU", random_lung_window(rng))
+    if rng.random() < _WHITENED:
+        gray = whiten_outside(gray, p.lungs[0])
+    examples.add(gray, p.lungs[0], "axial_lung_ct", "phantom")
     if rng.random() < 0.3:
         window = Window(center=float(rng.uniform(20, 90)), width=float(rng.uniform(80, 450)))
         examples.add(to_gray(p.voxels[0], "HU", window), p.lungs[0], "mediastinal_window_ct", "refused")

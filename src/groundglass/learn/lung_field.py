@@ -91,7 +91,7 @@ def augment_batch(
     """
     n = len(images)
     axial = kind == KINDS.index("axial_lung_ct")
-    images = augment.paint_opacities(images, lungs * (known & axial).view(-1, 1, 1, 1), rng, chance=0.55)
+    images = augment.paint_opacities(images, lungs * (known & axial).view(-1, 1, 1, 1), rng, chance=0.65)
     matrix = augment.random_affine(rng, n, degrees=12, zoom=(0.65, 1.5), shift=0.15)
     images = augment.warp(images, matrix, size, padding="zeros" if rng.random() < 0.5 else "border")
     lungs = augment.warp(lungs, matrix, size, padding="zeros")

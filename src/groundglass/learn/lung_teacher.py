@@ -36,6 +36,20 @@ def otsu(values: Float32, bins: int = 256) -> float:
     return float(centers[int(np.nanargmax(between[:-1]))])
 
 
+def whiten_outside(gray: Float32, lungs: Mask) -> Float32:
+    """The slice (H, W) with the air around the body white, as some published sets have it, and the lungs as they are.
+
+    Where the body fills the image there is no such air, and nothing changes.
+    """
+    inside = field_of_view(gray)
+    dark = ~inside | (gray < otsu(gray[inside]))
+    near = np.asarray(ndimage.binary_dilation(lungs, _disk(3)))
+    labels, _ = ndimage.label(dark & ~near)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outside = np.isin(labels, np.setdiff1d(edge, [0]))
+    return np.where(outside, np.float32(1), gray)
+
+
 def _disk(radius: int) -> Mask:
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return np.asarray(y * y + x * x <= radius * radius)

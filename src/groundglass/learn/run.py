@@ -25,13 +25,13 @@ from groundglass.learn.backbones import load_imagenet
 from groundglass.learn.classifier import ClassifierOutputs
 from groundglass.learn.classifier_task import ClassifierTask, Examples, draw_phantoms, prepare_examples, stored_size
 from groundglass.learn.dataset import read_slices
-from groundglass.learn.export import export, parity, round_to_half
+from groundglass.learn.export import edge_cases, export, parity, round_to_half
 from groundglass.learn.lung_field import LungFieldOutputs
 from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Row, choose_device, train
-from groundglass.network import golden_input, read_onnx
-from groundglass.types import LUNG_WINDOW, Record
-from groundglass.write import write_bytes
+from groundglass.network import read_onnx
+from groundglass.types import LUNG_WINDOW, Float32, Record
+from groundglass.write import PUBLIC, write_bytes
 
 INTENDED_USE = (
     "Research use only. Not a medical device. Not for diagnosis, triage or treatment. "
@@ -77,7 +77,7 @@ def run(
         "versions": {p: version(p) for p in ("groundglass", "torch", "numpy", "onnxruntime")},
         **report,
     }
-    write_bytes(folder / "run.json", json.dumps(about, indent=2, sort_keys=True).encode(), mode=0o644)
+    write_bytes(folder / "run.json", json.dumps(about, indent=2, sort_keys=True).encode(), PUBLIC)
     return path
 
 
@@ -142,7 +142,7 @@ def _field(
     }
     path = folder / f"{recipe.name}.onnx"
     digest = export(net, recipe.size, ("lungs", "kinds"), card, path)
-    difference = parity(net, read_onnx(path, digest), golden_input(recipe.size))
+    difference = parity(net, read_onnx(path, digest), edge_cases(recipe.size, 256, np.random.default_rng(recipe.seed)))
     report = {
         "sha256": digest,
         "accept": card["accept"],
@@ -206,9 +206,16 @@ def _classifier(
         "temperature": temperature,
         "thresholds": card["thresholds"],
         "measured": measured,
-        "onnx_difference": parity(net, read_onnx(path, digest), golden_input(recipe.size)),
+        "onnx_difference": parity(net, read_onnx(path, digest), _parity_inputs(task)),
         "examples": {split: len(p.examples) for split, p in zip(("train", "val"), prepared, strict=True)},
         "without_lung": {split: list(p.without_lung) for split, p in zip(("train", "val"), prepared, strict=True)},
         "phantoms": count,
     }
     return path, report
+
+
+def _parity_inputs(task: ClassifierTask) -> Float32:
+    """256 inputs: validation slices, and at least 64 that no data set holds."""
+    real = task.val_images[:192].numpy().astype(np.float32) / 255
+    made = edge_cases(task.recipe.size, 256 - len(real), np.random.default_rng(task.recipe.seed))
+    return np.concatenate([real, made])

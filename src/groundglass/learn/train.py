@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from groundglass.errors import ConfigError
 from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
 from groundglass.learn.recipe import Recipe
-from groundglass.write import write_bytes
+from groundglass.write import PUBLIC, write_bytes
 
 Row = dict[str, float]
 
@@ -110,7 +110,7 @@ def train(
         row = {"epoch": float(epoch + 1), "loss": mean, **task.measure(average.eval(), device)}
         rows.append({**row, "minutes": (time.monotonic() - started) / 60})
         save_checkpoint(saved, net, average, optimizer, rng, {"recipe": repr(recipe), "epoch": epoch + 1, "rows": rows})
-        write_bytes(folder / "curves.csv", _table(rows), mode=0o644)
+        write_bytes(folder / "curves.csv", _table(rows), PUBLIC)
     return average.eval()
 
 

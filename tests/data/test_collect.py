@@ -165,7 +165,7 @@ def test_every_set_that_ships_is_described_whole() -> None:
 
 def test_axial_ct_rows_are_kept_and_x_rays_are_to_be_refused(tmp_path: Path) -> None:
     place = tmp_path / "covid-chestxray"
-    for n, name in enumerate("abcd"):
+    for n, name in enumerate("abcdef"):
         save(gray(n), place / "images" / f"{name}.png")
     (place / "metadata.csv").write_text(
         "patientid,finding,view,modality,folder,filename\n"
@@ -174,6 +174,8 @@ def test_axial_ct_rows_are_kept_and_x_rays_are_to_be_refused(tmp_path: Path) -> 
         "1,Pneumonia/Viral/COVID-19,PA,X-ray,images,c.png\n"
         "3,Pneumonia/Viral/COVID-19,Coronal,CT,images,d.png\n"
         "4,Pneumonia/Viral/COVID-19,Axial,CT,volumes,e.nii.gz\n"
+        "5,todo,Axial,CT,images,e.png\n"
+        '6,"COVID-19, ARDS",Axial,CT,images,f.png\n'
     )
     records = collect.adopt(sources.find("covid-chestxray"), place, tmp_path)
     assert [(r.path[-5:], r.label) for r in records] == [
@@ -181,6 +183,8 @@ def test_axial_ct_rows_are_kept_and_x_rays_are_to_be_refused(tmp_path: Path) -> 
         ("b.png", "non-covid"),
         ("c.png", None),
         ("d.png", None),
+        ("e.png", None),
+        ("f.png", "covid"),
     ]
 
 
@@ -198,6 +202,28 @@ def test_covidx_lists_give_class_split_and_patient(tmp_path: Path) -> None:
         ("covidx-ct:volume-covid19-A-0001", "covid", "val"),
         ("covidx-ct:COVIDCTMD-P001", "covid", "test"),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "patient"),
+    [
+        ("covidx-ct", "3A_images/A002304-01-12-1901-NA-CT-CHEST-70694-4-0039.png", "A002304"),
+        ("covidx-ct", "3A_images/137covid_patient100_SR_2_IM00028.png", "137covid_patient100"),
+        ("covidx-ct", "3A_images/radiopaedia-76307-87945-1-0007.png", "radiopaedia-76307"),
+        ("covidx-ct", "3A_images/LIDC-IDRI-0011-1.3.6.1.4-0100.png", "LIDC-IDRI-0011"),
+        ("covidx-ct", "3A_images/volume-covid19-A-0261_1-0040.png", "volume-covid19-A-0261"),
+        ("covidx-ct", "3A_images/volume-covid19-A-0698_ct-0017.png", "volume-covid19-A-0698"),
+        ("covidx-ct", "3A_images/COVIDCTMD-P001-98C14734-ASSH_1.png", "COVIDCTMD-P001"),
+        ("covidx-ct", "3A_images/HUST-Patient518-0012.png", "HUST-Patient518"),
+        ("covidx-ct", "3A_images/STOIC-10011-0012.png", "STOIC-10011"),
+        ("covid-ct-md", "COVID-19 subjects/P001/98C14734-ASSH_1.dcm", "P001"),
+        ("covid-ct-md", "CAP subjects/cap001/IM0001.dcm", "cap001"),
+        ("covid-ct-md", "Normal Cases/normal001/IM0001.dcm", "normal001"),
+    ],
+)
+def test_a_name_spells_the_patient_whatever_the_series(name: str, path: str, patient: str) -> None:
+    matches = (rule.pattern.fullmatch(path) for rule in sources.find(name).layout.images)
+    assert next(match["patient"] for match in matches if match) == patient
 
 
 def test_an_image_folder_and_a_table_of_ones_own_are_taken(folder: Path) -> None:

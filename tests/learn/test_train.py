@@ -23,6 +23,8 @@ RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4
 class Blobs:
     """Two clouds of points: small, and with dropout, so that torch's own random state counts too."""
 
+    manifest_sha256 = "0" * 64
+
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.net: nn.Module = nn.Sequential(
@@ -70,8 +72,24 @@ def test_a_cut_run_resumes_to_the_same_curve_and_the_same_weights(steps: int, tm
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     train(RECIPE, Blobs(), tmp_path, CPU)
-    with pytest.raises(ConfigError, match="recipe"):
+    with pytest.raises(ModelError, match="seed 6"):
         train(dataclasses.replace(RECIPE, seed=6), Blobs(), tmp_path, CPU, resume=True)
+
+
+def test_another_manifest_does_not_resume(tmp_path: Path) -> None:
+    train(RECIPE, Blobs(), tmp_path, CPU)
+    other = Blobs()
+    other.manifest_sha256 = "1" * 64
+    with pytest.raises(ModelError, match="manifest_sha256"):
+        train(RECIPE, other, tmp_path, CPU, resume=True)
+
+
+def test_another_network_does_not_resume(tmp_path: Path) -> None:
+    train(RECIPE, Blobs(), tmp_path, CPU)
+    other = Blobs()
+    other.net = nn.Linear(1, 1)
+    with pytest.raises(ModelError, match="whole file of this run"):
+        train(RECIPE, other, tmp_path, CPU, resume=True)
 
 
 def test_a_torn_checkpoint_is_named_and_not_loaded(tmp_path: Path) -> None:
@@ -81,7 +99,7 @@ def test_a_torn_checkpoint_is_named_and_not_loaded(tmp_path: Path) -> None:
     save_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0), {})
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ModelError, match="checkpoint"):
-        load_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0))
+        load_checkpoint(path, task.net, task.net, optimizer, np.random.default_rng(0), {})
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:

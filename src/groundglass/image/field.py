@@ -65,19 +65,25 @@ def fields(gray: Float32, network: Network, batch: int = 8) -> list[Field]:
         small = np.stack([resize(g, network.size, network.size) for g in part])[:, None]
         out = network.run(np.ascontiguousarray(small, np.float32))
         for g, mask, kinds in zip(part, out["lungs"], out["kinds"], strict=True):
-            found.append(Field(_regions(resize(mask[0], *g.shape) > 0.5), kinds))
+            found.append(Field(resize(_without_specks_and_holes(mask[0]), *g.shape) > 0.5, kinds))
     return found
 
 
-def _regions(mask: Mask) -> Mask:
-    """Drop specks and fill enclosed holes no larger than a twentieth of the field."""
+def _without_specks_and_holes(probability: Float32) -> Float32:
+    """Drop specks from a mask of probabilities (h, w), and fill enclosed holes of less than a twentieth of the field.
+
+    This is done at the network's own resolution; elsewhere the probabilities stay, so that enlarging them draws a
+    smooth edge.
+    """
+    mask = probability > 0.5
     labels, count = ndimage.label(mask)
     if count == 0:
-        return mask
+        return probability
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     kept = np.isin(labels, np.nonzero(areas > SMALLEST_REGION * areas.max())[0])
     holes, count = ndimage.label(np.asarray(ndimage.binary_fill_holes(kept)) & ~kept)
     sizes = np.bincount(holes.ravel(), minlength=count + 1)
     sizes[0] = mask.size
-    return np.asarray(kept | np.isin(holes, np.nonzero(sizes < 0.05 * kept.sum())[0]))
+    small = np.isin(holes, np.nonzero(sizes < 0.05 * kept.sum())[0])
+    return np.where(small, np.float32(1), np.where(mask & ~kept, np.float32(0), probability))

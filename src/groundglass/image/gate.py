@@ -29,6 +29,10 @@ INSTEAD = {
 }
 
 
+# A chest series shows lung on most of its slices: with less than this share, something may be wrong.
+FEW = 0.3
+
+
 def is_flat(gray: Float32) -> bool:
     """Whether a slice (H, W) has hardly any contrast: 98 % of it within two of 255 gray levels."""
     low, high = np.percentile(gray, (1, 99))
@@ -69,8 +73,12 @@ def _most_likely_refused(votes: Float32) -> str:
 
 def notices(found: Sequence[Field], chosen: Sequence[int]) -> tuple[Notice, ...]:
     """What the gate saw on accepted slices that the reader of a result must know."""
+    told: list[Notice] = []
+    if len(chosen) < FEW * len(found):
+        detail = f"Only {len(chosen)} of {len(found)} slices look like axial lung CT; the verdict rests on these alone."
+        told.append(Notice("few_lung_slices", detail))
     turned = sum(found[i].kind == "turned_lung_ct" for i in chosen)
     if 2 * turned > len(chosen):
         detail = "The slice seems upside down or turned by a quarter, and the score is less sure; give it spine down."
-        return (Notice("turned", detail),)
-    return ()
+        told.append(Notice("turned", detail))
+    return tuple(told)

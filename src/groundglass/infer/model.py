@@ -13,11 +13,14 @@ from groundglass.network import Network, read_onnx, self_test
 from groundglass.types import Float32, ModelCard, Window
 
 LABELS = ("non-covid", "covid")
+OUTPUTS = ("logits", "cam")
+# The threshold that gives the label.
+OPERATING_POINT = "balanced"
 DEFAULT = "first"
 # SHA-256 of the bytes of each bundled file; a file that differs is refused.
 PINNED = {
-    "first": "0" * 64,
-    "field": "922f1c829d4e202ac6dfb80fd7b14d59674e59e5febe0ca32f758613599d7230",
+    "first": "771f9db68c54d8568d668a2687a2606993856f54a97416946b8172fa25e279b2",
+    "field": "aff82c6725cef0db41443820e7203c441a75f3f41bbde28c85c6e402e42bf798",
 }
 
 
@@ -81,6 +84,10 @@ def load(model: str | Path | None = None, threads: int | None = None) -> Model:
             "weights_contract",
             f"model: lung fields of network {PINNED['field'][:12]}, got {card.field_sha256[:12]}; export it again",
         )
+    if OPERATING_POINT not in card.thresholds:
+        raise ModelError("weights_contract", f"card: a threshold named {OPERATING_POINT}, got none; export it again")
+    if (found := tuple(o.name for o in classifier.session.get_outputs())) != OUTPUTS:
+        raise ModelError("weights_contract", f"model: outputs {OUTPUTS}, got {found}; export it again")
     if card.size != classifier.size or card.labels != LABELS:
         raise ModelError(
             "weights_contract",
@@ -102,7 +109,7 @@ def parse_card(card: Mapping[str, Any]) -> ModelCard:
         values["labels"] = tuple(values["labels"])
         values["sources"] = tuple(values.get("sources", ()))
         return ModelCard(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError("weights_contract", f"card: every field valid, got {error}; export the model again") from error
 
 

@@ -11,10 +11,9 @@ from groundglass.image.field import Field, fields
 from groundglass.image.gate import gate, is_flat, notices, shows_lung
 from groundglass.image.transforms import prepare, to_gray
 from groundglass.infer.cam import attribute
-from groundglass.infer.model import Model
+from groundglass.infer.model import OPERATING_POINT, Model
 from groundglass.types import Attribution, Float32, Label, ModelCard, Notice, Prediction, Refusal, Scan
 
-OPERATING_POINT = "balanced"
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
 # Slices that are prepared and run at a time; more would only cost memory.

@@ -28,7 +28,10 @@ def estimate(
     chance = np.full(len(names), 1 / len(names))
     values = [statistic(rng.multinomial(len(names), chance)[owner].astype(np.float64)) for _ in range(rounds)]
     low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high), LEVEL, len(names), f"patient bootstrap, {rounds} rounds")
+    # a statistic that resampling biases, as a calibration error is, may lie outside: the interval is widened to hold it
+    return Estimate(
+        value, min(float(low), value), max(float(high), value), LEVEL, len(names), f"patient bootstrap, {rounds} rounds"
+    )
 
 
 def share(true: Sequence[bool], patients: Sequence[str], rng: np.random.Generator) -> Estimate:
@@ -38,6 +41,8 @@ def share(true: Sequence[bool], patients: Sequence[str], rng: np.random.Generato
     as many trials as there are patients.
     """
     rows = np.asarray(true, np.float64)
+    if not len(rows):
+        raise ValueError("rows: at least one, got none")
     if 0 < rows.mean() < 1:
         return estimate(lambda w: float((w * rows).sum() / w.sum()), patients, rng)
     count = len(set(patients))

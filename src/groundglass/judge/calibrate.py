@@ -15,7 +15,7 @@ ASKED = 0.95
 
 def sigmoid(margin: Float, temperature: float = 1.0) -> Float:
     """Logit margins (N,) -> probabilities (N,)."""
-    return np.asarray(0.5 * (1 + np.tanh(margin / temperature / 2)))
+    return np.asarray(0.5 * (1 + np.tanh(margin / temperature / 2)), np.float64)
 
 
 def fit_temperature(margin: Float, positive: Labels, weight: Float) -> float:

@@ -31,36 +31,63 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["torch_rng"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["cuda_rng"] = torch.cuda.get_rng_state()
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     metadata = {"about": json.dumps(about), "numpy_rng": json.dumps(rng.bit_generator.state)}
     write_bytes(path, save(contiguous, metadata))
 
 
 def load_checkpoint(
-    path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+    path: Path,
+    net: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    expected: dict[str, Any],
 ) -> dict[str, Any]:
-    """Restore what `save_checkpoint` wrote, in place; returns `about`. Raises ModelError where the file is damaged."""
+    """Restore what `save_checkpoint` wrote, in place; returns `about`.
+
+    Every field of `expected` must stand in `about`. Raises ModelError (exit status 5) naming the first that differs, or
+    where the file is damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
+            about: dict[str, Any] = json.loads(metadata["about"])
+            for key, value in expected.items():
+                if about.get(key) != value:
+                    got = about.get(key)
+                    raise ModelError(
+                        "checkpoint", f"--resume: {key} {value!r}, got a run with {got!r}; start a new run"
+                    )
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            "checkpoint", f"checkpoint: a safetensors file, got {type(error).__name__}; start again without --resume"
-        ) from error
+        _restore(tensors, metadata, net, average, optimizer, rng)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        kind = type(error).__name__
+        raise ModelError("checkpoint", f"checkpoint: a whole file of this run, got {kind}; start a new run") from error
+    return about
 
+
+def _restore(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    net: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     net.load_state_dict(part("net."))
     average.load_state_dict(part("average."))
-    state = optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
         index, _, name = key.partition(".")
         moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**state, "state": moments})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     torch.set_rng_state(tensors["torch_rng"])
+    if "cuda_rng" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda_rng"])
     rng.bit_generator.state = json.loads(metadata["numpy_rng"])
-    about: dict[str, Any] = json.loads(metadata["about"])
-    return about

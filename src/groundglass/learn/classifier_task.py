@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from groundglass.errors import ModelError
 from groundglass.image import phantom
 from groundglass.image.field import fields
+from groundglass.image.gate import shows_lung
 from groundglass.image.transforms import prepare, to_gray
-from groundglass.judge.metrics import auroc_value
+from groundglass.judge.metrics import auroc, auroc_value
 from groundglass.learn import augment
 from groundglass.learn.classifier import Classifier, soft_cross_entropy
 from groundglass.learn.dataset import Example, sampling_weights, to_uint8
@@ -35,28 +37,29 @@ def stored_size(recipe: Recipe) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Training examples, and the slices that no lung was found on, which are counted and left out."""
+    """Prepared examples, and the slices that a prediction would refuse, which are counted and left out."""
 
     examples: tuple[Example, ...]
-    without_lung: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 def prepare_examples(
-    slices: Iterable[tuple[Record, Float32]], field: Network, size: int, mild_weight: float
+    slices: Iterable[tuple[Record, Float32]], patients: Sequence[str], field: Network, size: int, mild_weight: float
 ) -> Examples:
-    """Prepare each slice exactly as at prediction, at `size` pixels."""
+    """Prepare each slice exactly as at prediction, at `size` pixels; what the gate refuses is left out, as there."""
+    accept = float(field.card["accept"])
     examples: list[Example] = []
-    without: list[str] = []
-    for record, gray in slices:
+    refused: list[str] = []
+    for (record, gray), patient in zip(slices, patients, strict=True):
         found = fields(gray[None], field)[0]
-        if found.fraction == 0:
-            without.append(record.path)
+        if not shows_lung(found, accept):
+            refused.append(record.path)
             continue
         image = to_uint8(prepare(gray, found.lungs, size))
         label = int(record.label == "covid")
         weight = mild_weight if _MILD in record.path else 1.0
-        examples.append(Example(image, label, record.source, record.patient or record.path, record.path, weight))
-    return Examples(tuple(examples), tuple(without))
+        examples.append(Example(image, label, record.source, patient, record.path, weight))
+    return Examples(tuple(examples), tuple(refused))
 
 
 def draw_phantoms(
@@ -64,7 +67,9 @@ def draw_phantoms(
 ) -> list[Example]:
     """Prepared phantom slices, half of them with opacities, each an own patient."""
     examples: list[Example] = []
-    while len(examples) < count:
+    for _ in range(20 * count):
+        if len(examples) == count:
+            return examples
         diseased = len(examples) % 2
         level = float(rng.uniform(0.2, 0.85))
         lesions = phantom.draw_lesions(rng, level=level, severity=float(rng.uniform(0.3, 1))) if diseased else ()
@@ -77,14 +82,19 @@ def draw_phantoms(
         name = f"phantom/{len(examples)}"
         examples.append(Example(to_uint8(prepare(gray, found.lungs, size)), diseased, "phantom", name, name))
         tick()
-    return examples
+    raise ModelError(
+        "lung_field", f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/field.toml again"
+    )
 
 
 class ClassifierTask:
     """Draws augmented batches by source, label and patient; measures AUROC on each source's validation slices."""
 
-    def __init__(self, recipe: Recipe, train: tuple[Example, ...], val: tuple[Example, ...]) -> None:
+    def __init__(
+        self, recipe: Recipe, train: tuple[Example, ...], val: tuple[Example, ...], manifest_sha256: str
+    ) -> None:
         self.recipe = recipe
+        self.manifest_sha256 = manifest_sha256
         self.net: nn.Module = Classifier(recipe.trunk, 2, recipe.dropout)
         self.train, self.val = train, val
         self.images = torch.from_numpy(np.stack([e.image for e in train]))[:, None]
@@ -122,9 +132,23 @@ class ClassifierTask:
         for source in sorted({e.source for e in self.val}):
             mine = np.array([e.source == source for e in self.val])
             labels = np.array([e.label == 1 for e in self.val])[mine]
-            row[f"auroc_{source}"] = auroc_value(margin[mine], labels)
+            if labels.any() and not labels.all():
+                row[f"auroc_{source}"] = auroc_value(margin[mine], labels)
         row["auroc"] = float(np.mean(list(row.values())))
         return row
+
+    def figures(self, net: nn.Module) -> dict[str, str]:
+        """AUROC of each source's validation slices with its interval, in words for the card."""
+        margin = self.margins(net, torch.device("cpu"))
+        out: dict[str, str] = {}
+        for source in sorted({e.source for e in self.val}):
+            rows = [i for i, e in enumerate(self.val) if e.source == source]
+            labels = np.array([self.val[i].label == 1 for i in rows])
+            if labels.any() and not labels.all():
+                people = [self.val[i].patient for i in rows]
+                e = auroc(margin[rows], labels, people, np.random.default_rng(self.recipe.seed))
+                out[f"AUROC, {source}, validation"] = f"{e}, {len(rows)} slices of {e.patients} patients, {e.method}"
+        return out
 
 
 def augment_boxes(images: Tensor, size: int, rng: np.random.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.errors import InputError
+from groundglass.errors import ConfigError, InputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import read
 from groundglass.image.transforms import to_gray
@@ -61,11 +61,21 @@ def to_uint8(image: Float32) -> UInt8:
     return np.asarray(np.rint(image * 255), np.uint8)
 
 
+def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
+    """Raises ConfigError where the shares name a source that is not there, or leave one out."""
+    if set(source_share) != sources:
+        raise ConfigError(
+            "recipe",
+            f"source_share: {', '.join(sorted(sources))}, got {', '.join(sorted(source_share))}; name each once",
+        )
+
+
 def sampling_weights(examples: Sequence[Example], source_share: dict[str, float]) -> NDArray[np.float64]:
     """The chance to draw each example: sources by their share, labels equally within a source.
 
     Within both, a patient counts with the square root of its slices, or those with many would be learned by heart.
     """
+    check_shares(source_share, {e.source for e in examples})
     groups: dict[tuple[str, int], dict[str, list[int]]] = {}
     for i, e in enumerate(examples):
         groups.setdefault((e.source, e.label), {}).setdefault(e.patient, []).append(i)
@@ -77,8 +87,5 @@ def sampling_weights(examples: Sequence[Example], source_share: dict[str, float]
         draws = {p: len(rows) ** 0.5 for p, rows in patients.items()}
         total = sum(draws.values())
         for p, rows in patients.items():
-            weights[rows] = source_share.get(source, 0.0) / labels_of[source] * draws[p] / total / len(rows)
-    total = weights.sum()
-    if total <= 0:
-        raise ValueError("source_share: a source of the manifest, got none")
-    return np.asarray(weights / total)
+            weights[rows] = source_share[source] / labels_of[source] * draws[p] / total / len(rows)
+    return np.asarray(weights / weights.sum())

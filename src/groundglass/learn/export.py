@@ -58,6 +58,11 @@ def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str,
     model = onnx.load_model_from_string(buffer.getvalue())
     store_kernels_as_half(model)
     _set(model, CARD_KEY, json.dumps(card, sort_keys=True))
+    return seal(model, path)
+
+
+def seal(model: Any, path: Path) -> str:
+    """Measure the golden vector on an ONNX model's very bytes, put it in, write the file and return its SHA-256."""
     _set(model, GOLDEN_KEY, json.dumps({}))
     content = model.SerializeToString(deterministic=True)
     _set(model, GOLDEN_KEY, json.dumps(golden_outputs(_unverified(content))))

@@ -13,6 +13,7 @@ from groundglass.image import phantom, phantom_refused
 from groundglass.image.field import ACCEPTED_KINDS, KINDS
 from groundglass.image.transforms import resize, to_gray
 from groundglass.learn import refusals
+from groundglass.learn.dataset import check_shares
 from groundglass.learn.lung_field import LungFieldNet, augment_batch, loss
 from groundglass.learn.lung_teacher import teach, whiten_outside
 from groundglass.learn.recipe import Recipe
@@ -143,11 +144,13 @@ def _draw_refused(kind: str, volumes: list[phantom.Phantom], rng: np.random.Gene
 class FieldTask:
     """Draws batches by source share; measures Dice against the teacher, and the kind, on held-out slices."""
 
-    def __init__(self, recipe: Recipe, train: FieldExamples, val: FieldExamples) -> None:
+    def __init__(self, recipe: Recipe, train: FieldExamples, val: FieldExamples, manifest_sha256: str) -> None:
         self.recipe = recipe
+        self.manifest_sha256 = manifest_sha256
         self.net: nn.Module = LungFieldNet(recipe.dropout)
         self.train, self.val = _tensors(train), _tensors(val)
-        shares = np.array([recipe.source_share.get(s, 0.0) for s in train.sources])
+        check_shares(recipe.source_share, set(train.sources))
+        shares = np.array([recipe.source_share[s] for s in train.sources])
         kinds = np.array(train.kinds)
         keys = [f"{s}/{k}" if s == "refused" else s for s, k in zip(train.sources, kinds, strict=True)]
         counts = {key: keys.count(key) for key in set(keys)}

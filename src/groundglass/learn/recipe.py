@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +51,22 @@ class Recipe:
     def __post_init__(self) -> None:
         checks = {
             "task": self.task in TASKS,
-            "size": 32 <= self.size <= 1024,
+            # it names the file that is written
+            "name": re.fullmatch("[a-z0-9][a-z0-9-]{0,40}", self.name) is not None,
+            "seed": self.seed >= 0,
+            "size": 32 <= self.size <= 1024 and self.size % 32 == 0,
             "epochs": self.epochs >= 1,
             "steps_per_epoch": self.steps_per_epoch >= 1,
             "batch": self.batch >= 2,
-            "learning_rate": self.learning_rate > 0,
+            "learning_rate": 0 < self.learning_rate < 1,
             "weight_decay": self.weight_decay >= 0,
             "ema": 0 <= self.ema < 1,
             "dropout": 0 <= self.dropout < 1,
             "label_smoothing": 0 <= self.label_smoothing < 0.5,
             "phantom_share": 0 <= self.phantom_share < 1,
             "mild_weight": 0 <= self.mild_weight <= 1,
+            "mixup": 0 <= self.mixup <= 10,
+            "refusals": (self.refusals is not None) == (self.task == "lung-field"),
             "source_share": bool(self.source_share) and min(self.source_share.values()) > 0,
         }
         for key, good in checks.items():
@@ -78,7 +84,7 @@ def _accepts(value: Any, annotation: str) -> bool:
     if annotation.startswith("int"):
         return isinstance(value, int)
     if annotation.startswith("dict"):
-        return isinstance(value, dict) and all(isinstance(v, (int, float)) for v in value.values())
+        return isinstance(value, dict) and all(_accepts(v, "float") for v in value.values())
     return isinstance(value, str)
 
 

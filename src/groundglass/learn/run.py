@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from groundglass.data import manifest
+from groundglass.data.shortcuts import people
 from groundglass.errors import ConfigError
 from groundglass.image import field as lung_field
 from groundglass.infer.model import LABELS, PINNED, weights_folder
@@ -31,7 +32,7 @@ from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Row, choose_device, train
 from groundglass.network import read_onnx
 from groundglass.types import LUNG_WINDOW, Float32, Record
-from groundglass.write import PUBLIC, write_bytes
+from groundglass.write import PUBLIC, require_folder, write_bytes
 
 INTENDED_USE = (
     "Research use only. Not a medical device. Not for diagnosis, triage or treatment. "
@@ -66,6 +67,9 @@ def run(
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     chosen = choose_device(device)
+    require_folder(folder)
+    if (folder / "checkpoint.safetensors").exists() and not resume:
+        raise ConfigError("resume", "output: a folder without a run, got one; add --resume or choose another -o")
     records = manifest.read(recipe_path.parent / recipe.manifest, root)
     todo = _field if recipe.task == "lung-field" else _classifier
     path, report = todo(recipe, recipe_path, root, folder, chosen, records, resume, progress)
@@ -128,7 +132,7 @@ def _field(
         rows = _of(records, split)
         tick = _counter(progress, f"read {split}", len(rows) + len(extra))
         parts.append(field_task.collect_examples(read_slices(rows, root), read_slices(extra, root), recipe, tick))
-    task = field_task.FieldTask(recipe, *parts)
+    task = field_task.FieldTask(recipe, parts[0], parts[1], manifest.sha256(records))
     _start(task.net.trunk, recipe, root)
     average = train(recipe, task, folder, device, resume, _stepper(progress, recipe)).cpu()
     net = round_to_half(LungFieldOutputs(average).eval())  # type: ignore[arg-type]
@@ -166,13 +170,15 @@ def _classifier(
     prepared: list[Examples] = []
     for split, size in (("train", stored_size(recipe)), ("val", recipe.size)):
         rows = _of(records, split)
+        if not {"covid", "non-covid"} <= {r.label for r in rows}:
+            raise ConfigError("manifest", f"{split}: slices of both labels, got fewer; use another manifest")
         slices = read_slices(rows, root, _counter(progress, f"prepare {split}", len(rows)))
-        prepared.append(prepare_examples(slices, field, size, recipe.mild_weight))
+        prepared.append(prepare_examples(slices, people(rows), field, size, recipe.mild_weight))
     training, validation = prepared
     rng = np.random.default_rng([recipe.seed, 1])
     count = round(len(training.examples) * recipe.phantom_share)
     phantoms = draw_phantoms(count, field, stored_size(recipe), rng, _counter(progress, "phantoms", count))
-    task = ClassifierTask(recipe, (*training.examples, *phantoms), validation.examples)
+    task = ClassifierTask(recipe, (*training.examples, *phantoms), validation.examples, manifest.sha256(records))
     _start(task.net.trunk, recipe, root)
     average = train(recipe, task, folder, device, resume, _stepper(progress, recipe)).cpu()
     average.load_state_dict(round_to_half(average).state_dict())
@@ -195,7 +201,7 @@ def _classifier(
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
         "sources": sources,
-        "figures": {f"validation {k}": f"{v:.3f}" for k, v in measured.items()},
+        "figures": task.figures(average),
         "recipe": recipe_path.name,
     }
     net = ClassifierOutputs(average).eval()  # type: ignore[arg-type]
@@ -208,7 +214,7 @@ def _classifier(
         "measured": measured,
         "onnx_difference": parity(net, read_onnx(path, digest), _parity_inputs(task)),
         "examples": {split: len(p.examples) for split, p in zip(("train", "val"), prepared, strict=True)},
-        "without_lung": {split: list(p.without_lung) for split, p in zip(("train", "val"), prepared, strict=True)},
+        "refused": {split: list(p.refused) for split, p in zip(("train", "val"), prepared, strict=True)},
         "phantoms": count,
     }
     return path, report

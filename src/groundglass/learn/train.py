@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 import math
 import time
@@ -27,6 +28,7 @@ class Task(Protocol):
     """What a recipe trains: a network, the loss of a freshly drawn batch, and what to measure on validation."""
 
     net: nn.Module
+    manifest_sha256: str
 
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor: ...
 
@@ -88,28 +90,25 @@ def train(
 
     Leaves `checkpoint.safetensors` and `curves.csv` in `folder` after each epoch. With `resume` it goes on from there
     and gives what an uninterrupted run would have given. `tick` is called after each step. No epoch is picked: the
-    last counts.
+    last counts. Raises ModelError where it would go on with another recipe or manifest.
     """
     rng = np.random.default_rng(recipe.seed)
     net: nn.Module = task.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net)
     optimizer = make_optimizer(net, recipe)
+    identity = {**dataclasses.asdict(recipe), "manifest_sha256": task.manifest_sha256}
     rows: list[Row] = []
     first = 0
     saved = folder / "checkpoint.safetensors"
     if resume and saved.is_file():
-        about = load_checkpoint(saved, net, average, optimizer, rng)
-        if about["recipe"] != repr(recipe):
-            raise ConfigError(
-                "resume", "--resume: the recipe that the run was started with, got another; start a new run"
-            )
+        about = load_checkpoint(saved, net, average, optimizer, rng, identity)
         rows, first = about["rows"], about["epoch"]
     for epoch in range(first, recipe.epochs):
         started = time.monotonic()
         mean = _epoch(recipe, task, net, average, optimizer, rng, device, epoch, tick)
         row = {"epoch": float(epoch + 1), "loss": mean, **task.measure(average.eval(), device)}
         rows.append({**row, "minutes": (time.monotonic() - started) / 60})
-        save_checkpoint(saved, net, average, optimizer, rng, {"recipe": repr(recipe), "epoch": epoch + 1, "rows": rows})
+        save_checkpoint(saved, net, average, optimizer, rng, {**identity, "epoch": epoch + 1, "rows": rows})
         write_bytes(folder / "curves.csv", _table(rows), PUBLIC)
     return average.eval()
 

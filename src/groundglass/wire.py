@@ -1,0 +1,87 @@
+"""ONNX on the wire, walked far enough to know what a file reaches for before anything runs it.
+
+An ONNX file may keep its weights in other files, and may ask for operators of other domains. Both stand in the protocol
+buffer as numbered fields (onnx.proto3), so they are found by walking the fields that lead there, and not by searching
+the bytes for a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+# message -> field number -> the message it holds; only the fields that lead to tensors and operators
+_LEADS_TO: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 9: "opset", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+# message -> the field that names an operator domain
+_DOMAIN = {"node": 7, "opset": 1}
+_EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
+STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+_DEEPEST = 32
+
+
+def reaches_for(content: bytes) -> str | None:
+    """What a file needs beyond itself and the standard operators, in words, or None.
+
+    Raises ValueError where the bytes are no protocol buffer.
+    """
+    return _walk(memoryview(content), "model", 0)
+
+
+def _walk(view: memoryview, message: str, depth: int) -> str | None:
+    if depth > _DEEPEST:
+        raise ValueError("graphs inside graphs, deeper than any model")
+    for number, value in _fields(view):
+        if message == "tensor":
+            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == _EXTERNAL):
+                return "weights in another file"
+        elif number == _DOMAIN.get(message) and isinstance(value, memoryview):
+            domain = bytes(value).decode("utf-8", "replace")
+            if domain not in STANDARD_DOMAINS:
+                return f"operators of the domain {domain[:40]!r}"
+        elif (inner := _LEADS_TO.get(message, {}).get(number)) is not None and isinstance(value, memoryview):
+            found = _walk(value, inner, depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """(field number, value) of a message: a whole number for a varint, bytes for all else."""
+    at = 0
+    while at < len(view):
+        key, at = _varint(view, at)
+        kind = key & 7
+        if kind == 0:
+            number, at = _varint(view, at)
+            yield key >> 3, number
+            continue
+        if kind == 2:
+            length, at = _varint(view, at)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError("a field of no known wire type")
+        if at + length > len(view):
+            raise ValueError("a field that ends after its message")
+        yield key >> 3, view[at : at + length]
+        at += length
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(view):
+            raise ValueError("a number that is cut")
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number of more than ten bytes")

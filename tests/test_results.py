@@ -1,0 +1,39 @@
+"""Every figure on the results page comes from a file beside it."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+
+
+def test_the_results_page_is_what_the_files_make() -> None:
+    page = runpy.run_path(str(ROOT / "benchmarks/leaderboard.py"))["page"]()
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page, "run: python benchmarks/leaderboard.py"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.csv")), ids=lambda p: p.name)
+def test_no_result_stands_without_its_interval_and_its_patients(path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        if "low" in row:
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"]), row
+            assert int(row["patients"]) > 0
+            assert row["method"]
+
+
+def test_the_figures_are_of_the_weights_that_ship() -> None:
+    from groundglass.infer.model import PINNED
+
+    for path in RESULTS.glob("first-*-test.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            assert {r["model_sha256"] for r in csv.DictReader(file)} == {PINNED["first"][:12]}
+    with (RESULTS / "gate.csv").open(encoding="utf-8", newline="") as file:
+        assert {r["field_sha256"] for r in csv.DictReader(file)} == {PINNED["field"][:12]}

@@ -1,0 +1,67 @@
+"""What a model file reaches for is seen before it is run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from groundglass.errors import ModelError
+from groundglass.infer.model import weights_folder
+from groundglass.network import read_onnx
+from groundglass.wire import reaches_for
+
+
+def external() -> TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "secret.bin"
+    return tensor
+
+
+def model(nodes: list[onnx.NodeProto], tensors: list[TensorProto]) -> bytes:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "xy")
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors)).SerializeToString()
+
+
+def branch() -> onnx.GraphProto:
+    node = helper.make_node("Constant", [], ["y"], value=external())
+    return helper.make_graph([node], "inner", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])])
+
+
+@pytest.mark.parametrize(
+    ("content", "reached"),
+    [
+        (model([helper.make_node("Add", ["x", "w"], ["y"])], [external()]), "weights in another file"),
+        (model([helper.make_node("If", ["x"], ["y"], then_branch=branch())], []), "weights in another file"),
+        (model([helper.make_node("Read", ["x"], ["y"], domain="evil")], []), "operators of the domain 'evil'"),
+    ],
+    ids=["initializer", "constant in a branch", "foreign operator"],
+)
+def test_a_file_that_reaches_out_is_refused(content: bytes, reached: str, tmp_path: Path) -> None:
+    assert reaches_for(content) == reached
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="one file with standard operators"):
+        read_onnx(tmp_path / "m.onnx")
+
+
+def test_words_are_no_weights() -> None:
+    node = helper.make_node("Identity", ["x"], ["y"], doc_string="EXTERNAL external_data secret.bin")
+    assert reaches_for(model([node], [])) is None
+
+
+@pytest.mark.parametrize("name", ["first", "field"])
+def test_the_bundled_files_reach_for_nothing(name: str) -> None:
+    assert reaches_for((weights_folder() / f"{name}.onnx").read_bytes()) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_walked_or_refused(content: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        reached = reaches_for(content)
+        assert reached is None or reached.startswith(("weights in", "operators of"))

@@ -10,6 +10,7 @@ no isolation and no reading ahead; it shares machine, minute and weights, so the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import platform
@@ -67,12 +68,13 @@ class Row:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return [pid]
-    return [pid, *(p for child in children for p in tree(int(child)))]
+    """A process and all below it, whichever of its threads started them."""
+    members = [pid]
+    with contextlib.suppress(OSError):  # the process or the thread has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+            members += [p for child in children for p in tree(int(child))]
+    return members
 
 
 def resident(pid: int) -> int:

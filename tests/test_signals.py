@@ -32,6 +32,21 @@ def test_a_signal_waits_for_the_end_of_what_is_written_whole() -> None:
     assert written == ["row"]
 
 
+def test_a_signal_waits_for_the_end_of_the_outermost_block() -> None:
+    written: list[str] = []
+
+    def write(signals: Signals) -> None:
+        with signals.whole():
+            with signals.whole():
+                os.kill(os.getpid(), signal.SIGTERM)
+                written.append("picture")
+            written.append("row")
+
+    with Signals() as signals, pytest.raises(Interrupted):
+        write(signals)
+    assert written == ["picture", "row"]
+
+
 def test_handlers_are_as_before_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Signals():

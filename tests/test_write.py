@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from groundglass.errors import OutputError
-from groundglass.write import write_bytes
+from groundglass.signals import Interrupted
+from groundglass.write import require_file, write_bytes
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +26,52 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("stop", [Interrupted(signal.SIGTERM), KeyboardInterrupt()], ids=repr)
+def test_a_write_that_is_stopped_leaves_the_old_file_and_nothing_else(
+    stop: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    write_bytes(path, b"old")
+
+    def stopped(handle: int) -> None:
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", stopped)
+    with pytest.raises(type(stop)):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_name_that_no_file_can_have_is_an_output_error_before_any_work(tmp_path: Path) -> None:
+    for place in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "f"):
+        with pytest.raises(OutputError, match="too long"):
+            require_file(place)
+
+
+def test_a_folder_that_may_not_be_entered_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.stat
+
+    def stat_as_another_user(path: Path, **rest: bool) -> os.stat_result:
+        if path == tmp_path / "f":
+            raise PermissionError(13, "Permission denied")
+        return real(path, **rest)
+
+    monkeypatch.setattr(Path, "stat", stat_as_another_user)
+    with pytest.raises(OutputError, match="Permission denied"):
+        require_file(tmp_path / "f")
+
+
+def test_a_place_that_is_taken_is_an_output_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken").write_text("kept")
+    for place in (tmp_path / "folder", tmp_path / "taken" / "f"):
+        with pytest.raises(OutputError):
+            write_bytes(place, b"x")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "taken"]
+    assert (tmp_path / "taken").read_text() == "kept"
 
 
 def test_the_content_is_on_disk_before_the_name_and_the_folder_after_it(

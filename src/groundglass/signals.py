@@ -47,11 +47,11 @@ class Signals:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What is written in here is written whole: a signal waits until the end of the block."""
-        self._writing = True
+        """What is written in here is written whole: a signal waits until the end of the outermost block."""
+        outer, self._writing = self._writing, True
         try:
             yield
         finally:
-            self._writing = False
-        if self._seen is not None:
+            self._writing = outer
+        if self._seen is not None and not outer:
             raise Interrupted(self._seen)

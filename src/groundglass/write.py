@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -31,12 +32,18 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         os.chmod(temporary, mode)
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal too must leave nothing half-written
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        reason = error.strerror or type(error).__name__
-        raise OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder") from error
+        if isinstance(error, OSError):
+            raise _failed(error) from error
+        raise
+
+
+def _failed(error: OSError) -> OutputError:
+    reason = error.strerror or type(error).__name__
+    return OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -53,7 +60,13 @@ def require_file(path: Path) -> None:
 
     Raises OutputError where it cannot, and where something other than a regular file is there.
     """
-    if path.exists() and not path.is_file():
+    try:
+        taken = not stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        taken = False
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise _failed(error) from error
+    if taken:
         raise OutputError("not_a_file", "a file to write to, got a folder or a device; choose another name")
     require_folder(path.parent)
 
@@ -68,5 +81,4 @@ def require_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder") from error
+        raise _failed(error) from error

@@ -85,6 +85,20 @@ def test_a_wrong_settings_file_is_exit_2_and_named(text: str, said: str, invoke:
     assert done.stdout == ""
 
 
+def test_a_settings_file_that_cannot_be_read_is_exit_2(
+    invoke: Invoke, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, **_: object) -> str:
+        assert path == home / "groundglass" / "config.toml"
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    done = invoke("models", "list")
+    assert done.exit_code == 2
+    assert "config.toml" in done.stderr
+    assert "Permission denied" in done.stderr
+
+
 def test_an_unknown_limit_is_exit_2(invoke: Invoke) -> None:
     done = invoke("predict", HEALTHY, env={"GROUNDGLASS_LIMIT_SLICE_BITES": "3"})
     assert done.exit_code == 2

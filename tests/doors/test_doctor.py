@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import Groundglass, Invoke, rows
 
@@ -50,6 +52,57 @@ def test_a_codec_that_decodes_wrongly_fails_its_check(invoke: Invoke, monkeypatc
     assert failed[:3] == [name for _, name, writer in doctor.SYNTAXES if writer == "gdcm"]
     assert done.exit_code in (1, 3)  # 1 where another test of this process has loaded torch
     assert set(failed[3:]) <= {"torch"}
+
+
+@pytest.mark.parametrize(
+    ("library", "failed", "status"), [("onnxruntime", {"weights", "prediction"}, 5), ("pydicom", {"codecs"}, 3)]
+)
+def test_a_missing_library_is_a_failed_check_and_not_the_end(
+    library: str, failed: set[str], status: int, home: Path
+) -> None:
+    code = (
+        "import sys\n"
+        f"sys.modules[{library!r}] = None\n"
+        "from groundglass.doors.cli import main\n"
+        "sys.argv = ['groundglass', 'doctor', '--json']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    checks = {row["name"]: row for row in rows(done.stdout)}
+    assert {name for name, row in checks.items() if not row["ok"]} == failed
+    assert all(library in checks[name]["detail"] for name in failed)
+    assert {"network", "torch"} <= set(checks)
+    assert done.returncode == status
+
+
+def test_a_phantom_that_is_refused_fails_its_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    from groundglass.image import phantom
+    from groundglass.image.phantom_refused import head_slice
+
+    real = phantom.chest_slice
+
+    def head(rng: np.random.Generator, size: int) -> phantom.Phantom:
+        return dataclasses.replace(real(rng, size=size), voxels=head_slice(rng, size=size)[None])
+
+    monkeypatch.setattr(phantom, "chest_slice", head)
+    done = invoke("doctor", "--json")
+    (check,) = (row for row in rows(done.stdout) if row["name"] == "prediction")
+    assert not check["ok"]
+    assert check["detail"].startswith("no")  # no_lung or not_axial_lung_ct
+    assert done.exit_code == 5
+
+
+def test_the_limits_of_reading_hold_for_the_doctor_too(groundglass: Groundglass) -> None:
+    done = groundglass("doctor", "--json", env={"GROUNDGLASS_LIMIT_LONGEST_SIDE": "100"})
+    (check,) = (row for row in rows(done.stdout) if row["name"] == "prediction")
+    assert "too_large" in check["detail"]
+    assert groundglass("doctor", env={"GROUNDGLASS_LIMIT_LONGEST_SIDE": "wide"}).returncode == 2
+
+
+def test_the_doctor_claims_no_more_than_it_sees() -> None:
+    assert doctor._network([]).endswith("what native code opens is not seen")
+    assert "0 in the decoder" not in doctor._network([])
+    assert "2 socket events" in doctor._network(["socket.bind", "socket.bind"])
 
 
 def test_a_folder_that_cannot_be_written_is_exit_6(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import base64
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +19,12 @@ import pytest
 from PIL import Image
 from running import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
-from groundglass.doors.predict_commands import exit_status
+from groundglass.doors.predict_commands import _Output, exit_status
 from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
 from groundglass.report.schema import Failure, Result
-from groundglass.types import Prediction, Refusal
+from groundglass.signals import Signals
+from groundglass.types import Prediction, Refusal, Scan
 
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3)
@@ -49,7 +53,7 @@ def broken(tmp_path: Path) -> Path:
     ],
 )
 def test_the_exit_status_says_how_many_were_answered(results: list[Result], status: int) -> None:
-    assert exit_status(results) == status
+    assert exit_status(Counter(map(type, results))) == status
 
 
 def test_the_examples_are_answered_and_two_are_refused(invoke: Invoke) -> None:
@@ -288,6 +292,132 @@ def test_explain_again_gives_the_same_bytes(invoke: Invoke, tmp_path: Path) -> N
         assert invoke("explain", HEALTHY, "-o", folder, "-q").exit_code == 0
     first, second = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
     assert first == second
+
+
+def _names(folder: Path) -> tuple[set[str], set[str]]:
+    """The pictures in a folder, and those that its manifest lists."""
+    listed = {row["picture"] for row in json.loads((folder / "manifest.json").read_text())["results"]}
+    assert (folder / "index.html").is_file()
+    return {p.name for p in folder.iterdir()} - {"index.html", "manifest.json"}, listed - {None}
+
+
+def test_the_pictures_of_an_earlier_explain_give_way(invoke: Invoke, tmp_path: Path) -> None:
+    for example, count in (("volume", 1), ("healthy.png", 1), ("head.png", 0)):
+        invoke("explain", EXAMPLES / example, "-o", tmp_path / "out", "-q")
+        there, listed = _names(tmp_path / "out")
+        assert there == listed
+        assert len(there) == count
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"schema": "groundglass.gallery/1", "results": [{"picture": "a.txt"}]}']
+)
+def test_explain_touches_no_folder_with_files_of_somebody(content: bytes, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    (tmp_path / "manifest.json").write_bytes(content)
+    done = invoke("explain", HEALTHY, "-o", tmp_path)
+    assert done.exit_code == 6
+    assert "not_a_gallery" in done.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.txt": b"mine", "manifest.json": content}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_explain_that_is_stopped_leaves_no_picture_unexplained(number: int, home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    copies = [tmp_path / f"{n}.png" for n in range(60)]
+    for copy in copies:
+        copy.write_bytes(HEALTHY.read_bytes())
+    command = [sys.executable, "-m", "groundglass", "explain", *map(str, copies), "-o", str(folder), "--json", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(number)
+        lines += process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 128 + number
+    assert 3 <= len(lines) < len(copies)
+    there, listed = _names(folder)
+    assert there == listed
+    assert len(there) == len(lines)
+
+
+def test_a_picture_that_cannot_be_drawn_never_stops_the_rest(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.report import gallery
+
+    real, drawn = gallery.overlay, []
+
+    def overlay(*given: object) -> object:
+        drawn.append(given)
+        return 1 / 0 if len(drawn) == 1 else real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gallery, "overlay", overlay)
+    done = invoke("explain", HEALTHY, EXAMPLES / "ground-glass.png", "-o", tmp_path / "out", "--json")
+    assert done.exit_code == 1
+    assert [row["status"] for row in rows(done.stdout)] == ["error", "ok"]
+    there, listed = _names(tmp_path / "out")
+    assert there == listed
+    assert len(there) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_weights_that_fail_midway_lose_nothing_that_was_finished(
+    command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.errors import ModelError
+    from groundglass.infer import predict
+
+    real, calls = predict.examine, []
+
+    def examine(scan: object, model: object) -> object:
+        calls.append(None)
+        if len(calls) == 2:
+            raise ModelError("not_finite", "logits: finite values, got NaN or infinity")
+        return real(scan, model)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predict, "examine", examine)
+    done = invoke(command, *[HEALTHY] * 3, *(["-o", tmp_path / "out"] if command == "explain" else []))
+    assert done.exit_code == 5
+    assert done.stdout.count("healthy.png") == 1
+    assert "not_finite" in done.stderr
+    if command == "explain":
+        there, listed = _names(tmp_path / "out")
+        assert there == listed
+        assert len(there) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_at_most_two_scans_are_in_memory(
+    command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.image.read import ahead
+
+    real, read_so_far, alive = ahead.read, [], []
+
+    def read(entry: object, decoder: object) -> Scan:
+        alive.append(sum(voxels() is not None for voxels in read_so_far))
+        scan = real(entry, decoder)  # type: ignore[arg-type]
+        read_so_far.append(weakref.ref(scan.voxels))
+        return scan
+
+    monkeypatch.setattr(ahead, "read", read)
+    words = ["-o", tmp_path / "out"] if command == "explain" else []
+    assert invoke(command, *[HEALTHY] * 6, *words).exit_code == 0
+    assert len(alive) == 6
+    assert max(alive) <= 1  # the one in use while the next is read
+
+
+def test_json_rows_do_not_pile_up_in_memory() -> None:
+    out = _Output(True, None, Signals())
+    for _ in range(3):
+        out.add(OK)
+    assert out.counts == {Prediction: 3}
+    assert not any(OK in value for value in vars(out).values() if isinstance(value, list))
+
+
+def test_a_name_of_300_letters_is_exit_6(invoke: Invoke, tmp_path: Path) -> None:
+    for command in ("predict", "explain"):
+        assert invoke(command, HEALTHY, "-o", tmp_path / ("x" * 300)).exit_code == 6
 
 
 def test_predict_and_explain_say_the_same(invoke: Invoke, tmp_path: Path) -> None:

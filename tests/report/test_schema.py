@@ -101,6 +101,24 @@ def test_a_row_of_another_schema_is_not_read(change: dict[str, Any]) -> None:
         from_row(to_row(REFUSAL) | change)
 
 
+@given(predictions(), st.sampled_from(["", "COVID", "healthy", None, 1]))
+def test_a_label_outside_the_schema_is_not_read(prediction: Prediction, label: object) -> None:
+    with pytest.raises(ValueError, match="label"):
+        from_row(to_row(prediction) | {"label": label})
+
+
+@given(st.one_of(refusals, failures), st.sampled_from(["", "No_Lung", "no lung", "9", None, 1]))
+def test_a_code_outside_the_schema_is_not_read(result: Result, code: object) -> None:
+    with pytest.raises(ValueError, match="got"):
+        from_row(to_row(result) | {"code": code})
+
+
+@given(st.one_of(refusals, failures), st.sampled_from([("probability", 0.5), ("label", "covid"), ("slices", [])]))
+def test_a_number_beside_a_refusal_is_not_read(result: Result, more: tuple[str, object]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        from_row(to_row(result) | dict([more]))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_json_holds_nan(value: float) -> None:
     row = to_row(REFUSAL) | {"probability": value}

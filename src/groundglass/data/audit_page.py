@@ -75,7 +75,7 @@ def _axes(height: float) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ConfigError("extra", "matplotlib for the page, got none; pip install 'groundglass[data]'") from error
+        raise ConfigError("extra", "matplotlib for the page, got none; pip install '.[data]' in the clone") from error
     figure = Figure(figsize=(8, height), layout="constrained")
     return figure, figure.subplots()
 

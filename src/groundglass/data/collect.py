@@ -261,7 +261,7 @@ def _sheet(file: Path, table: Table) -> list[list[str]]:
     try:
         import openpyxl
     except ImportError as error:
-        raise ConfigError("extra", "openpyxl to read XLSX, got none; pip install 'groundglass[data]'") from error
+        raise ConfigError("extra", "openpyxl to read XLSX, got none; pip install '.[data]' in the clone") from error
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         sheet = book.worksheets[0]

@@ -105,7 +105,9 @@ def _classifier() -> Callable[[Float64, Mask, Float64], Float64]:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ModuleNotFoundError as error:
-        raise ConfigError("extra", "scikit-learn for the audit, got none; pip install 'groundglass[data]'") from error
+        raise ConfigError(
+            "extra", "scikit-learn for the audit, got none; pip install '.[data]' in the clone"
+        ) from error
 
     def fitted(train: Float64, positive: Mask, test: Float64) -> Float64:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))

@@ -100,7 +100,7 @@ def _not_installed(name: str, missing: ModuleNotFoundError) -> click.Command:
         raise missing
 
     anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(name, anything, refuse, help="Not installed: pip install 'groundglass[all]'")
+    return click.Command(name, anything, refuse, help="Not installed: pip install '.[all]' in the clone")
 
 
 def _for_research(command: click.Command) -> click.Command:
@@ -127,7 +127,7 @@ def _report(error: BaseException) -> int:
         _drop_stdout()
         status, words = 6, f"write_failed: room to write, got {error.strerror!r}; free some and run again"
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("groundglass"):
-        status, words = 2, f"extra: a full installation, got no {error.name}; pip install 'groundglass[all]'"
+        status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
     else:
         kind = type(error).__name__
         status, words = 1, f"internal: our fault ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
@@ -172,7 +172,8 @@ def cli(ctx: click.Context) -> None:
     """
     ctx.ensure_object(Signals)
     settings = read_settings(_settings_file())
-    ctx.default_map = dict.fromkeys(COMMANDS, settings)
+    of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
+    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card}
 
 
 def _settings_file() -> Path | None:
@@ -187,7 +188,7 @@ def _settings_file() -> Path | None:
 def read_settings(path: Path | None) -> Mapping[str, Any]:
     """The settings file as option defaults; empty where there is none.
 
-    Raises ConfigError for what is no TOML and for an unknown key.
+    Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """
     if path is None:
         return {}
@@ -197,9 +198,14 @@ def read_settings(path: Path | None) -> Mapping[str, Any]:
         import tomli as tomllib
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
+        ) from error
+    except ValueError as error:
         raise ConfigError("config", "config.toml: a TOML file, got something else; mend or remove it") from error
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:

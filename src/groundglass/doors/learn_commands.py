@@ -40,13 +40,14 @@ def train(
 ) -> None:
     """Train what RECIPE (a TOML file) says and leave an ONNX file with its card.
 
-    Needs the `learn` extra: pip install 'groundglass[learn]'. Progress goes to stderr, the path of the file to stdout.
+    Needs the `learn` extra: pip install '.[learn]' in the clone. Progress goes to stderr, the path of the file to
+    stdout.
     """
     try:
         from groundglass.learn.run import run
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"train: the learn extra, got no {error.name}; pip install 'groundglass[learn]'"
+            "extra", f"train: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
         ) from error
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from groundglass.errors import InputError, ModelError
+from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.image.read import Decoder, Limits
 from groundglass.image.read.ahead import Ahead
 from groundglass.report import schema
@@ -26,6 +27,7 @@ from groundglass.write import require_file, require_folder, write_bytes
 if TYPE_CHECKING:
     from groundglass.infer.model import Model
     from groundglass.infer.predict import Examination
+    from groundglass.report.gallery import Gallery
 
 # Columns of a table that goes into a file or a pipe, where nobody knows the width.
 _WIDTH = 160
@@ -102,7 +104,8 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
     with _opened(settings) as (ahead, model), out:
         for answer in _answers(ahead, model, settings):
             out.add(answer.result)
-    ctx.exit(exit_status(out.results))
+            del answer  # its scan must go before the next one comes
+    ctx.exit(exit_status(out.counts))
 
 
 @click.command()
@@ -120,22 +123,26 @@ def explain(ctx: click.Context, /, output: Path, **given: Any) -> None:
     """Show where the model looked: a picture for each PATH, a page with all of them and a manifest.
 
     A picture shows slice, lung outline and signed heat from the same forward pass as the score; of a scan it shows the
-    highest slices. Paths, stdout and stderr are as for `predict`.
+    highest slices. Paths, stdout and stderr are as for `predict`. FOLDER is empty, or that of an earlier explain, whose
+    pictures are replaced.
     """
-    from groundglass.report.gallery import Gallery
+    from groundglass.report.gallery import Gallery, earlier_pictures
 
     settings = _settings(given)
     require_folder(output)
-    out = _Output(settings.json, None, ctx.ensure_object(Signals))
-    with _opened(settings) as (ahead, model), out:
-        gallery = Gallery(output, model)
+    earlier = earlier_pictures(output)
+    signals = ctx.ensure_object(Signals)
+    out = _Output(settings.json, None, signals)
+    with _opened(settings) as (ahead, model), out, _finished(Gallery(output, model, earlier), signals) as gallery:
         for answer in _answers(ahead, model, settings):
-            gallery.add(answer.result, answer.scan, answer.examination)
-            out.add(answer.result)
-        gallery.finish()
+            with signals.whole():  # picture, manifest and row go together
+                result, picture = _drawn(answer, model)
+                gallery.add(result, picture)
+                out.add(result)
+            del answer  # its scan must go before the next one comes
     if not settings.quiet:
         click.echo(f"{gallery.count} pictures; open {output / 'index.html'}", err=True)
-    ctx.exit(exit_status(out.results))
+    ctx.exit(exit_status(out.counts))
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -152,12 +159,12 @@ def _listed() -> list[str]:
     return [os.fsdecode(part) for part in parts if part]
 
 
-def exit_status(results: Sequence[Result]) -> int:
+def exit_status(counts: Mapping[type[Result], int]) -> int:
     """0 where every input has an answer, 3 where none has, 4 where some have, 1 where we failed on any."""
-    if any(isinstance(r, Failure) for r in results):
+    if counts.get(Failure):
         return 1
-    answered = sum(isinstance(r, Prediction) for r in results)
-    return 0 if answered == len(results) else 4 if answered else 3
+    answered, refused = counts.get(Prediction), counts.get(Refusal)
+    return 3 if not answered else 4 if refused else 0
 
 
 @contextmanager
@@ -173,9 +180,10 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
 
 def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
     with _progress(settings) as show:
-        for done, (name, outcome) in enumerate(ahead, 1):
+        for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
             yield _answer(name, outcome, model)
-            show(done, ahead.total)
+            del outcome
+            show(ahead.total)
     if ahead.skipped and not settings.quiet:
         click.echo(f"skipped {ahead.skipped} files that are no images", err=True)
 
@@ -192,25 +200,52 @@ def _answer(name: str, outcome: Scan | Exception, model: Model) -> Answer:
     except ModelError:
         raise
     except Exception as error:  # one input must never stop the rest
-        if os.environ.get("GROUNDGLASS_DEBUG") == "1":
-            import traceback
-
-            traceback.print_exception(error)
-        detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
-        return Answer(Failure(name, "internal", detail))
+        return Answer(_failure(name, error))
     return Answer(examination.result, outcome, examination)
 
 
-def _progress(settings: Settings) -> AbstractContextManager[Callable[[int, int], None]]:
+@contextmanager
+def _finished(gallery: Gallery, signals: Signals) -> Iterator[Gallery]:
+    """The gallery, with its page and manifest also where the work is cut short: no picture stays unexplained."""
+    try:
+        yield gallery
+    finally:
+        with signals.whole():
+            gallery.finish()
+
+
+def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | None]:
+    """The result, and for an answer the name and the PNG of its picture."""
+    from groundglass.report.gallery import draw, picture_name
+
+    result, scan, examination = answer.result, answer.scan, answer.examination
+    if not isinstance(result, Prediction) or scan is None or examination is None:
+        return result, None
+    try:
+        return result, (picture_name(result.source, scan), draw(result, scan, examination, model.card.window))
+    except Exception as error:  # one input must never stop the rest
+        return _failure(result.source, error), None
+
+
+def _failure(name: str, error: Exception) -> Failure:
+    if os.environ.get("GROUNDGLASS_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
+    return Failure(name, "internal", detail)
+
+
+def _progress(settings: Settings) -> AbstractContextManager[Callable[[int], None]]:
     """A progress bar on stderr where that is a terminal, unless the rows themselves appear there one by one."""
     shown = settings.json and sys.stdout.isatty()
     if settings.quiet or settings.no_progress or shown or not sys.stderr.isatty():
-        return nullcontext(lambda done, total: None)
+        return nullcontext(lambda total: None)
     return _bar()
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar() -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -218,14 +253,15 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     # rich would send our stdout through its console on stderr
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("inputs", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda total: progress.update(task, advance=1, total=total)
 
 
 class _Output:
     """Where results go: JSON as they come, a table at the end; to stdout, or into a file that is whole or absent."""
 
     def __init__(self, json: bool, path: Path | None, signals: Signals) -> None:
-        self.results: list[Result] = []
+        self.counts: Counter[type[Result]] = Counter()
+        self._results: list[Result] = []
         self._json, self._path, self._signals = json, path, signals
         self._lines: list[str] = []
 
@@ -235,13 +271,14 @@ class _Output:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._finish()
-        elif issubclass(kind, Interrupted):
+        elif issubclass(kind, (Interrupted, GroundglassError)):
             self._show()  # what was finished is not lost
 
     def add(self, result: Result) -> None:
         """Take one result, and write it at once where that is how it goes out."""
-        self.results.append(result)
+        self.counts[type(result)] += 1
         if not self._json:
+            self._results.append(result)
             return
         line = schema.to_json(schema.to_row(result)) + "\n"
         if self._path is not None:
@@ -255,16 +292,16 @@ class _Output:
         if self._path is not None:
             text = io.StringIO("".join(self._lines))
             if not self._json:
-                _print_table(self.results, text)
+                _print_table(self._results, text)
             write_bytes(self._path, text.getvalue().encode("utf-8"))
         else:
             self._show()
 
     def _show(self) -> None:
-        if self._json or self._path is not None or not self.results:
+        if self._json or self._path is not None or not self._results:
             return
         with self._signals.whole():
-            _print_table(self.results, sys.stdout)
+            _print_table(self._results, sys.stdout)
             sys.stdout.flush()
 
 

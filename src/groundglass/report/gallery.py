@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 import re
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+from groundglass.errors import OutputError
 from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
@@ -23,39 +26,41 @@ from groundglass.write import write_bytes
 SCHEMA = "groundglass.gallery/1"
 # Pictures lie inside the page; with more of them a browser would choke. Every picture is in the folder.
 PICTURES_ON_PAGE = 100
+_PAGE, _MANIFEST = "index.html", "manifest.json"
+_PICTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}-[0-9a-f]{12}\.png")
 _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy")
 
 
 class Gallery:
     """Writes each picture as it comes; `finish` writes `index.html` and `manifest.json`.
 
-    Raises OutputError where the folder cannot be written.
+    `earlier` names the pictures that lay in the folder before; those that are not made again go. Raises OutputError
+    where the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, model: Model) -> None:
+    def __init__(self, folder: Path, model: Model, earlier: Collection[str] = ()) -> None:
         self.count = 0
-        self._folder, self._model = folder, model
+        self._folder, self._model, self._earlier = folder, model, earlier
         self._entries: list[Entry] = []
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, result: Result, scan: Scan | None = None, examination: Examination | None = None) -> None:
-        """Take one result; a picture needs the scan and the examination that it came from."""
-        picture, shown = None, tuple[tuple[str, bytes], ...]()
-        if isinstance(result, Prediction) and scan is not None and examination is not None:
-            png = draw(result, scan, examination, self._model.card.window)
-            picture = picture_name(result.source, scan)
-            write_bytes(self._folder / picture, png)
+    def add(self, result: Result, picture: tuple[str, bytes] | None = None) -> None:
+        """Take one result, and for an answer the name of its picture and the picture as PNG."""
+        shown = tuple[tuple[str, bytes], ...]()
+        if isinstance(result, Prediction) and picture is not None:
+            name, png = picture
+            write_bytes(self._folder / name, png)
             self.count += 1
             if self.count <= PICTURES_ON_PAGE:
                 shown = ((f"{result.source}: {percent(result.probability)}", png),)
         self._entries.append(Entry(result, shown))
-        self._rows.append(to_row(result) | {"picture": picture})
+        self._rows.append(to_row(result) | {"picture": None if picture is None else picture[0]})
 
     def finish(self) -> None:
         """Write the page and the manifest. They hold no date: the same inputs give the same bytes."""
         release = version("groundglass")
         text = page(self._entries, version=release, card=self._model.card, sha256=self._model.sha256)
-        write_page(self._folder / "index.html", text)
+        write_page(self._folder / _PAGE, text)
         manifest = {
             "schema": SCHEMA,
             "use": RESEARCH_USE_ONLY,
@@ -67,7 +72,37 @@ class Gallery:
             "results": self._rows,
         }
         content = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
-        write_bytes(self._folder / "manifest.json", content.encode("ascii"))
+        write_bytes(self._folder / _MANIFEST, content.encode("ascii"))
+        for name in set(self._earlier) - {row["picture"] for row in self._rows}:
+            (self._folder / name).unlink(missing_ok=True)
+
+
+def earlier_pictures(folder: Path) -> frozenset[str]:
+    """The pictures in a folder that its manifest lists; none where the folder is empty.
+
+    Raises OutputError (`not_a_gallery`) where anything else lies there: a picture whose origin no manifest states, or
+    somebody's files. Names that begin with a dot do not count.
+    """
+    try:
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError("not_a_gallery", f"a folder that can be listed, got {reason!r}; choose another") from error
+    listed: frozenset[str] = frozenset()
+    if _MANIFEST in there:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # then it is not one of ours
+            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            if manifest["schema"] == SCHEMA:
+                names = [row["picture"] for row in manifest["results"] if row["picture"] is not None]
+                listed = frozenset(name for name in names if _PICTURE.fullmatch(name))
+                there -= {_MANIFEST, _PAGE}
+    if there - listed:
+        raise OutputError(
+            "not_a_gallery",
+            "an empty folder or one that explain wrote, got one with files that no manifest.json of it lists; "
+            "choose another folder",
+        )
+    return listed
 
 
 def draw(result: Prediction, scan: Scan, examination: Examination, window: Window) -> bytes:
@@ -81,7 +116,7 @@ def draw(result: Prediction, scan: Scan, examination: Examination, window: Windo
 
 def picture_name(source: str, scan: Scan) -> str:
     """A file name that is safe everywhere and the same for the same input: stem, and digest of name and voxels."""
-    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass"))
     digest.update(scan.voxels.data if scan.voxels.flags.c_contiguous else scan.voxels.tobytes())
     stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePath(source).name.split(".")[0]).strip("-")[:40]
     return f"{stem or 'scan'}-{digest.hexdigest()[:12]}.png"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.types import Attribution, Float32, Mask, Prediction
-from groundglass.write import write_bytes
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -118,14 +116,6 @@ def to_png(picture: RGB) -> bytes:
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG", compress_level=6)
     return out.getvalue()
-
-
-def write_png(path: Path, picture: RGB) -> None:
-    """Write a picture whole or not at all.
-
-    Raises OutputError where the place cannot be written.
-    """
-    write_bytes(path, to_png(picture))
 
 
 def _same_shape(gray: Float32, attribution: Attribution) -> None:

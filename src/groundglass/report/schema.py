@@ -6,14 +6,16 @@ Every door writes results with `to_row` and nothing else, so all of them say the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Any, get_args
 
-from groundglass.types import Notice, Prediction, Refusal
+from groundglass.types import Label, Notice, Prediction, Refusal
 
 SCHEMA = "groundglass.prediction/1"
+_CODE = re.compile("[a-z][a-z0-9_]*")
 FIELDS = (
     "schema",
     "input",
@@ -81,27 +83,39 @@ def from_row(row: Mapping[str, Any]) -> Result:
     if set(row) != set(FIELDS):
         raise ValueError(f"fields: {sorted(FIELDS)}, got {sorted(row)}")
     try:
-        notices = tuple(Notice(w["code"], w["detail"]) for w in row["warnings"])
-        if row["status"] == "refused":
-            return Refusal(row["input"], row["code"], row["detail"], notices)
-        if row["status"] == "error":
-            return Failure(row["input"], row["code"], row["detail"])
-        if row["status"] == "ok":
-            return Prediction(
-                source=row["input"],
-                model=row["model"]["name"],
-                sha256=row["model"]["sha256"],
-                probability=row["probability"],
-                label=row["label"],
-                threshold=row["threshold"],
-                slices=tuple(s["index"] for s in row["slices"]),
-                slice_probabilities=tuple(s["probability"] for s in row["slices"]),
-                lung_fraction=row["lung_fraction"],
-                notices=notices,
-            )
+        result = _result(row)
+        same = to_row(result, row["version"]) == row
     except (KeyError, TypeError) as error:
         raise ValueError(f"fields: as in {SCHEMA}, got a wrong or missing {error}") from error
-    raise ValueError(f"status: ok, refused or error, got {row['status']!r}")
+    if not same:  # such as a probability beside a refusal
+        raise ValueError(f"fields: as in {SCHEMA} for status {row['status']}, got others")
+    return result
+
+
+def _result(row: Mapping[str, Any]) -> Result:
+    notices = tuple(Notice(w["code"], w["detail"]) for w in row["warnings"])
+    if row["status"] == "ok":
+        if row["label"] not in get_args(Label):
+            raise ValueError(f"label: one of {get_args(Label)}, got {row['label']!r}")
+        return Prediction(
+            source=row["input"],
+            model=row["model"]["name"],
+            sha256=row["model"]["sha256"],
+            probability=row["probability"],
+            label=row["label"],
+            threshold=row["threshold"],
+            slices=tuple(s["index"] for s in row["slices"]),
+            slice_probabilities=tuple(s["probability"] for s in row["slices"]),
+            lung_fraction=row["lung_fraction"],
+            notices=notices,
+        )
+    if row["status"] not in ("refused", "error"):
+        raise ValueError(f"status: ok, refused or error, got {row['status']!r}")
+    if not _CODE.fullmatch(row["code"]):
+        raise ValueError(f"code: small letters, digits and _, got {row['code']!r}")
+    if row["status"] == "refused":
+        return Refusal(row["input"], row["code"], row["detail"], notices)
+    return Failure(row["input"], row["code"], row["detail"])
 
 
 def to_json(row: Mapping[str, Any]) -> str:

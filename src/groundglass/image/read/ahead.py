@@ -20,7 +20,8 @@ class Ahead:
     """The scans at `paths` in order, as (name, Scan) or (name, exception); a context manager, iterated once.
 
     While entered, a thread of its own is the only user of `decoder`. At most two scans are in memory: the one in use
-    and the next. An exception that is no InputError is our fault; it is handed out too, and the rest is still read.
+    and the next; for that, whoever iterates drops the one in use before asking for the next. An exception that is no
+    InputError is our fault; it is handed out too, and the rest is still read.
     `total` counts the inputs known so far, `skipped` the files that are no images.
     """
 
@@ -48,12 +49,14 @@ class Ahead:
         while (outcome := self._ready.get()) is not None:
             self._room.release()
             yield outcome
+            del outcome  # or it would stay until the next one is there
 
     def _run(self) -> None:
         for outcome in self._outcomes():
             if self._stopped:
                 return
             self._ready.put(outcome)
+            del outcome
         self._ready.put(None)
 
     def _outcomes(self) -> Iterator[Outcome]:

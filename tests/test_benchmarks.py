@@ -1,0 +1,38 @@
+"""Laws of the measuring: what a benchmark counts is all that there is."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has")
+def test_a_child_counts_whichever_thread_started_it() -> None:
+    tree = runpy.run_path(str(BENCHMARKS / "predict.py"))["tree"]
+    started: list[subprocess.Popen[bytes]] = []
+    done, stop = threading.Event(), threading.Event()
+
+    def start() -> None:
+        started.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        done.set()
+        stop.wait()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        assert done.wait(30)
+        (child,) = started
+        assert {os.getpid(), child.pid} <= set(tree(os.getpid()))
+        child.communicate(b"\n")
+        assert child.pid not in tree(os.getpid())
+    finally:
+        stop.set()
+        thread.join()

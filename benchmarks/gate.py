@@ -14,6 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
@@ -76,6 +77,11 @@ def refusals(data: Path, model: Model, decoder: Decoder) -> list[tuple[str, Esti
     return [(name, share([x for x, _ in v], [p for _, p in v], rng)) for name, v in rows.items()]
 
 
+def white(path: Path) -> np.ndarray:
+    """A mask's white pixels; the reader would refuse a mask that is nearly all black."""
+    return np.asarray(Image.open(path).convert("L")) > 229
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
 
@@ -87,10 +93,10 @@ def lung_fields(data: Path, model: Model, decoder: Decoder) -> list[tuple[str, E
     values: dict[str, list[float]] = defaultdict(list)
     for path in sorted((data / "masks/lung-window").glob("CT_*.png")):
         # three levels: outside, body, lung
-        truth = read(path.with_name(f"Ground_Truth_{path.name}"), decoder).voxels[0] > 0.9
+        truth = white(path.with_name(f"Ground_Truth_{path.name}"))
         values["Dice: masks/lung-window"].append(dice(field(read(path, decoder).voxels[0]), truth))
     for path in sorted((data / "masks/covid-lesion").glob("?.png")):
-        lesion = read(path.with_name(f"GT{path.stem}_bw.png"), decoder).voxels[0] > 0.5
+        lesion = white(path.with_name(f"GT{path.stem}_bw.png"))
         values["lesion kept: masks/covid-lesion"].append(float(field(read(path, decoder).voxels[0])[lesion].mean()))
     rng = np.random.default_rng(7)
     for _ in range(60):

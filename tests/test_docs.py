@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from groundglass.doors.cli import cli
+from groundglass.doors.cli import COMMANDS, SETTINGS, cli
+from groundglass.infer import predict
+from groundglass.infer.model import Model
+from groundglass.types import Prediction, Scan
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -69,6 +74,65 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: 
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     exec(compile(block, "README.md", "exec"), {})
     assert "covid" in capsys.readouterr().out
+
+
+def test_the_python_of_the_how_to_runs_the_networks_once_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    shutil.copytree(ROOT / "examples" / "volume", tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
+    real, runs = predict.examine, []
+
+    def examine(scan: Scan, model: Model) -> predict.Examination:
+        runs.append(scan)
+        return real(scan, model)
+
+    monkeypatch.setattr(predict, "examine", examine)
+    names: dict[str, Any] = {}
+    exec(compile(block, "predict.md", "exec"), names)
+    assert len(runs) == 1
+    assert isinstance(names["result"], Prediction)
+    assert len(names["heat"]) > 1
+
+
+def test_the_refusal_in_the_documentation_is_one_that_the_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs/concepts/result.md").read_text(encoding="utf-8")
+    answer, refusal = map(json.loads, re.findall(r"^```json\n(.*?)^```", text, re.M | re.S))
+    assert json.loads(CliRunner().invoke(cli, ["predict", "examples/head.png", "--json", "-q"]).stdout) == refusal
+    row = json.loads(CliRunner().invoke(cli, ["predict", "examples/healthy.png", "--json", "-q"]).stdout)
+    assert row["warnings"] == answer["warnings"]
+
+
+def _leaves(command: click.Command) -> Iterator[click.Command]:
+    for part in command.commands.values() if isinstance(command, click.Group) else [command]:
+        yield from _leaves(part) if isinstance(part, click.Group) else [part]
+
+
+def test_the_table_of_settings_names_the_commands_that_read_each_variable() -> None:
+    text = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(--[a-z-]+)` \| `(GROUNDGLASS_[A-Z_]+)`(?: \(([a-z, ]+)\))? \|", text, re.M)
+    assert len(listed) == len(SETTINGS)
+    context = click.Context(cli)
+    commands = [c for name in COMMANDS for c in _leaves(cli.get_command(context, name) or click.Command(name))]
+    for option, variable, only in listed:
+        having = {c.name for c in commands if any(option in p.opts for p in c.params)}
+        reading = {c.name for c in commands if any(option in p.opts and p.envvar == variable for p in c.params)}
+        assert reading == (set(only.split(", ")) if only else having)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES, *sorted((ROOT / "src/groundglass/doors").glob("*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_nobody_is_sent_to_a_registry_that_does_not_have_us(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    found = [line for line in text.splitlines() if re.search(r"pip install\b.*\bgroundglass\b", line)]
+    assert [line for line in found if "--no-index --find-links" not in line] == []
 
 
 def test_the_readme_says_at_once_what_this_is_not() -> None:

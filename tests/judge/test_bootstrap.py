@@ -35,6 +35,11 @@ def test_agreement_of_all_rows_is_no_certainty() -> None:
     assert e.low == pytest.approx(0.8843, abs=1e-3)  # 0.025 ** (1/30)
 
 
+def test_many_slices_of_one_patient_say_nothing_of_others() -> None:
+    e = share([True, True, False], ["p"] * 3, np.random.default_rng(0))
+    assert (e.low, e.high, e.patients) == (0.0, 1.0, 1)
+
+
 def test_nothing_is_no_estimate() -> None:
     with pytest.raises(ValueError, match="at least one"):
         estimate(lambda w: float(w.sum()), [], np.random.default_rng(0))

@@ -37,7 +37,7 @@ class Blobs:
         return nn.functional.cross_entropy(net(x).float(), labels)
 
     def measure(self, net: nn.Module, device: torch.device) -> dict[str, float]:
-        return {"weight": float(sum(p.abs().sum() for p in net.parameters()))}
+        return {"weight": float(sum(p.detach().abs().sum() for p in net.parameters()))}
 
 
 def curves(folder: Path) -> list[str]:

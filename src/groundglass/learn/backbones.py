@@ -83,8 +83,8 @@ class MobileNetV2(nn.Module):
         self.act = nn.ReLU6(inplace=True)
         self.blocks = nn.ModuleList()
         inputs = 32
-        for i, (outputs, stride) in enumerate(zip(_MOBILENET_CHANNELS[:blocks], _MOBILENET_STRIDES, strict=False)):
-            stride = last_stride if i == 13 else stride
+        self.strides = [last_stride if i == 13 else s for i, s in enumerate(_MOBILENET_STRIDES[:blocks])]
+        for i, (outputs, stride) in enumerate(zip(_MOBILENET_CHANNELS[:blocks], self.strides, strict=True)):
             self.blocks.append(LinearBottleneck(inputs, outputs, 1 if i == 0 else 6, stride))
             inputs = outputs
         self.whole = blocks == len(_MOBILENET_CHANNELS)
@@ -98,11 +98,10 @@ class MobileNetV2(nn.Module):
         """The last map of each resolution: strides 2, 4, 8, 16 and, where it is that deep, 32."""
         y = self.act(self.batchnorm0(self.conv0(self.gray(x))))
         maps: list[Tensor] = []
-        for block in self.blocks:
-            z = block(y)
-            if z.shape[-1] != y.shape[-1]:
+        for block, stride in zip(self.blocks, self.strides, strict=True):
+            if stride > 1:
                 maps.append(y)
-            y = z
+            y = block(y)
         if self.whole:
             y = self.act(self.batchnorm1(self.conv1(y)))
         return [*maps, y]

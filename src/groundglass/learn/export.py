@@ -52,6 +52,7 @@ def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str,
         output_names=list(outputs),
         dynamic_axes={name: {0: "N"} for name in ("gray", *outputs)},
         opset_version=OPSET,
+        do_constant_folding=False,
         # keep batch norms apart, so that kernels stay the float16 values they were rounded to
         training=torch.onnx.TrainingMode.PRESERVE,
     )

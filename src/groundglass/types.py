@@ -117,7 +117,9 @@ class ModelCard:
     """What a model file says of itself; it lives inside the ONNX file.
 
     `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
-    probabilities by operating point. `figures` are measured results, each with split and interval, as text.
+    probabilities by operating point. `figures` are measured results, each with split and interval, as text. `views`
+    says how a slice is seen (`groundglass.image.views`). `conformal` is, for each label, the least probability that the
+    label keeps in a prediction set.
     """
 
     name: str
@@ -134,6 +136,8 @@ class ModelCard:
     sources: tuple[str, ...] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
+    views: str = "lungs"
+    conformal: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(len(self.labels) >= 2, f"labels: two or more, got {self.labels}")
@@ -158,7 +162,9 @@ class Prediction:
     """The answer for one scan. `probability` is calibrated and means COVID-19 pneumonia, the positive class.
 
     `slices` are indices into the scan; `slice_probabilities` has one value for each. `lung_fraction` is the mean
-    share of the image that is lung over those slices.
+    share of the image that is lung over those slices. `uncertainty` is the entropy of the probability in bits, 1 at
+    0.5. `prediction_set` holds the labels that the validation slices do not rule out at 90 % coverage: one label, both,
+    or none for a slice unlike them; it is None where the model's card has no conformal limits.
     """
 
     source: str
@@ -170,10 +176,12 @@ class Prediction:
     slices: tuple[int, ...]
     slice_probabilities: tuple[float, ...]
     lung_fraction: float
+    uncertainty: float
+    prediction_set: tuple[Label, ...] | None = None
     notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
-        for p in (self.probability, self.threshold, self.lung_fraction, *self.slice_probabilities):
+        for p in (self.probability, self.threshold, self.lung_fraction, self.uncertainty, *self.slice_probabilities):
             _require(math.isfinite(p) and 0.0 <= p <= 1.0, f"probability: within [0, 1], got {p}")
         _require(len(self.slices) == len(self.slice_probabilities) > 0, "slices: one probability for each")
 

@@ -87,14 +87,40 @@ def test_a_mediastinal_window_is_refused_and_the_lung_window_of_the_same_slice_i
 
 def test_heat_is_the_score_spread_out(model: Model) -> None:
     examination = examine(chest(4, 0.9), model)
-    logits, cam = infer(chest(4, 0.9), examination.found, [0], model)
-    bias = logits[0] - cam[0].mean(axis=(1, 2))
-    again, other = infer(chest(5, None), find_fields(chest(5, None), model), [0], model)
-    assert np.allclose(again[0] - other[0].mean(axis=(1, 2)), bias, atol=1e-4)
+
+    def bias(scan: Scan) -> float:
+        seen = infer(scan, find_fields(scan, model), [0], model, "lungs")
+        p = float(seen.probabilities[0, 0])
+        margin = model.card.temperature * np.log(p / (1 - p))
+        return float(margin - (seen.maps[0, 0, 1] - seen.maps[0, 0, 0]).mean())
+
+    assert bias(chest(4, 0.9)) == pytest.approx(bias(chest(5, None)), abs=1e-3)
     (heat,) = examination.attributions()
     assert isinstance(heat, Attribution)
     assert heat.heat.shape == (384, 384)
     assert heat.lung_fraction is not None
+
+
+def test_the_mirror_view_is_as_sure_of_a_mirrored_slice(model: Model) -> None:
+    scan = chest(4, 0.9)
+    turned = Scan(np.ascontiguousarray(scan.voxels[:, :, ::-1]), scan.unit, None, "mirrored")
+    one, other = (gg.predict(s, model, "mirror") for s in (scan, turned))
+    assert isinstance(one, Prediction)
+    assert isinstance(other, Prediction)
+    assert one.probability == pytest.approx(other.probability, abs=0.03)
+    assert "views_not_calibrated" in [n.code for n in one.notices]
+
+
+def test_the_most_certain_of_the_four_original_views_decides(model: Model) -> None:
+    scan = chest(4, 0.9)
+    seen = infer(scan, find_fields(scan, model), [0], model, "original")
+    assert seen.probabilities.shape == (1, 4)
+    assert seen.combined[0] == seen.probabilities[0, np.argmax(np.abs(seen.probabilities[0] - 0.5))]
+    (heat,) = examine(scan, model, "original").attributions()
+    top, left, bottom, right = (round(x) for x in seen.places[0][int(np.argmax(seen.weights[0]))].box)
+    outside = heat.heat.copy()
+    outside[top:bottom, left:right] = 0
+    assert not outside.any()
 
 
 def test_a_scan_gives_one_verdict_from_its_highest_slices(model: Model) -> None:
@@ -127,9 +153,9 @@ def test_threads_change_nothing_that_is_seen(model: Model) -> None:
 
 
 def test_temperature_is_a_division_of_the_logit() -> None:
-    logits = np.array([[0.0, 2.0], [1.0, -1.0]], np.float32)
-    assert calibrate(logits, 2.0) == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
-    assert calibrate(np.array([[0, 1e4], [1e4, 0]], np.float32), 1.0).tolist() == [1.0, 0.0]
+    margin = np.array([2.0, -2.0], np.float32)
+    assert calibrate(margin, 2.0) == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
+    assert calibrate(np.array([1e4, -1e4], np.float32), 1.0).tolist() == [1.0, 0.0]
 
 
 def test_the_threshold_itself_counts_as_covid(model: Model) -> None:

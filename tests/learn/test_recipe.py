@@ -9,15 +9,16 @@ import pytest
 from groundglass.errors import ConfigError
 from groundglass.learn.recipe import read_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-GOOD = RECIPES[0].read_text(encoding="utf-8")
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.toml"))
+GOOD = (FOLDER / "field.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_every_recipe_in_the_tree_is_valid_and_names_its_command(path: Path) -> None:
     recipe = read_recipe(path)
     assert (path.parent / recipe.manifest).is_file()
-    assert f"groundglass train recipes/{path.name}" in path.read_text(encoding="utf-8")
+    assert f"groundglass train recipes/{path.relative_to(FOLDER).as_posix()}" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groundglass.errors import ConfigError, ModelError
 from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
+from groundglass.learn.classifier import Classifier
 from groundglass.learn.recipe import Recipe, read_recipe
-from groundglass.learn.train import choose_device, learning_rate, make_optimizer, train
+from groundglass.learn.train import Share, learning_rate, make_fabric, make_optimizer, set_trained, train
 
-CPU = torch.device("cpu")
+CPU = make_fabric("cpu")
 FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "first.toml")
 RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4, seed=5)
 
@@ -31,10 +35,12 @@ class Blobs:
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 2)
         )
 
-    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def loss(
+        self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share
+    ) -> tuple[Tensor, dict[str, float]]:
         labels = torch.from_numpy(rng.integers(0, 2, 4))
         x = torch.from_numpy(rng.normal(size=(4, 1, 4, 4)).astype(np.float32)) + labels.view(-1, 1, 1, 1)
-        return nn.functional.cross_entropy(net(x).float(), labels)
+        return nn.functional.cross_entropy(net(x).float(), labels), {}
 
     def measure(self, net: nn.Module, device: torch.device) -> dict[str, float]:
         return {"weight": float(sum(p.detach().abs().sum() for p in net.parameters()))}
@@ -112,10 +118,10 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 
 def test_a_device_that_is_absent_is_said() -> None:
     if torch.cuda.is_available():
-        assert choose_device("auto").type == "cuda"
+        assert make_fabric().device.type == "cuda"
     else:
         with pytest.raises(ConfigError, match="CUDA"):
-            choose_device("cuda")
+            make_fabric("cuda")
 
 
 def test_biases_and_norms_do_not_decay() -> None:
@@ -124,3 +130,60 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert plain["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
     assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]
+
+
+def test_the_head_alone_is_trained_first_and_then_the_last_blocks() -> None:
+    net = Classifier("mobilenetv2", 2, 0.0)
+    recipe = dataclasses.replace(FIRST, frozen_epochs=1, trained_from="conv1")
+    set_trained(net, recipe, 0)
+    assert {n for n, p in net.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    set_trained(net, recipe, 1)
+    trained = {n for n, p in net.named_parameters() if p.requires_grad}
+    assert "trunk.conv1.weight" in trained
+    assert "trunk.blocks.16.conv2.weight" not in trained
+    with pytest.raises(ConfigError, match="trained_from"):
+        set_trained(net, dataclasses.replace(FIRST, trained_from="nowhere"), 0)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    class Bursting(Blobs):
+        steps = 0
+
+        def loss(self, *given: object) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
+            self.steps += 1
+            loss, seen = super().loss(*given)  # type: ignore[arg-type]
+            return (loss if self.steps < 5 else loss * torch.nan), seen
+
+    with pytest.raises(ModelError, match="learning_rate"):
+        train(RECIPE, Bursting(), tmp_path, CPU)
+    assert (tmp_path / "checkpoint.safetensors").is_file()
+    assert len(curves(tmp_path)) == 2
+
+
+def _script(name: str, *arguments: str) -> None:
+    script = Path(__file__).with_name(name)
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    for count in (1, 2):
+        _script("sharing.py", str(count), str(tmp_path / str(count)))
+    one, two = (load_file(tmp_path / str(n) / "checkpoint.safetensors") for n in (1, 2))
+    weights = [k for k in one if k.startswith(("net.", "average."))]
+    assert weights
+    for name in weights:
+        assert torch.allclose(one[name], two[name], atol=1e-6), name
+    assert curves(tmp_path / "1") == curves(tmp_path / "2")
+
+
+def test_several_processes_on_a_cpu_need_frozen_batch_norms(tmp_path: Path) -> None:
+    class Two:
+        world_size, device = 2, torch.device("cpu")
+
+    with pytest.raises(ConfigError, match="freeze_norms"):
+        train(RECIPE, Blobs(), tmp_path, Two())  # type: ignore[arg-type]
+
+
+def test_twenty_five_kills_leave_a_loadable_checkpoint_every_time(tmp_path: Path) -> None:
+    _script("killing.py", str(tmp_path))

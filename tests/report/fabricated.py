@@ -35,5 +35,7 @@ def prediction(probabilities: tuple[float, ...] = (0.93,), source: str = "slice.
         slices=tuple(range(len(probabilities))),
         slice_probabilities=probabilities,
         lung_fraction=0.31,
+        uncertainty=0.37,
+        prediction_set=("covid",),
         notices=(Notice("hu_unknown", "8-bit, HU unknown"),),
     )

@@ -41,6 +41,7 @@ class Settings:
     as_scan: bool
     json: bool
     model: str | None
+    tta: str | None
     threads: int | None
     quiet: bool
     no_progress: bool
@@ -67,6 +68,12 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="NAME|FILE.onnx",
                 envvar="GROUNDGLASS_MODEL",
                 help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
+            ),
+            click.option(
+                "--tta",
+                type=click.Choice(["mirror", "original"]),
+                help="Answer from several views: the slice and its mirror image on average, or as the original system "
+                "did, both blur-and-mask settings x both halves, of which the most certain one decides.",
             ),
             click.option(
                 "--threads",
@@ -181,14 +188,14 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
 def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
     with _progress(settings) as show:
         for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
-            yield _answer(name, outcome, model)
+            yield _answer(name, outcome, model, settings.tta)
             del outcome
             show(ahead.total)
     if ahead.skipped and not settings.quiet:
         click.echo(f"skipped {ahead.skipped} files that are no images", err=True)
 
 
-def _answer(name: str, outcome: Scan | Exception, model: Model) -> Answer:
+def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:
     from groundglass.infer.predict import examine
 
     if isinstance(outcome, InputError):
@@ -196,7 +203,7 @@ def _answer(name: str, outcome: Scan | Exception, model: Model) -> Answer:
     try:
         if isinstance(outcome, Exception):
             raise outcome
-        examination = examine(outcome, model)
+        examination = examine(outcome, model, views)
     except ModelError:
         raise
     except Exception as error:  # one input must never stop the rest

@@ -9,6 +9,7 @@ from typing import Any
 
 from groundglass.errors import ModelError
 from groundglass.image.field import KINDS
+from groundglass.image.views import VIEWS
 from groundglass.network import Network, read_onnx
 from groundglass.types import Float32, ModelCard, Window
 
@@ -88,6 +89,10 @@ def load(model: str | Path | None = None, threads: int | None = None) -> Model:
         raise ModelError("weights_contract", f"card: a threshold named {OPERATING_POINT}, got none; export it again")
     if (found := tuple(o.name for o in classifier.session.get_outputs())) != OUTPUTS:
         raise ModelError("weights_contract", f"model: outputs {OUTPUTS}, got {found}; export it again")
+    if card.views not in VIEWS:
+        raise ModelError(
+            "weights_contract", f"card: views among {', '.join(VIEWS)}, got {card.views!r}; update groundglass"
+        )
     if card.size != classifier.size or card.labels != LABELS:
         raise ModelError(
             "weights_contract",

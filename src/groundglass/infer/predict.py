@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from groundglass.image.field import Field, fields
 from groundglass.image.gate import gate, is_flat, notices, shows_lung
-from groundglass.image.transforms import prepare, to_gray
+from groundglass.image.transforms import to_gray
+from groundglass.image.views import VIEWS, Place, combine
 from groundglass.infer.cam import attribute
 from groundglass.infer.model import OPERATING_POINT, Model
-from groundglass.types import Attribution, Float32, Label, ModelCard, Notice, Prediction, Refusal, Scan
+from groundglass.infer.uncertainty import entropy, prediction_set
+from groundglass.types import Attribution, Float32, Float64, Label, ModelCard, Notice, Prediction, Refusal, Scan
 
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
@@ -23,37 +25,58 @@ SCAN_NOTICE = Notice(
     "scan_not_calibrated",
     "The scan's probability is the mean of its highest fifth of slices; it was calibrated on slices, not on patients.",
 )
+VIEWS_NOTICE = Notice(
+    "views_not_calibrated",
+    "The answer comes from other views than those that temperature, threshold and prediction set were fitted on.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the classifier said of N slices in V views each.
+
+    `probabilities` (N, V) are calibrated, `maps` are (N, V, 2, h, w), `weights` (N, V) are the shares of the views in
+    the answer, and `places` says where on its slice each view lies.
+    """
+
+    probabilities: Float64
+    maps: Float32
+    weights: Float64
+    places: tuple[tuple[Place, ...], ...]
+
+    @property
+    def combined(self) -> Float64:
+        """One probability for each slice (N,)."""
+        return np.asarray((self.weights * self.probabilities).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A result with what it rests on: the fields of all slices, and for the chosen ones the maps (N, 2, h, w)."""
+    """A result with what it rests on: the lung fields of all slices, and what was seen on the chosen ones."""
 
     result: Prediction | Refusal
     found: tuple[Field, ...]
-    maps: Float32
+    seen: Seen | None
 
     def attributions(self, most: int = 9) -> tuple[Attribution, ...]:
         """Where the model looked, for the `most` highest slices, highest first; empty where the scan was refused."""
-        if isinstance(self.result, Refusal):
+        if isinstance(self.result, Refusal) or self.seen is None:
             return ()
-        order = sorted(range(len(self.result.slices)), key=lambda i: -self.result_probability(i))[:most]
+        slices, seen = self.result.slices, self.seen
+        order = np.argsort(-seen.combined, kind="stable")[:most]
         return tuple(
-            attribute(self.maps[i], self.found[self.result.slices[i]].lungs, self.result.slices[i]) for i in order
+            attribute(seen.maps[i], seen.places[i], seen.weights[i], self.found[slices[i]].lungs, slices[i])
+            for i in order
         )
 
-    def result_probability(self, position: int) -> float:
-        if isinstance(self.result, Refusal):
-            raise ValueError("a prediction, got a refusal")
-        return self.result.slice_probabilities[position]
 
-
-def predict(scan: Scan, model: Model) -> Prediction | Refusal:
+def predict(scan: Scan, model: Model, views: str | None = None) -> Prediction | Refusal:
     """How likely the scan shows COVID-19 pneumonia, or why no answer is given.
 
-    Raises ModelError where the network answers NaN; bad content is a Refusal and not an error.
+    `views` is a name of `groundglass.image.views.VIEWS`, by default the model's own. Raises ModelError where the
+    network answers NaN; bad content is a Refusal and not an error.
     """
-    return examine(scan, model).result
+    return examine(scan, model, views).result
 
 
 def explain(scan: Scan, model: Model, most: int = 9) -> tuple[Attribution, ...]:
@@ -61,17 +84,18 @@ def explain(scan: Scan, model: Model, most: int = 9) -> tuple[Attribution, ...]:
     return examine(scan, model).attributions(most)
 
 
-def examine(scan: Scan, model: Model) -> Examination:
+def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
     """Predict, and keep what the answer rests on."""
     found = find_fields(scan, model)
     chosen = [i for i, f in enumerate(found) if shows_lung(f, model.accept)]
     refused = gate(_all_flat(scan, model), found, model.accept)
     if refused is not None:
-        return Examination(Refusal(scan.source, *refused, scan.notices), found, np.empty((0, 2, 1, 1), np.float32))
-    logits, maps = infer(scan, found, chosen, model)
-    probabilities = calibrate(logits, model.card.temperature)
-    result = aggregate(scan, model, found, chosen, probabilities)
-    return Examination(result, found, maps)
+        return Examination(Refusal(scan.source, *refused, scan.notices), found, None)
+    seen = infer(scan, found, chosen, model, views or model.card.views)
+    result = aggregate(scan, model, found, chosen, seen.combined)
+    if views not in (None, model.card.views):
+        result = replace(result, notices=(*result.notices, VIEWS_NOTICE))
+    return Examination(result, found, seen)
 
 
 def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
@@ -82,30 +106,31 @@ def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
     return tuple(found)
 
 
-def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Model) -> tuple[Float32, Float32]:
-    """Logits (N, 2) and maps (N, 2, h, w) of the chosen slices."""
-    logits: list[Float32] = []
+def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Model, views: str) -> Seen:
+    """What the classifier says of the chosen slices, each seen in all of its views."""
+    margins: list[Float32] = []
     maps: list[Float32] = []
+    places: list[tuple[Place, ...]] = []
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
         gray = [to_gray(scan.voxels[i], scan.unit, model.card.window) for i in part]
-        batch = np.stack([prepare(g, found[i].lungs, model.card.size) for g, i in zip(gray, part, strict=True)])[
-            :, None
-        ]
+        seen = [VIEWS[views](g, found[i].lungs, model.card.size) for g, i in zip(gray, part, strict=True)]
+        batch = np.stack([view.image for one in seen for view in one])[:, None]
         z, cam = model.run(np.ascontiguousarray(batch))
-        logits.append(z)
-        maps.append(cam)
-    return np.concatenate(logits), np.concatenate(maps)
+        margins.append((z[:, 1] - z[:, 0]).reshape(len(part), -1))
+        maps.append(cam.reshape(len(part), -1, *cam.shape[1:]))
+        places += [tuple(view.place for view in one) for one in seen]
+    probabilities = calibrate(np.concatenate(margins), model.card.temperature)
+    return Seen(probabilities, np.concatenate(maps), combine(probabilities, views), tuple(places))
 
 
-def calibrate(logits: Float32, temperature: float) -> Float32:
-    """Logits (N, 2) -> probability of COVID (N,) by temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
-    margin = (logits[:, 1] - logits[:, 0]).astype(np.float64) / temperature
-    return np.asarray(0.5 * (1 + np.tanh(margin / 2)), np.float32)
+def calibrate(margin: Float32, temperature: float) -> Float64:
+    """Logit margins -> probabilities of COVID by temperature scaling (Guo et al. 2017, arXiv:1706.04599). Any shape."""
+    return np.asarray(0.5 * (1 + np.tanh(margin.astype(np.float64) / temperature / 2)))
 
 
 def aggregate(
-    scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence[int], probabilities: Float32
+    scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence[int], probabilities: Float64
 ) -> Prediction:
     """One verdict: the mean of the highest fifth of the slices that show lung, which for one slice is that slice."""
     count = max(1, round(TOP_SHARE * len(chosen)))
@@ -122,6 +147,8 @@ def aggregate(
         slices=tuple(chosen),
         slice_probabilities=tuple(float(p) for p in probabilities),
         lung_fraction=float(np.mean([found[i].fraction for i in chosen])),
+        uncertainty=entropy(probability),
+        prediction_set=prediction_set(probability, model.card),
         notices=(*scan.notices, *notices(found, chosen), *of_scan),
     )
 

@@ -11,6 +11,8 @@ Labels = NDArray[np.bool_]
 
 # Sensitivity that `screen` and specificity that `confirm` ask of the validation slices.
 ASKED = 0.95
+# The share of slices of each label whose prediction set holds it.
+COVERAGE = 0.9
 
 
 def sigmoid(margin: Float, temperature: float = 1.0) -> Float:
@@ -49,6 +51,20 @@ def fit_thresholds(probability: Float, positive: Labels, weight: Float) -> dict[
         "balanced": float(cuts[int(np.argmax(sensitivity + specificity))]),
         "confirm": float(cuts[np.nonzero(specificity >= ASKED)[0][0]]),
     }
+
+
+def fit_conformal(probability: Float, positive: Labels, coverage: float = COVERAGE) -> dict[str, float]:
+    """For each label the least probability that it keeps in a prediction set, from validation slices (N,).
+
+    Of new slices like these at least `coverage` have their true label in the set, for each label apart: split conformal
+    prediction, label-conditional (Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341).
+    """
+    _check(probability, positive, np.ones_like(probability))
+    out: dict[str, float] = {}
+    for label, of_label in (("covid", probability[positive]), ("non-covid", 1 - probability[~positive])):
+        place = int(np.floor((len(of_label) + 1) * (1 - coverage)))
+        out[label] = float(np.sort(of_label)[place - 1]) if place >= 1 else 0.0
+    return out
 
 
 def equal_weights(groups: list[tuple[str, int]]) -> Float:

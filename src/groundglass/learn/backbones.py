@@ -14,26 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundglass.errors import ModelError
+from groundglass.errors import ConfigError, ModelError
+from groundglass.learn.gray import GrayToImageNet
+from groundglass.learn.timm_trunk import PREFIX, TimmTrunk
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BATCH_NORM_EPS = 1e-5
-
-
-class GrayToImageNet(nn.Module):
-    """Gray in [0, 1] (N, 1, H, W) to the three standardised channels that ImageNet weights expect (N, 3, H, W)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, gray: Tensor) -> Tensor:
-        return (gray - self.mean) / self.std
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -241,3 +226,22 @@ TRUNKS: Mapping[str, Callable[[], MobileNetV2 | ResNet50V2]] = {
     "mobilenetv2-stride16": lambda: MobileNetV2(last_stride=1),
     "resnet50v2-stage3": ResNet50V2,
 }
+
+
+def make_trunk(name: str) -> MobileNetV2 | ResNet50V2 | TimmTrunk:
+    """A trunk by its name in a recipe. Raises ConfigError where nobody knows it."""
+    if name.startswith(PREFIX):
+        return TimmTrunk(name.removeprefix(PREFIX))
+    if name not in TRUNKS:
+        raise ConfigError(
+            "recipe", f"trunk: {PREFIX}NAME or one of {', '.join(TRUNKS)}, got {name!r}; correct the recipe"
+        )
+    return TRUNKS[name]()
+
+
+def load_weights(trunk: MobileNetV2 | ResNet50V2 | TimmTrunk, weights: str, root: Path) -> None:
+    """Fill a trunk from what a recipe names: a file below `root`, or `timm`. Raises ModelError where that fails."""
+    if isinstance(trunk, TimmTrunk):
+        trunk.load(weights, root)
+    else:
+        load_imagenet(trunk, root / weights)

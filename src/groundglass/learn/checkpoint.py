@@ -91,3 +91,46 @@ def _restore(
     if "cuda_rng" in tensors:
         torch.cuda.set_rng_state(tensors["cuda_rng"])
     rng.bit_generator.state = json.loads(metadata["numpy_rng"])
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run. Raises ModelError where it is missing or damaged."""
+    if not path.is_file():
+        raise ModelError("weights_missing", f"checkpoint: a file, got none named {path.name}; train first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["about"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            "checkpoint", f"checkpoint: a whole file of a run, got {type(error).__name__}; train again"
+        ) from error
+    return about
+
+
+def load_average(path: Path, net: nn.Module) -> None:
+    """Start a network from another run's averaged weights; heads that differ in shape stay as they are.
+
+    Raises ModelError where the run is missing or damaged, or its trunk is another.
+    """
+    if not path.is_file():
+        raise ModelError(
+            "weights_missing", f"start_from: a finished run in {path.parent.name}, got none; train it first"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            theirs = {
+                k.removeprefix("average."): file.get_tensor(k)
+                for k in file.keys()  # noqa: SIM118 (not a dict)
+                if k.startswith("average.")
+            }
+    except (SafetensorError, OSError) as error:
+        raise ModelError("checkpoint", f"start_from: a whole checkpoint, got {type(error).__name__}") from error
+    mine = net.state_dict()
+    for name, value in mine.items():
+        fits = name in theirs and theirs[name].shape == value.shape
+        if name.startswith("trunk.") and not fits:
+            raise ModelError(
+                "weights_mismatch", f"start_from: a run with the same trunk, got no {name}; correct the recipe"
+            )
+        if fits:
+            value.copy_(theirs[name])

@@ -1,163 +1,256 @@
-"""What the classifier is trained on: prepared lung boxes of the manifest's slices, and a share of phantoms."""
+"""What the classifier is taught: batches by source, label and patient, augmented, and painted with opacities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from groundglass.errors import ModelError
-from groundglass.image import phantom
-from groundglass.image.field import fields
-from groundglass.image.gate import shows_lung
-from groundglass.image.transforms import prepare, to_gray
+from groundglass.judge.calibrate import sigmoid
 from groundglass.judge.metrics import auroc, auroc_value
-from groundglass.learn import augment
-from groundglass.learn.classifier import Classifier, soft_cross_entropy
-from groundglass.learn.dataset import Example, sampling_weights, to_uint8
-from groundglass.learn.field_task import random_lung_window
+from groundglass.learn import augment, lesions
+from groundglass.learn.classifier import Answers, Classifier, soft_cross_entropy
+from groundglass.learn.dataset import Example, sampling_weights
 from groundglass.learn.recipe import Recipe
-from groundglass.learn.train import Row
-from groundglass.network import Network
-from groundglass.types import Float32, Record
+from groundglass.learn.train import Row, Share
+from groundglass.types import Float64
 
-# Training boxes are kept a seventh larger than the input, so that turning and zooming do not blur them twice.
-_STORED_SHARE = 8 / 7
-# MosMed's CT-1: less than a quarter of the lung is affected, and its one middle slice often shows nothing of it.
-_MILD = "/CT-1/"
-
-
-def stored_size(recipe: Recipe) -> int:
-    """The side of a stored training box in pixels."""
-    return round(recipe.size * _STORED_SHARE)
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Prepared examples, and the slices that a prediction would refuse, which are counted and left out."""
-
-    examples: tuple[Example, ...]
-    refused: tuple[str, ...]
-
-
-def prepare_examples(
-    slices: Iterable[tuple[Record, Float32]], patients: Sequence[str], field: Network, size: int, mild_weight: float
-) -> Examples:
-    """Prepare each slice exactly as at prediction, at `size` pixels; what the gate refuses is left out, as there."""
-    accept = float(field.card["accept"])
-    examples: list[Example] = []
-    refused: list[str] = []
-    for (record, gray), patient in zip(slices, patients, strict=True):
-        found = fields(gray[None], field)[0]
-        if not shows_lung(found, accept):
-            refused.append(record.path)
-            continue
-        image = to_uint8(prepare(gray, found.lungs, size))
-        label = int(record.label == "covid")
-        weight = mild_weight if _MILD in record.path else 1.0
-        examples.append(Example(image, label, record.source, patient, record.path, weight))
-    return Examples(tuple(examples), tuple(refused))
-
-
-def draw_phantoms(
-    count: int, field: Network, size: int, rng: np.random.Generator, tick: Callable[[], None]
-) -> list[Example]:
-    """Prepared phantom slices, half of them with opacities, each an own patient."""
-    examples: list[Example] = []
-    for _ in range(20 * count):
-        if len(examples) == count:
-            return examples
-        diseased = len(examples) % 2
-        level = float(rng.uniform(0.2, 0.85))
-        lesions = phantom.draw_lesions(rng, level=level, severity=float(rng.uniform(0.3, 1))) if diseased else ()
-        p = phantom.chest_slice(rng, level=level, lesions=lesions, size=384)
-        visible = p.lesions.sum() > 0.01 * p.lungs.sum()
-        gray = to_gray(p.voxels[0], "HU", random_lung_window(rng))
-        found = fields(gray[None], field)[0]
-        if found.fraction == 0 or bool(visible) != bool(diseased):
-            continue
-        name = f"phantom/{len(examples)}"
-        examples.append(Example(to_uint8(prepare(gray, found.lungs, size)), diseased, "phantom", name, name))
-        tick()
-    raise ModelError(
-        "lung_field", f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/field.toml again"
-    )
+_SCORED_AT_ONCE = 32
 
 
 class ClassifierTask:
-    """Draws augmented batches by source, label and patient; measures AUROC on each source's validation slices."""
+    """Draws augmented batches by source, label and patient; measures each source's validation slices."""
 
     def __init__(
-        self, recipe: Recipe, train: tuple[Example, ...], val: tuple[Example, ...], manifest_sha256: str
+        self,
+        recipe: Recipe,
+        train: tuple[Example, ...],
+        val: tuple[Example, ...],
+        manifest_sha256: str,
+        teacher: Float64 | None = None,
     ) -> None:
         self.recipe = recipe
         self.manifest_sha256 = manifest_sha256
-        self.net: nn.Module = Classifier(recipe.trunk, 2, recipe.dropout)
         self.train, self.val = train, val
+        self.sources = sorted({e.source for e in train})
+        self.net: nn.Module = Classifier(
+            recipe.trunk,
+            2,
+            recipe.dropout,
+            recipe.head,
+            opacity=recipe.opacity_weight > 0,
+            sources=len(self.sources) if recipe.source_adversary > 0 else 0,
+            mixstyle=recipe.mixstyle,
+        )
         self.images = torch.from_numpy(np.stack([e.image for e in train]))[:, None]
         self.labels = torch.tensor([e.label for e in train])
         self.trust = torch.tensor([e.weight for e in train], dtype=torch.float32)
-        self.chances = sampling_weights(train, recipe.source_share)
+        self.source = torch.tensor([self.sources.index(e.source) for e in train])
+        self.lungs = _masks(train) if recipe.lesion_share > 0 else None
+        self.teacher = None if teacher is None else torch.from_numpy(teacher.astype(np.float32))
+        painted = recipe.lesion_share
+        negative = 1.0 if not recipe.real_positives else 0.5 / (1 - painted)
+        self.chances = sampling_weights(train, recipe.source_share, negative)
         self.val_images = torch.from_numpy(np.stack([e.image for e in val]))[:, None]
+        self.val_labels = np.array([e.label == 1 for e in val])
 
-    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor:
-        rows = torch.from_numpy(rng.choice(len(self.chances), self.recipe.batch, p=self.chances))
-        images = augment_boxes(self.images[rows].float() / 255, self.recipe.size, rng)
-        smooth = self.recipe.label_smoothing
-        target = torch.nn.functional.one_hot(self.labels[rows], 2).float() * (1 - smooth) + smooth / 2
-        if self.recipe.mixup > 0:
-            share = float(rng.beta(self.recipe.mixup, self.recipe.mixup))
+    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
+        """The loss of this process's share of a batch that all processes draw alike, and what the batch says of it."""
+        recipe = self.recipe
+        rows = torch.from_numpy(rng.choice(len(self.chances), recipe.batch, p=self.chances))
+        images, labels, opacity = self._draw(rows, rng)
+        target = F.one_hot(labels, 2).float() * (1 - recipe.label_smoothing) + recipe.label_smoothing / 2
+        if self.teacher is not None:
+            answer = self.teacher[rows]
+            taught = recipe.teacher_share * (labels == self.labels[rows]).float()[:, None]
+            target = (1 - taught) * target + taught * torch.stack([1 - answer, answer], dim=1)
+        if recipe.mixup > 0:
+            part = float(rng.beta(recipe.mixup, recipe.mixup))
             order = torch.from_numpy(rng.permutation(len(images)))
-            images = share * images + (1 - share) * images[order]
-            target = share * target + (1 - share) * target[order]
-        logits = net(images.to(device).contiguous(memory_format=torch.channels_last))
-        return soft_cross_entropy(logits.float(), target.to(device), self.trust[rows].to(device))
+            images = part * images + (1 - part) * images[order]
+            target = part * target + (1 - part) * target[order]
+        trust = self.trust[rows]
+        mine = share.of(len(rows))
+        x = images[mine].to(device).contiguous(memory_format=torch.channels_last)
+        answers: Answers = net.answers(x, recipe.source_adversary)  # type: ignore[operator]
+        logits = answers.logits.float()
+        loss = soft_cross_entropy(logits, target[mine].to(device), trust[mine].to(device), trust.sum().to(device))
+        whole = float(len(rows))
+        if answers.opacity is not None and opacity is not None:
+            loss = (
+                loss + recipe.opacity_weight * opacity_loss(answers.opacity.float(), opacity[mine].to(device)) / whole
+            )
+        if answers.source is not None:
+            guess = F.cross_entropy(answers.source.float(), self.source[rows][mine].to(device), reduction="sum")
+            loss = loss + guess / whole
+        right = (logits.detach().argmax(1).cpu() == labels[mine]).float()
+        positive = labels[mine] == 1
+        return loss, {
+            "right": float(right.sum()),
+            "seen": float(len(right)),
+            "found": float(right[positive].sum()),
+            "positive": float(positive.sum()),
+        }
 
-    def margins(self, net: nn.Module, device: torch.device) -> np.ndarray:
-        """Logit margins (N,) of the validation slices."""
+    def _draw(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images (N, 1, S, S), labels (N,) and painted opacity (N, 1, S, S) of the drawn rows."""
+        recipe = self.recipe
+        images, labels = self.images[rows].float() / 255, self.labels[rows]
+        if self.lungs is None:
+            return augment_pictures(images, recipe, rng), labels, None
+        both = torch.cat([images, self.lungs[rows].float()], dim=1)
+        matrix = box_matrix(rng, len(rows))
+        both = augment.warp(both, matrix, recipe.size)
+        opacity = torch.zeros_like(both[:, :1])
+        labels = labels.clone()
+        for i in torch.nonzero(labels == 0)[:, 0].tolist():
+            if rng.random() < recipe.lesion_share:
+                lungs = both[i, 1].numpy() > 0.5
+                image, painted = lesions.paint(both[i, 0].numpy(), lungs, rng)
+                # a slice on which nothing is to be seen keeps its label
+                if lesions.mask(painted).sum() > 0.005 * max(lungs.sum(), 1):
+                    both[i, 0], opacity[i, 0] = torch.from_numpy(image), torch.from_numpy(painted)
+                    labels[i] = 1
+        # where a real positive is opaque is not known: those ask nothing of the map
+        opacity[(self.labels[rows] == 1)] = torch.nan
+        return degrade(both[:, :1], rng), labels, opacity
+
+    def margins(self, net: nn.Module, device: torch.device, images: Tensor | None = None) -> Float64:
+        """Logit margins (N,) of pictures uint8 (N, 1, S, S), by default those of validation."""
+        images = self.val_images if images is None else images
         out: list[Tensor] = []
         with torch.inference_mode():
-            for start in range(0, len(self.val_images), 32):
-                logits = net((self.val_images[start : start + 32].float() / 255).to(device)).float()
+            for start in range(0, len(images), _SCORED_AT_ONCE):
+                logits = net((images[start : start + _SCORED_AT_ONCE].float() / 255).to(device)).float()
                 out.append((logits[:, 1] - logits[:, 0]).cpu())
-        return torch.cat(out).numpy().astype(np.float64)
+        return np.asarray(torch.cat(out).numpy(), np.float64)
 
     def measure(self, net: nn.Module, device: torch.device) -> Row:
-        """AUROC on the validation slices of each source, and their mean."""
-        margin = self.margins(net, device)
-        row: Row = {}
+        """On the validation pictures: loss, accuracy, recall of COVID, AUROC of each source and their mean."""
+        margin, positive = self.margins(net, device), self.val_labels
+        signed = np.where(positive, margin, -margin)
+        row: Row = {
+            "val_loss": float(np.logaddexp(0, -signed).mean()),
+            "val_accuracy": float((signed > 0).mean()),
+            "val_recall": float((margin[positive] > 0).mean()),
+        }
+        of_source: list[float] = []
         for source in sorted({e.source for e in self.val}):
             mine = np.array([e.source == source for e in self.val])
-            labels = np.array([e.label == 1 for e in self.val])[mine]
-            if labels.any() and not labels.all():
-                row[f"auroc_{source}"] = auroc_value(margin[mine], labels)
-        row["auroc"] = float(np.mean(list(row.values())))
+            if positive[mine].any() and not positive[mine].all():
+                row[f"val_auroc_{source}"] = auroc_value(margin[mine], positive[mine])
+                of_source.append(row[f"val_auroc_{source}"])
+        row["val_auroc"] = float(np.mean(of_source))
         return row
 
+    def combined(self, margin: Float64, temperature: float) -> tuple[Float64, list[Example]]:
+        """One probability for each validation slice, the mean over its views, and the first view's example."""
+        rows: dict[str, list[int]] = {}
+        for i, e in enumerate(self.val):
+            rows.setdefault(e.path, []).append(i)
+        p = sigmoid(margin, temperature)
+        return np.array([p[r].mean() for r in rows.values()]), [self.val[r[0]] for r in rows.values()]
+
     def figures(self, net: nn.Module) -> dict[str, str]:
-        """AUROC of each source's validation slices with its interval, in words for the card."""
+        """AUROC of each source's validation pictures with its interval, in words for the card."""
         margin = self.margins(net, torch.device("cpu"))
         out: dict[str, str] = {}
         for source in sorted({e.source for e in self.val}):
             rows = [i for i, e in enumerate(self.val) if e.source == source]
-            labels = np.array([self.val[i].label == 1 for i in rows])
+            labels = self.val_labels[rows]
             if labels.any() and not labels.all():
-                people = [self.val[i].patient for i in rows]
-                e = auroc(margin[rows], labels, people, np.random.default_rng(self.recipe.seed))
+                patients = [self.val[i].patient for i in rows]
+                e = auroc(margin[rows], labels, patients, np.random.default_rng(self.recipe.seed))
                 out[f"AUROC, {source}, validation"] = f"{e}, {len(rows)} slices of {e.patients} patients, {e.method}"
         return out
 
+    def start_head(self, device: torch.device) -> None:
+        """Set the linear head by logistic regression on the trunk's features of the undisturbed pictures.
 
-def augment_boxes(images: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """Random turns, zooms, mirror, sharpness, noise, contrast and holes: (N, 1, S, S) -> (N, 1, size, size)."""
-    matrix = augment.random_affine(rng, len(images), degrees=12, zoom=(0.85, 1.2), shift=0.06)
-    out = augment.warp(images, matrix, size)
-    out = augment.coarsen(out, rng, smallest=0.3, chance=0.6)
+        The strength of its regularisation is the one of five with the best mean AUROC on validation.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        size = self.recipe.size
+        x, v = (self._features(images, size, device) for images in (self.images, self.val_images))
+        mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
+        best, chosen = -1.0, None
+        real = self.labels.numpy()
+        for strength in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
+            fitted = LogisticRegression(C=strength, max_iter=500).fit(
+                (x - mean) / std, real, sample_weight=self.chances * len(x)
+            )
+            score = fitted.decision_function((v - mean) / std)
+            value = self._mean_auroc(score)
+            if value > best:
+                best, chosen = value, fitted
+        if chosen is None:
+            raise ValueError("validation: AUROC above -1, got none")
+        weight = torch.from_numpy((chosen.coef_[0] / std).astype(np.float32))
+        bias = float(chosen.intercept_[0] - (chosen.coef_[0] / std) @ mean)
+        head: nn.Linear = self.net.head  # type: ignore[assignment]
+        with torch.no_grad():
+            head.weight.copy_(torch.stack([-weight / 2, weight / 2]))
+            head.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
+
+    def _mean_auroc(self, score: Float64) -> float:
+        values = []
+        for source in {e.source for e in self.val}:
+            mine = np.array([e.source == source for e in self.val])
+            if len(set(self.val_labels[mine])) == 2:
+                values.append(auroc_value(score[mine], self.val_labels[mine]))
+        return float(np.mean(values))
+
+    def _features(self, images: Tensor, size: int, device: torch.device) -> np.ndarray:
+        trunk = self.net.trunk.to(device).eval()  # type: ignore[union-attr, operator]
+        out: list[Tensor] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), _SCORED_AT_ONCE):
+                x = (images[start : start + _SCORED_AT_ONCE].float() / 255).to(device)
+                if x.shape[-1] != size:
+                    x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+                out.append(trunk(x).mean(dim=(2, 3)).float().cpu())
+        return torch.cat(out).numpy().astype(np.float64)
+
+
+def _masks(examples: Sequence[Example]) -> Tensor:
+    empty = np.zeros_like(examples[0].image)
+    return torch.from_numpy(np.stack([empty if e.lungs is None else e.lungs for e in examples]))[:, None]
+
+
+def opacity_loss(logits: Tensor, opacity: Tensor) -> Tensor:
+    """Cross-entropy of a map (N, 1, h, w) against the mean painted opacity of each cell; NaN examples count nothing.
+
+    Summed over examples, averaged over cells.
+    """
+    known = ~torch.isnan(opacity).flatten(1).any(dim=1)
+    if not known.any():
+        return logits.sum() * 0
+    seen = (opacity[known] > lesions.VISIBLE).float()
+    target = F.adaptive_avg_pool2d(seen, (logits.shape[-2], logits.shape[-1]))
+    return F.binary_cross_entropy_with_logits(logits[known], target, reduction="none").mean(dim=(1, 2, 3)).sum()
+
+
+def box_matrix(rng: np.random.Generator, n: int) -> Tensor:
+    """Random turns, zooms and mirrors of n lung boxes."""
+    return augment.random_affine(rng, n, degrees=12, zoom=(0.85, 1.2), shift=0.06)
+
+
+def degrade(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random sharpness, noise, contrast and holes: what differs between sources, and is no evidence."""
+    out = augment.coarsen(images, rng, smallest=0.3, chance=0.6)
     out = augment.speckle(augment.shade(out, rng, 0.15, 0.06, 0.25), rng, most=0.1)
     return erase(out, rng, chance=0.3).clamp(0, 1)
+
+
+def augment_pictures(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """(N, 1, S, S) -> (N, 1, size, size), changed as strongly as the recipe says."""
+    if recipe.augment == "none":
+        return images
+    return degrade(augment.warp(images, box_matrix(rng, len(images)), recipe.size), rng)
 
 
 def erase(images: Tensor, rng: np.random.Generator, chance: float) -> Tensor:

@@ -21,7 +21,10 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training slice: gray uint8 (S, S), its label, and what is needed to draw and to score it fairly."""
+    """One training picture: gray uint8 (S, S), its label, and what is needed to draw and to score it fairly.
+
+    `lungs` uint8 (S, S) is its lung field, for painting; None where the picture is no lung box.
+    """
 
     image: UInt8
     label: int
@@ -29,6 +32,7 @@ class Example:
     patient: str
     path: str
     weight: float = 1.0
+    lungs: UInt8 | None = None
 
 
 def read_slices(
@@ -40,11 +44,16 @@ def read_slices(
     """
     with Decoder() as decoder:
         for record in records:
-            path = root / record.path
-            scan = read(path, decoder)
-            check_hash(path, record)
-            yield record, to_gray(scan.voxels[len(scan.voxels) // 2], scan.unit)
+            yield record, read_slice(record, root, decoder)
             tick()
+
+
+def read_slice(record: Record, root: Path, decoder: Decoder) -> Float32:
+    """One record's slice as gray (H, W) in [0, 1]; the middle one of a volume."""
+    path = root / record.path
+    scan = read(path, decoder)
+    check_hash(path, record)
+    return to_gray(scan.voxels[len(scan.voxels) // 2], scan.unit)
 
 
 def check_hash(path: Path, record: Record) -> None:
@@ -70,8 +79,10 @@ def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
         )
 
 
-def sampling_weights(examples: Sequence[Example], source_share: dict[str, float]) -> NDArray[np.float64]:
-    """The chance to draw each example: sources by their share, labels equally within a source.
+def sampling_weights(
+    examples: Sequence[Example], source_share: dict[str, float], negative_share: float = 0.5
+) -> NDArray[np.float64]:
+    """The chance to draw each example: sources by their share, labels by theirs within a source, equally by default.
 
     Within both, a patient counts with the square root of its slices, or those with many would be learned by heart.
     """
@@ -79,13 +90,15 @@ def sampling_weights(examples: Sequence[Example], source_share: dict[str, float]
     groups: dict[tuple[str, int], dict[str, list[int]]] = {}
     for i, e in enumerate(examples):
         groups.setdefault((e.source, e.label), {}).setdefault(e.patient, []).append(i)
-    labels_of: dict[str, int] = {}
-    for source, _ in groups:
-        labels_of[source] = labels_of.get(source, 0) + 1
+    share_of_label = {0: negative_share, 1: 1 - negative_share}
+    total_of: dict[str, float] = {}
+    for source, label in groups:
+        total_of[source] = total_of.get(source, 0.0) + share_of_label.get(label, 0.5)
     weights = np.zeros(len(examples))
-    for (source, _), patients in groups.items():
+    for (source, label), patients in groups.items():
         draws = {p: len(rows) ** 0.5 for p, rows in patients.items()}
         total = sum(draws.values())
         for p, rows in patients.items():
-            weights[rows] = source_share[source] / labels_of[source] * draws[p] / total / len(rows)
+            share = share_of_label.get(label, 0.5) / total_of[source] if total_of[source] else 0.0
+            weights[rows] = source_share[source] * share * draws[p] / total / len(rows)
     return np.asarray(weights / weights.sum())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from groundglass.errors import ConfigError
 from groundglass.image import phantom, phantom_refused
 from groundglass.image.field import ACCEPTED_KINDS, KINDS
 from groundglass.image.transforms import resize, to_gray
@@ -17,7 +18,7 @@ from groundglass.learn.dataset import check_shares
 from groundglass.learn.lung_field import LungFieldNet, augment_batch, loss
 from groundglass.learn.lung_teacher import teach, whiten_outside
 from groundglass.learn.recipe import Recipe
-from groundglass.learn.train import Row
+from groundglass.learn.train import Row, Share
 from groundglass.types import Float32, Mask, Record, Window
 
 # The teacher works at this width, where its disks of a few per cent are fast.
@@ -163,13 +164,15 @@ class FieldTask:
         )
         self.weights = weights / weights.sum()
 
-    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
+        if share.count > 1:
+            raise ConfigError("devices", "one process for a lung field, got several; leave --devices and --nodes out")
         rows = torch.from_numpy(rng.choice(len(self.weights), self.recipe.batch, p=self.weights))
         images, lungs, known, kinds = (t[rows] for t in self.train)
         batch = augment_batch(images.float() / 255, lungs.float(), known, kinds, self.recipe.size, rng)
         x, target, known, kind = (t.to(device) for t in batch)
         mask, logits = net(x.contiguous(memory_format=torch.channels_last))
-        return loss(mask.float(), logits.float(), target, known, kind)
+        return loss(mask.float(), logits.float(), target, known, kind), {}
 
     def measure(self, net: nn.Module, device: torch.device) -> Row:
         """Mean Dice where the teacher knows, and the share of right kinds, on the validation slices."""

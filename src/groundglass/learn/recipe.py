@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError
+from groundglass.image.views import VIEWS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-TASKS = ("classifier", "lung-field")
+TASKS = ("classifier", "lung-field", "modality")
+AUGMENTATIONS = ("none", "strong")
+HEADS = ("linear", "mlp")
+HEAD_STARTS = ("random", "logistic")
+OPTIMIZERS = ("adamw", "sgd")
+# a recipe, and with a seed the run of it
+_RUN = "[a-z0-9][a-z0-9-]{0,60}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,20 @@ class Recipe:
 
     `source_share` says how often each source is drawn, whatever its size; within a source the labels are drawn equally
     often, so that the source alone tells nothing about the label. `ema` is the decay of the averaged weights per step.
+
+    How a network starts: from `weights` (ImageNet, a file, or `timm` for timm's own), or from the finished run of
+    another recipe, `start_from`, in the same folder of runs; its head at random or by `logistic` regression on frozen
+    features. For the first `frozen_epochs` only the head is trained; after that everything from the parameter
+    `trained_from` on, in forward order. `freeze_norms` keeps batch-norm statistics as they were.
+
+    What it sees: `views` of `groundglass.image.views`, or the one that the label chooses where `by_label` is set (a
+    leak of the original system, which no shipped model may have), with `per_class` pictures a class by augmentation.
+
+    What it is taught beside the labels: `lesion_share` of the drawn slices without COVID-19 get synthetic opacities
+    and count as positive; with `real_positives = false` no others do. `opacity_weight` is the share of the loss that
+    asks where the painted opacity is. `mixstyle` is the chance of mixing a batch's feature statistics, and
+    `source_adversary` the strength of a reversed gradient from guessing the source. `teachers` are finished runs whose
+    mean answer makes up `teacher_share` of each target.
     """
 
     task: str
@@ -47,6 +70,25 @@ class Recipe:
     phantom_share: float = 0.0
     mild_weight: float = 1.0
     mixup: float = 0.0
+    views: str = "lungs"
+    by_label: bool = False
+    per_class: int | None = None
+    augment: str = "strong"
+    head: str = "linear"
+    head_start: str = "random"
+    start_from: str | None = None
+    frozen_epochs: int = 0
+    trained_from: str = ""
+    freeze_norms: bool = False
+    optimizer: str = "adamw"
+    lesion_share: float = 0.0
+    real_positives: bool = True
+    opacity_weight: float = 0.0
+    mixstyle: float = 0.0
+    source_adversary: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 0.0
+    passes: int = 0
 
     def __post_init__(self) -> None:
         checks = {
@@ -66,7 +108,25 @@ class Recipe:
             "phantom_share": 0 <= self.phantom_share < 1,
             "mild_weight": 0 <= self.mild_weight <= 1,
             "mixup": 0 <= self.mixup <= 10,
-            "refusals": (self.refusals is not None) == (self.task == "lung-field"),
+            "refusals": (self.refusals is not None) == (self.task in ("lung-field", "modality")),
+            "views": self.views in VIEWS,
+            "by_label": not self.by_label or self.views == "blur-mask",
+            "per_class": self.per_class is None or 2 <= self.per_class <= 100_000,
+            "augment": self.augment in AUGMENTATIONS,
+            "head": self.head in HEADS,
+            "head_start": self.head_start in HEAD_STARTS,
+            "start_from": self.start_from is None or re.fullmatch(_RUN, self.start_from) is not None,
+            "frozen_epochs": 0 <= self.frozen_epochs <= self.epochs,
+            "optimizer": self.optimizer in OPTIMIZERS,
+            "lesion_share": 0 <= self.lesion_share <= (0.5 if self.real_positives else 1)
+            and (self.lesion_share == 0 or (self.views == "lungs" and self.augment == "strong")),
+            "real_positives": self.real_positives or self.lesion_share > 0,
+            "opacity_weight": 0 <= self.opacity_weight < 1 and (self.opacity_weight == 0 or self.lesion_share > 0),
+            "mixstyle": 0 <= self.mixstyle <= 1,
+            "source_adversary": 0 <= self.source_adversary <= 10,
+            "teachers": all(re.fullmatch(_RUN, t) for t in self.teachers),
+            "teacher_share": 0 <= self.teacher_share <= 1 and (self.teacher_share > 0) == bool(self.teachers),
+            "passes": 2 <= self.passes <= 1000 if self.task == "modality" else self.passes == 0,
             "source_share": bool(self.source_share) and min(self.source_share.values()) > 0,
         }
         for key, good in checks.items():
@@ -77,8 +137,10 @@ class Recipe:
 
 
 def _accepts(value: Any, annotation: str) -> bool:
-    if isinstance(value, bool):
-        return False
+    if isinstance(value, bool) or annotation == "bool":
+        return isinstance(value, bool) and annotation == "bool"
+    if annotation.startswith("tuple"):
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
     if annotation.startswith("float"):
         return isinstance(value, (int, float))
     if annotation.startswith("int"):
@@ -100,7 +162,7 @@ def read_recipe(path: Path) -> Recipe:
     for key, value in table.items():
         if key not in fields:
             raise ConfigError(
-                "recipe", f"{key}: one of {', '.join(fields)}, got an unknown key; remove it from {path.name}"
+                "recipe", f"{key}: a known key, got an unknown one{_nearest(key, fields)}; correct {path.name}"
             )
         if not _accepts(value, str(fields[key].type)):
             raise ConfigError("recipe", f"{key}: {fields[key].type}, got {value!r}; correct {path.name}")
@@ -110,4 +172,11 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(
             "recipe", f"recipe: all of its keys, got none of {', '.join(missing)}; add them to {path.name}"
         )
-    return Recipe(**{"weights": None, **table})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values.setdefault("weights", None)
+    return Recipe(**values)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    return f", nearest is {near[0]}" if near else ""

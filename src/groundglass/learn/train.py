@@ -6,42 +6,69 @@ import copy
 import csv
 import dataclasses
 import io
+import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from groundglass.errors import ConfigError
+from groundglass.errors import ConfigError, ModelError
 from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
+from groundglass.learn.curves import draw_curves
 from groundglass.learn.recipe import Recipe
 from groundglass.write import PUBLIC, write_bytes
 
 Row = dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which rows of a batch belong to one of `count` processes."""
+
+    rank: int = 0
+    count: int = 1
+
+    def of(self, rows: int) -> slice:
+        """Every `count`-th row, from `rank` on."""
+        return slice(self.rank, rows, self.count)
+
+
 class Task(Protocol):
-    """What a recipe trains: a network, the loss of a freshly drawn batch, and what to measure on validation."""
+    """What a recipe trains: a network, the loss of a freshly drawn batch, and what to measure on validation.
+
+    All processes draw the same batch and take their share of it; the sum of their losses is the loss of the batch. The
+    row beside the loss counts what was seen, to be summed.
+    """
 
     net: nn.Module
     manifest_sha256: str
 
-    def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device) -> Tensor: ...
+    def loss(
+        self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share
+    ) -> tuple[Tensor, Row]: ...
 
     def measure(self, net: nn.Module, device: torch.device) -> Row: ...
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` -> the device. Raises ConfigError where cuda is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
+def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """The processes that train: `auto`, `cpu` or `cuda`, with bfloat16 where matrix units make it worth it.
+
+    Raises ConfigError where cuda is asked for and absent.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "--device cuda: a CUDA device, got none; use --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = "bf16-mixed" if has_bfloat16(torch.device(device)) else "32-true"
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    return Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -60,12 +87,41 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) that decays the kernels and leaves biases and norms alone."""
-    decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (arXiv:1711.05101) or SGD with momentum, which decay the kernels and leave biases and norms alone."""
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def set_trained(net: nn.Module, recipe: Recipe, epoch: int) -> None:
+    """Mark what an epoch trains: the head alone at first, then everything from `trained_from` on.
+
+    Raises ConfigError where no parameter of the trunk has that name.
+    """
+    names = [name for name, _ in net.named_parameters()]
+    started = recipe.trained_from == ""
+    if not started and not any(n.startswith(f"trunk.{recipe.trained_from}") for n in names):
+        raise ConfigError(
+            "recipe", f"trained_from: the start of a parameter's name, got {recipe.trained_from!r}; correct the recipe"
+        )
+    for name, parameter in net.named_parameters():
+        of_trunk = name.startswith("trunk.")
+        started = started or name.startswith(f"trunk.{recipe.trained_from}")
+        parameter.requires_grad_(not of_trunk or (started and epoch >= recipe.frozen_epochs))
+
+
+def set_mode(net: nn.Module, recipe: Recipe, epoch: int) -> None:
+    """Training mode, with the batch norms of what is frozen in evaluation mode."""
+    net.train()
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            trained = any(p.requires_grad for p in module.parameters())
+            if recipe.freeze_norms or (name.startswith("trunk.") and not trained):
+                module.eval()
 
 
 def update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
@@ -82,21 +138,25 @@ def train(
     recipe: Recipe,
     task: Task,
     folder: Path,
-    device: torch.device,
+    fabric: Fabric,
     resume: bool = False,
     tick: Callable[[Row], None] = lambda row: None,
+    watch: Callable[[Row], None] = lambda row: None,
 ) -> nn.Module:
     """Train to the end of the recipe and return the averaged network, in evaluation mode.
 
-    Leaves `checkpoint.safetensors` and `curves.csv` in `folder` after each epoch. With `resume` it goes on from there
-    and gives what an uninterrupted run would have given. `tick` is called after each step. No epoch is picked: the
-    last counts. Raises ModelError where it would go on with another recipe or manifest.
+    Leaves `checkpoint.safetensors`, `curves.csv` and `curves.png` in `folder` after each epoch. With `resume` it goes
+    on from there and gives what an uninterrupted run would have given. `tick` is called after each step and `watch`
+    after each epoch, with what was measured. No epoch is picked: the last counts. Raises ModelError where it would go
+    on with another recipe or manifest, or where the loss is no number.
     """
     rng = np.random.default_rng(recipe.seed)
+    device = fabric.device
     net: nn.Module = task.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = _synchronised(net, recipe, fabric)
     average = copy.deepcopy(net)
     optimizer = make_optimizer(net, recipe)
-    identity = {**dataclasses.asdict(recipe), "manifest_sha256": task.manifest_sha256}
+    identity = {**recipe_identity(recipe), "manifest_sha256": task.manifest_sha256}
     rows: list[Row] = []
     first = 0
     saved = folder / "checkpoint.safetensors"
@@ -105,12 +165,33 @@ def train(
         rows, first = about["rows"], about["epoch"]
     for epoch in range(first, recipe.epochs):
         started = time.monotonic()
-        mean = _epoch(recipe, task, net, average, optimizer, rng, device, epoch, tick)
-        row = {"epoch": float(epoch + 1), "loss": mean, **task.measure(average.eval(), device)}
+        seen = _epoch(recipe, task, net, average, optimizer, rng, fabric, epoch, tick)
+        row = {"epoch": float(epoch + 1), **seen, **task.measure(average.eval(), device)}
         rows.append({**row, "minutes": (time.monotonic() - started) / 60})
-        save_checkpoint(saved, net, average, optimizer, rng, {**identity, "epoch": epoch + 1, "rows": rows})
-        write_bytes(folder / "curves.csv", _table(rows), PUBLIC)
+        if fabric.is_global_zero:
+            save_checkpoint(saved, net, average, optimizer, rng, {**identity, "epoch": epoch + 1, "rows": rows})
+            write_bytes(folder / "curves.csv", table(rows), PUBLIC)
+            write_bytes(folder / "curves.png", draw_curves(rows, recipe.name), PUBLIC)
+            watch(rows[-1])
     return average.eval()
+
+
+def recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as it stands in a checkpoint; JSON makes lists of tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return values
+
+
+def _synchronised(net: nn.Module, recipe: Recipe, fabric: Fabric) -> nn.Module:
+    """Several processes must share batch-norm statistics, which torch can do on CUDA only."""
+    if fabric.world_size == 1 or recipe.freeze_norms:
+        return net
+    if fabric.device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        return converted
+    raise ConfigError(
+        "devices", "freeze_norms = true for several processes on a CPU, got false; set it, or use one process"
+    )
 
 
 def _epoch(
@@ -120,30 +201,53 @@ def _epoch(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
-    device: torch.device,
+    fabric: Fabric,
     epoch: int,
     tick: Callable[[Row], None],
-) -> float:
-    net.train()
-    losses: list[float] = []
+) -> Row:
+    set_trained(net, recipe, epoch)
+    set_mode(net, recipe, epoch)
+    share = Share(fabric.global_rank, fabric.world_size)
+    sums: Row = {}
     for i in range(recipe.steps_per_epoch):
         step = epoch * recipe.steps_per_epoch + i
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            loss = task.loss(net, rng, device)
+        with fabric.autocast():
+            loss, seen = task.loss(net, rng, fabric.device, share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        seen = {"loss": float(loss.detach()), **seen}
+        _sum_over_processes(net, seen, fabric)
+        if not math.isfinite(seen["loss"]):
+            raise ModelError("diverged", f"loss: a number, got {seen['loss']} at step {step + 1}; lower learning_rate")
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         # early on the average follows closely, so that the first epochs are not those of the start weights
         update_average(average, net, min(recipe.ema, (1 + step) / (10 + step)))
-        losses.append(float(loss.detach()))
-        tick({"epoch": float(epoch + 1), "step": float(i + 1), "loss": losses[-1]})
-    return float(np.mean(losses))
+        sums = {k: sums.get(k, 0.0) + v for k, v in seen.items()}
+        tick({"epoch": float(epoch + 1), "step": float(i + 1), "loss": seen["loss"]})
+    row: Row = {"loss": sums["loss"] / recipe.steps_per_epoch}
+    if "seen" in sums:
+        row["accuracy"] = sums["right"] / sums["seen"]
+        row["recall"] = sums["found"] / max(sums["positive"], 1.0)
+    return row
 
 
-def _table(rows: list[Row]) -> bytes:
+def _sum_over_processes(net: nn.Module, seen: Row, fabric: Fabric) -> None:
+    """Add up the gradients and the counts of all processes, in place."""
+    if fabric.world_size == 1:
+        return
+    for p in net.parameters():
+        if p.grad is not None:
+            p.grad = cast(Tensor, fabric.all_reduce(p.grad, reduce_op="sum"))
+    counts = torch.tensor(list(seen.values()), dtype=torch.float64 if fabric.device.type == "cpu" else torch.float32)
+    counts = cast(Tensor, fabric.all_reduce(counts.to(fabric.device), reduce_op="sum"))
+    seen.update(zip(seen, counts.tolist(), strict=True))
+
+
+def table(rows: list[Row]) -> bytes:
+    """Rows as CSV, a column for each name."""
     out = io.StringIO()
     columns = list(rows[-1])
     writer = csv.DictWriter(out, columns, lineterminator="\n", extrasaction="ignore")

@@ -28,6 +28,8 @@ FIELDS = (
     "warnings",
     "slices",
     "lung_fraction",
+    "uncertainty",
+    "prediction_set",
     "model",
     "version",
 )
@@ -62,6 +64,8 @@ def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
             "threshold": result.threshold,
             "slices": [{"index": i, "probability": p} for i, p in pairs],
             "lung_fraction": result.lung_fraction,
+            "uncertainty": result.uncertainty,
+            "prediction_set": None if result.prediction_set is None else list(result.prediction_set),
             "model": {"name": result.model, "sha256": result.sha256},
         }
     elif isinstance(result, Refusal):
@@ -107,6 +111,8 @@ def _result(row: Mapping[str, Any]) -> Result:
             slices=tuple(s["index"] for s in row["slices"]),
             slice_probabilities=tuple(s["probability"] for s in row["slices"]),
             lung_fraction=row["lung_fraction"],
+            uncertainty=row["uncertainty"],
+            prediction_set=None if row["prediction_set"] is None else tuple(row["prediction_set"]),
             notices=notices,
         )
     if row["status"] not in ("refused", "error"):

@@ -1,0 +1,77 @@
+"""Prepared slices by content hash, so that the second run of a recipe does not read and crop everything again."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import OutputError
+
+UInt8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What one slice gives: its views uint8 (V, S, S), empty where the gate refuses it, and its lungs uint8 (S, S).
+
+    `lungs` is 0 or 1 inside the first view's box, and None where the views do not show the lung box.
+    """
+
+    views: UInt8
+    lungs: UInt8 | None
+
+
+class PreparedStore:
+    """One SQLite file that only its owner can read; None keeps nothing. It holds pictures: keep it as carefully."""
+
+    def __init__(self, folder: Path | None) -> None:
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.close(os.open(folder / "prepared.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
+            place = ":memory:" if folder is None else str(folder / "prepared.sqlite")
+            self._base = sqlite3.connect(place, timeout=60)
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute(
+                "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, size INT, views INT, data BLOB)"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(
+                "unwritable", f"a cache folder to write to, got {type(error).__name__}; set XDG_CACHE_HOME to another"
+            ) from error
+
+    def get(self, key: str) -> Pictures | None:
+        """What was kept under a key, or None."""
+        query = "SELECT size, views, data FROM pictures WHERE key = ?"
+        with closing(self._base.execute(query, (key,))) as rows:
+            row = rows.fetchone()
+        if row is None:
+            return None
+        size, count, data = row
+        pixels = np.frombuffer(data, np.uint8, count * size * size).reshape(count, size, size)
+        rest = np.frombuffer(data, np.uint8, offset=pixels.size)
+        lungs = np.unpackbits(rest, count=size * size).reshape(size, size) if rest.size else None
+        return Pictures(pixels, lungs)
+
+    def keep(self, key: str, pictures: Pictures) -> None:
+        """Keep one slice's pictures."""
+        data = pictures.views.tobytes()
+        if pictures.lungs is not None:
+            data += np.packbits(pictures.lungs).tobytes()
+        count, size = pictures.views.shape[:2]
+        with self._base:
+            self._base.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", (key, size, count, data))
+
+    def close(self) -> None:
+        self._base.close()
+
+
+def cache_folder() -> Path:
+    """Where caches of this user lie: `$XDG_CACHE_HOME/groundglass`, by default `~/.cache/groundglass`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "groundglass"

@@ -1,0 +1,64 @@
+"""Every recipe in the tree runs from its command, in seconds: a few images, two steps, the whole way to its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import ConfigError, ModelError
+from groundglass.learn.export_run import export_run
+from groundglass.learn.recipe import read_recipe
+from groundglass.learn.run import run
+from groundglass.learn.setup import Options
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.toml"))
+QUICK = Options(device="cpu", threads=1, fast_dev_run=True)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_runs_to_its_file(path: Path, data_root: Path, tmp_path: Path) -> None:
+    made = run(path, data_root, tmp_path / "run", QUICK)
+    assert made.stat().st_size > 100_000
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["recipe"]["name"] == read_recipe(path).name
+    for name in ("checkpoint.safetensors", "curves.csv", "curves.png"):
+        assert (tmp_path / "run" / name).is_file()
+
+
+@pytest.mark.data
+def test_a_leaky_run_says_what_the_leak_gave_and_leaves_no_model(data_root: Path, tmp_path: Path) -> None:
+    made = run(
+        FOLDER / "halves-resnet18-scratch.toml",
+        data_root,
+        tmp_path / "run",
+        Options("cpu", leaky=True, fast_dev_run=True),
+    )
+    about = json.loads(made.read_text())
+    assert set(about["leaky"]) == {"AUROC", "accuracy", "recall of COVID"}
+    assert about["leaky"]["AUROC"]["low"] <= about["leaky"]["AUROC"]["value"] <= about["leaky"]["AUROC"]["high"]
+    assert not list((tmp_path / "run").glob("*.onnx"))
+
+
+@pytest.mark.data
+def test_an_augmented_recipe_has_no_leaky_run(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="augment"):
+        run(FOLDER / "first.toml", data_root, tmp_path / "run", Options("cpu", leaky=True, fast_dev_run=True))
+
+
+def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_path: Path) -> None:
+    run(FOLDER / "first.toml", data_root, tmp_path / "run", QUICK)
+    # the quick run is not the recipe: two steps are not its steps
+    with pytest.raises(ModelError, match=r"first\.toml"):
+        export_run(
+            tmp_path / "run" / "checkpoint.safetensors", FOLDER / "first.toml", data_root, tmp_path / "model.onnx"
+        )
+    assert not (tmp_path / "model.onnx").exists()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +57,12 @@ def quantize(source: Path, model: Model, validation: tuple[Example, ...], path: 
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     inputs = np.asarray(np.stack([e.image for e in validation])[:, None] / 255, np.float32)
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         plain, prepared, small = (Path(folder) / n for n in ("plain.onnx", "prepared.onnx", "small.onnx"))
         onnx.save(without_halves(onnx.load(str(source))), str(plain))
+        # the quantizer prints its progress, and stdout is for results
+        stack.enter_context(redirect_stdout(sys.stderr))
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),

@@ -104,6 +104,8 @@ class Worker:
             clock.lap("hash")
             if content == task.get("former"):
                 return {"content": content, "same": True}
+            if task["refusal"] is not None:
+                raise InputError(*task["refusal"])
             return self._examined(task, local, clock) | {"content": content, "seconds": clock.laps}
         except InputError as error:
             row = to_row(Refusal(task["name"], error.code, error.detail))
@@ -139,8 +141,6 @@ class Worker:
     def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: _Clock) -> dict[str, Any]:
         from groundglass.infer.predict import examine
 
-        if task["refusal"] is not None:
-            raise InputError(*task["refusal"])
         before = [local_stamp(path) for path in local.values()]
         scan = read(_input(task, local), self._decoder)
         if before != [local_stamp(path) for path in local.values()]:

@@ -32,10 +32,14 @@ class Screen(click.Group):
     """`screen SOURCE` is `screen run SOURCE`: what is no subcommand and no option is a source."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        wants_help = bool(args) and args[0] in ctx.help_option_names
-        if args and args[0] not in self.commands and not wants_help:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names and args[0] != "-":
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
 
 
 @click.group(cls=Screen)

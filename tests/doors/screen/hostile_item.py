@@ -1,6 +1,6 @@
 """A child that does what a poison item might make it do; the rest is the real one. Started by the tests of screening.
 
-What an item does is in its file: `hang`, `crash`, `leave`, `eat`, `fault`, `once PATH` (crash, but only the first time),
+What an item does is in its file: `hang`, `crash`, `leave`, `eat`, `fault`, `once PATH` (crash, only the first time),
 `slow SECONDS`; any other content is answered at once with a probability that comes from the content.
 """
 

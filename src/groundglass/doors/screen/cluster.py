@@ -8,7 +8,7 @@ once: a worker that is lost has its items done again elsewhere, and the ledger t
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
@@ -28,14 +28,14 @@ _UNLUCKY = 10
 class Answering(WorkerPlugin):  # type: ignore[misc]
     """The attendants of one dask worker, for one run."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, command: Sequence[str] | None) -> None:
         self.name = name
-        self._settings = settings
+        self._settings, self._command = settings, command
         self._attendants: Attendants | None = None
 
     def setup(self, worker: Any) -> None:
         """Called by dask on every worker, also on those that come later."""
-        self._attendants = Attendants(self._settings, worker.state.nthreads)
+        self._attendants = Attendants(self._settings, worker.state.nthreads, self._command)
 
     def teardown(self, worker: Any) -> None:
         """Called by dask when the run is over or the worker leaves."""
@@ -57,11 +57,11 @@ def _on_worker(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
 class Cluster:
     """Workers behind a scheduler. `submit` is that of an executor; `slots` counts the items they can do at a time."""
 
-    def __init__(self, client: Any, settings: Settings) -> None:
+    def __init__(self, client: Any, settings: Settings, command: Sequence[str] | None) -> None:
         self._client = client
         self._name = f"groundglass-{uuid.uuid4().hex[:12]}"
         self._executor: Executor = client.get_executor(pure=False, retries=0)
-        client.register_plugin(Answering(self._name, settings), name=self._name)
+        client.register_plugin(Answering(self._name, settings, command), name=self._name)
 
     @property
     def slots(self) -> int:
@@ -77,7 +77,9 @@ class Cluster:
 
 
 @contextmanager
-def connected(scheduler: str, workers: int, settings: Settings) -> Iterator[Cluster]:
+def connected(
+    scheduler: str, workers: int, settings: Settings, command: Sequence[str] | None = None
+) -> Iterator[Cluster]:
     """The cluster behind `scheduler`: `slurm`, or an address such as `tcp://head:8786` or `tls://head:8786`.
 
     With `slurm`, dask-jobqueue starts `workers` jobs as its own settings file says (`~/.config/dask/jobqueue.yaml`).
@@ -87,14 +89,14 @@ def connected(scheduler: str, workers: int, settings: Settings) -> Iterator[Clus
     with dask.config.set(quiet):
         if scheduler == "slurm":
             with _jobs(workers) as jobs, _client(jobs) as client:
-                yield from _cluster(client, settings)
+                yield from _cluster(client, settings, command)
         else:
             with _client(scheduler) as client:
-                yield from _cluster(client, settings)
+                yield from _cluster(client, settings, command)
 
 
-def _cluster(client: Any, settings: Settings) -> Iterator[Cluster]:
-    cluster = Cluster(client, settings)
+def _cluster(client: Any, settings: Settings, command: Sequence[str] | None) -> Iterator[Cluster]:
+    cluster = Cluster(client, settings, command)
     try:
         yield cluster
     finally:

@@ -243,7 +243,7 @@ def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
         raise ConfigError(
             "extra", f"--scheduler: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
         ) from error
-    return lambda: connected(str(wanted.scheduler), wanted.workers, settings)
+    return lambda: connected(str(wanted.scheduler), wanted.workers, settings, wanted.command)
 
 
 def _answers(

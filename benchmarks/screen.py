@@ -2,7 +2,7 @@
 
     python benchmarks/screen.py steps [--items 200] [-o FILE.csv]      seconds by step, and the ledger's share
     python benchmarks/screen.py memory [--items 10000] [-o FILE.csv]   memory of all processes while small series pass
-    python benchmarks/screen.py kills [--items 500] [--kills 50]       kill -9 at random moments, then compare the tables
+    python benchmarks/screen.py kills [--items 500] [--kills 50]       kill -9 at random moments, compare the tables
     python benchmarks/screen.py rate [--workers 1,2] [-o FILE.csv]     inputs a second at N workers; needs idle cores
     python benchmarks/screen.py simulate STEPS.csv [-o FILE.csv]       1 to 1,000 workers, with the measured steps
 
@@ -212,7 +212,7 @@ def simulate(measured: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """A queue model of one run: N workers that fetch, hash, read and infer; one store; one ledger; one dispatcher.
 
     Steps vary by a log-normal factor (sigma 0.3). The store gives each worker 100 MB/s and all together 5 GB/s. What
-    serves one at a time is busy for its measured share, and whoever comes meanwhile waits. The dispatch is 1 ms an item,
+    serves one at a time is busy for its measured share, and whoever comes meanwhile waits. The dispatch is 1 ms each,
     which is what dask states for its scheduler.
     """
     rows = []

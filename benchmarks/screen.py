@@ -63,7 +63,7 @@ class Watch:
         self.progress = progress
         self.answers += 1
         if self._at_answer is not None:
-            self._at_answer(self.answers)
+            self._at_answer(progress, self.answers)
 
 
 def write_pngs(folder: Path, count: int, side: int = 512) -> None:
@@ -105,14 +105,18 @@ def run(source: Path, folder: Path, workers: int, watch: Watch) -> dict[str, int
 
 
 def steps(scratch: Path, items: int) -> list[dict[str, Any]]:
-    """Median seconds of each step for PNGs and for series of 30 slices, and what the coordinator adds to an input."""
+    """Seconds of each step for PNGs and for series of 30 slices, and what the ledger adds to an input.
+
+    Each is the tenth percentile over the inputs: what else runs on the machine disturbs that least.
+    """
     write_pngs(scratch / "png", items)
     for number in range(max(2, items // 40)):
         phantom = chest_volume(np.random.default_rng(number), slices=30)
         write_dicom_series(scratch / f"series/{number}", phantom, seed=number)
     rows = []
     for kind in ("png", "series"):
-        watch = Watch()
+        ledger_at: list[float] = []
+        watch = Watch(lambda progress, _, at=ledger_at: at.append(progress.ledger_seconds))
         run(scratch / kind, scratch / f"run-{kind}", 1, watch)
         assert watch.progress is not None
         with Ledger(scratch / f"run-{kind}" / NAME, readonly=True) as ledger:
@@ -120,8 +124,8 @@ def steps(scratch: Path, items: int) -> list[dict[str, Any]]:
         size = sum(p.stat().st_size for p in (scratch / kind).rglob("*") if p.is_file()) / len(found)
         row: dict[str, Any] = {"input": kind, "inputs": len(found), "bytes": round(size)}
         for step in ("hash", "read", "infer"):
-            row[step] = round(statistics.median(r.seconds.get(step, 0.0) for r in found), 6)
-        row["ledger"] = round(watch.progress.ledger_seconds / len(found), 6)
+            row[step] = round(float(np.quantile([r.seconds.get(step, 0.0) for r in found], 0.1)), 6)
+        row["ledger"] = round(float(np.quantile(np.diff(ledger_at), 0.1)), 6)
         row["ledger_share"] = round(watch.progress.ledger_seconds / watch.progress.seconds, 6)
         rows.append(row)
     return rows
@@ -132,7 +136,7 @@ def memory(scratch: Path, items: int) -> list[dict[str, Any]]:
     write_small_series(scratch / "in", items)
     rows: list[dict[str, Any]] = []
 
-    def look(answers: int) -> None:
+    def look(_: Progress, answers: int) -> None:
         if answers and (answers % 500 == 0 or answers == items):
             members = _PREDICT["tree"](os.getpid())
             own = _PREDICT["resident"](os.getpid())
@@ -194,7 +198,7 @@ def rate(scratch: Path, workers: Sequence[int], items: int) -> list[dict[str, An
     for turn in range(3):
         for n in workers:
             moments: list[float] = []
-            run(scratch / "in", scratch / f"run-{turn}-{n}", n, Watch(lambda _, m=moments: m.append(time.monotonic())))
+            run(scratch / "in", scratch / f"run-{turn}-{n}", n, Watch(lambda *_, m=moments: m.append(time.monotonic())))
             warm = moments[2 * n :]
             rates[n].append((len(warm) - 1) / (warm[-1] - warm[0]))
     one = statistics.median(rates[workers[0]]) / workers[0]

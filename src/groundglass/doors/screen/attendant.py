@@ -129,6 +129,9 @@ class Attendant:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for whoever reads the terminal; the child ends with its pipe
         )
+        if self._closed:  # `close` may have looked before the child was there
+            self._process.kill()
+            raise Abandoned
         deadline = time.monotonic() + _SECONDS_TO_START
         try:
             self._send(self._settings.to_json(), deadline)

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
-from groundglass.doors.screen.places import Fetcher, Left, Place, Source
+from groundglass.doors.screen.places import Fetcher, Left, Place, Source, gone
 from groundglass.errors import InputError, OutputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import File
@@ -53,11 +53,14 @@ def discover(
     """Bring files and items of the ledger up to date with the source; `show` is told how many files were seen.
 
     Stopped at any moment it leaves the items as they were, and the next time goes on with the files seen. Raises
-    InputError (`no_images`) where there is nothing to screen, which also leaves the items as they were.
+    InputError (`no_images`) where there is nothing to screen, RemoteError (`source_gone`) where it went away meanwhile.
     """
     number = 1 + int(ledger.about("pass_tried") or 0)
     ledger.set_about(pass_tried=str(number))
+    anchor = source.anchor()
     skipped = _see_files(source, ledger, decoder, fetcher, shard, number, show)
+    if source.anchor() != anchor:  # then what was not seen may still be there
+        raise gone()
     with ledger.whole():
         items = 0
         for scan, files in groupby(ledger.files(number), key=lambda file: file.scan):
@@ -221,8 +224,7 @@ def task_of(item: Item, ledger: Ledger) -> dict[str, Any]:
 
     Raises OutputError where the ledger does not hold them, which is our fault or somebody's hand.
     """
-    rows = list(ledger.files(int(ledger.about("pass") or 0), item.scan))
-    for part, task in enumerate(tasks(rows)):
+    for part, task in enumerate(tasks(ledger.files_of(item.scan, int(ledger.about("pass") or 0)))):
         if part == item.part:
             return {**task, "name": item.name, "former": item.former}
     raise OutputError(

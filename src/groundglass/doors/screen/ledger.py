@@ -121,6 +121,8 @@ class Ledger:
                 raise OutputError(
                     "ledger_damaged", "a ledger that can be read, got a damaged one; start in another folder"
                 ) from error
+            if "no such table" in str(error):
+                raise OutputError("other_ledger", "a ledger of a run, got none yet; wait until it has begun") from error
             raise OutputError(
                 "write_failed", f"a ledger that can be written, got {str(error)!r}; mend and run again"
             ) from error
@@ -178,16 +180,17 @@ class Ledger:
                 ],
             )  # fmt: skip
 
-    def files(self, number: int, scan: str | None = None) -> Iterator[SeenFile]:
-        """The files of a pass by scan and then by name, or those of one scan."""
-        condition, given = ("", ()) if scan is None else (" AND scan = ?", (scan,))
-        for row in self._db.execute(
-            "SELECT path, member, shown, stamp, kind, scan, header FROM files "
-            f"WHERE pass = ?{condition} ORDER BY scan, shown, member",
-            (number, *given),
-        ):
-            member = None if row[1] < 0 else int(row[1])
-            yield SeenFile(os.fsdecode(row[0]), member, os.fsdecode(row[2]), row[3], row[4], row[5], json.loads(row[6]))
+    def files(self, number: int) -> Iterator[SeenFile]:
+        """The files of a pass by scan and then by name."""
+        rows = self._db.execute(f"{_FILES} WHERE pass = ? ORDER BY scan, shown, member", (number,))
+        return map(_seen_file, rows)
+
+    def files_of(self, scan: str, number: int) -> list[SeenFile]:
+        """The files of one scan in a pass by name."""
+        with self._kept_in_order():
+            given = (scan, number)
+            rows = self._db.execute(f"{_FILES} WHERE scan = ? AND pass = ? ORDER BY shown, member", given).fetchall()
+        return [_seen_file(row) for row in rows]
 
     # ---- items ----
 
@@ -301,10 +304,16 @@ class Ledger:
         return bool(self._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
 
 
+_FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"
 # The items with their result under one model, which is the first parameter.
 _ITEMS = "FROM items AS i LEFT JOIN results AS r ON r.content = i.content AND r.model = ? WHERE 1"
 # Without a result; or, where pictures are wanted, with an answer and without its picture.
 _OPEN = "(r.content IS NULL OR (? AND r.status = 'ok' AND r.picture IS NULL))"
+
+
+def _seen_file(row: Sequence[Any]) -> SeenFile:
+    member = None if row[1] < 0 else int(row[1])
+    return SeenFile(os.fsdecode(row[0]), member, os.fsdecode(row[2]), row[3], row[4], row[5], json.loads(row[6]))
 
 
 def _quoted(path: Path) -> str:

@@ -69,17 +69,19 @@ class Source:
                 _store().ls(bucket, refresh=True)
                 return bucket
         local = [path for _, path in self.roots if not path.startswith(REMOTE)]
-        common = os.path.commonpath(local) if len(local) > 1 else local[0]
+        # of a list the folders count: a file that is not there is a row, not the end of the archive
+        common = os.path.commonpath([os.path.dirname(path) for path in local]) if self.listed else local[0]
         try:
             found = os.stat(common)
             if os.path.isdir(common):
                 os.scandir(common).close()
         except OSError as error:
-            raise _gone() from error
+            raise gone() from error
         return f"{found.st_dev}-{found.st_ino}"
 
 
-def _gone() -> RemoteError:
+def gone() -> RemoteError:
+    """What is raised where the whole archive is no longer there."""
     return RemoteError("source_gone", "the archive where it was, got nothing there; mount it and run again to go on")
 
 

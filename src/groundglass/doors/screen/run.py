@@ -21,7 +21,8 @@ from groundglass.doors.screen import ledger as ledger_file
 from groundglass.doors.screen.attendant import TRIES, Attendants
 from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
 from groundglass.doors.screen.ledger import Item, Ledger
-from groundglass.doors.screen.places import Fetcher, Source
+from groundglass.doors.screen.places import Fetcher, Source, gone
+from groundglass.doors.screen.summary import OVERLAYS, finish
 from groundglass.doors.screen.work import Settings, failed
 from groundglass.errors import ConfigError, GroundglassError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
@@ -32,7 +33,6 @@ from groundglass.write import require_folder, write_bytes
 if TYPE_CHECKING:
     from groundglass.infer.model import Model
 
-OVERLAYS = "overlays"
 _LOCK = ".lock"
 # Failures that may come from an archive that went away and not from the item.
 _PERHAPS_GONE = ("not_found", "unreadable", "store", "worker_crash", "time_limit")
@@ -151,7 +151,6 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
     Stopped at any moment, it goes on when it is run again. Raises OutputError where the folder is taken, cannot be
     written or belongs to another source; ModelError, InputError, RemoteError and ConfigError as their parts do.
     """
-    from groundglass.doors.screen.summary import finish
     from groundglass.infer.model import load
 
     with locked(wanted.folder):
@@ -178,15 +177,20 @@ def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
             raise OutputError(
                 "other_run", f"the {key} that this folder was made for, got another; choose another folder"
             )
-    ledger.set_about(**facts, model=wanted.model, overlays=str(int(wanted.overlays)), data=wanted.source.data)
+    ledger.set_about(**facts, model=_named(wanted.model), overlays=str(int(wanted.overlays)), data=wanted.source.data)
+
+
+def _named(model: str) -> str:
+    """A model so that other processes find it: the name of a bundled one, or a whole path."""
+    return str(Path(model).resolve()) if model.endswith(".onnx") else model
 
 
 def _answer_all(
     wanted: Wanted, ledger: Ledger, model: Model, anchor: str, watcher: Watcher, signals: Signals
 ) -> Progress:
     settings = Settings(
-        wanted.model if not wanted.model.endswith(".onnx") else str(Path(wanted.model).resolve()),
-        model.sha256, version("groundglass"), _as_dict(wanted.limits), wanted.overlays, wanted.seconds,
+        _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), wanted.overlays,
+        wanted.seconds,
     )  # fmt: skip
     counts = ledger.counts(model.sha256)
     progress = Progress(sum(counts.values()), counts)
@@ -199,9 +203,7 @@ def _answer_all(
                 kind, code, detail = answer["stop"]
                 raise getattr(errors, kind)(code, detail)
             if (answer.get("row") or {}).get("code") in _PERHAPS_GONE and wanted.source.anchor() != anchor:
-                raise RemoteError(
-                    "source_gone", "the archive where it was, got another in its place; mount it, run again"
-                )
+                raise gone()
             with signals.whole():  # picture and row go together
                 picture = _keep_picture(wanted.folder, answer)
                 ledger.record(item, model.sha256, answer, picture)

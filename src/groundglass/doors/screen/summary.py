@@ -7,8 +7,9 @@ import heapq
 import html
 import json
 import platform
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -25,6 +26,8 @@ from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, shor
 from groundglass.write import write_bytes
 
 SCHEMA = "groundglass.screen/1"
+OVERLAYS = "overlays"
+_PICTURE = re.compile(r"[0-9a-f]{24}\.png")
 PAGE, MANIFEST = "index.html", "manifest.json"
 _SLOWEST, _FAILED, _BINS = 10, 100, 20
 _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy", "pyarrow", "distributed", "s3fs")
@@ -44,6 +47,7 @@ class Tally:
     scores: list[int] = field(default_factory=lambda: [0] * _BINS)
     labels: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
+    pictures: set[str] = field(default_factory=set)
     failed: list[tuple[str, str, int]] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
 
@@ -56,6 +60,8 @@ class Tally:
             heapq.heappop(self.slowest)
         if result.status == "error" and len(self.failed) < _FAILED:
             self.failed.append((result.name, str(result.code), result.tries))
+        if result.picture is not None:
+            self.pictures.add(Path(result.picture).name)
         if result.look is not None:
             probability = float(result.look["probability"])
             self.scores[min(int(probability * _BINS), _BINS - 1)] += 1
@@ -71,12 +77,20 @@ def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[s
     tally = Tally()
     for result in ledger.results(model.sha256):
         tally.add(result)
+    _drop_pictures(folder / OVERLAYS, tally.pictures)
     known = reference_of(ledger.about("model") or "", model)
     found = drift(known, _looks(ledger, model.sha256)) if known is not None else None
     text = page(ledger, model, conserved, tally, known, found)
     write_bytes(folder / PAGE, text.encode("utf-8", "backslashreplace"))
     write_bytes(folder / MANIFEST, _manifest(folder, ledger, model, limits, conserved, outputs))
     return conserved
+
+
+def _drop_pictures(folder: Path, kept: Collection[str]) -> None:
+    """Remove the overlays that no row names any more; they show patients."""
+    for path in folder.glob("*.png") if folder.is_dir() else ():
+        if path.name not in kept and _PICTURE.fullmatch(path.name):
+            path.unlink()
 
 
 def conservation(ledger: Ledger, model: str) -> dict[str, int]:

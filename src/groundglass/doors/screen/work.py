@@ -123,20 +123,21 @@ class Worker:
     def _content(self, task: Mapping[str, Any], local: Mapping[str, str]) -> str:
         """The hash of the bytes that the item is read from, whatever its files are called, and of what is known."""
         parts = sorted(
-            [self._sha256(path, stamp, local[path]), -1 if member is None else member]
-            for path, member, stamp in task["files"]
+            [self._sha256(local[path]), -1 if member is None else member] for path, member, _ in task["files"]
         )
         known = [task["kind"], parts, task["notices"], task["refusal"]]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
-    def _sha256(self, path: str, stamp: str, local: str) -> str:
-        if (path, stamp) not in self._hashed:
+    def _sha256(self, path: str) -> str:
+        key = (path, local_stamp(path))
+        if key not in self._hashed:
             digest = hashlib.sha256()
-            with open_regular(local) as stream:
+            with open_regular(path) as stream:
                 while block := stream.read(_BLOCK):
                     digest.update(block)
-            self._hashed = {**dict(list(self._hashed.items())[-64:]), (path, stamp): digest.hexdigest()}
-        return self._hashed[path, stamp]
+            kept = list(self._hashed.items())[-64:]  # a zip is asked for once for each of its members
+            self._hashed = {**dict(kept), key: digest.hexdigest()}
+        return self._hashed[key]
 
     def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: _Clock) -> dict[str, Any]:
         from groundglass.infer.predict import examine

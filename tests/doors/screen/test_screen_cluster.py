@@ -142,3 +142,26 @@ def test_a_scheduler_that_is_not_there_is_said_and_leaves_everything_open(
     assert (caught.value.code, caught.value.exit_status) == ("scheduler", 7)
     assert run(source, tmp_path / "run")[1]["ok"] == 1
     assert os.listdir(tmp_path / "in") == ["a.png"]
+
+
+def test_jobs_that_sbatch_starts_do_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dask-jobqueue submits is run by a stand-in for `sbatch`: a SLURM of several machines is not at hand."""
+    pytest.importorskip("dask_jobqueue", reason="needs the cluster extra: pip install '.[cluster]'")
+    import dask
+
+    tools, jobs = tmp_path / "bin", tmp_path / "jobs"
+    jobs.mkdir()
+    submit = f'#!/bin/sh\nsetsid sh "$1" >/dev/null 2>&1 &\necho $! > {jobs}/$!\necho "Submitted batch job $!"\n'
+    cancel = f'#!/bin/sh\nfor job in "$@"; do kill -- -"$job"; rm -f {jobs}/"$job"; done\n'
+    for name, script in (("sbatch", submit), ("scancel", cancel)):
+        put(tools / name, script.encode()).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    source = put(tmp_path / "in/a.png", png(number=1)).parent
+    put(source / "b.png", png(number=2))
+    run(source, tmp_path / "local")
+    slurm = {"cores": 1, "processes": 1, "memory": "2GB", "interface": "lo", "local-directory": str(tmp_path)}
+    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **slurm}}):
+        _, conserved = run(source, tmp_path / "slurm", scheduler="slurm", workers=1)
+    assert conserved["ok"] == 2
+    _same(tmp_path / "slurm", tmp_path / "local")
+    assert list(jobs.iterdir()) == []

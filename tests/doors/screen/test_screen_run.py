@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from screening import HERE, archive, children_of, png, put, results, run, wanted
 
-from groundglass.doors.screen.ledger import NAME, Ledger
+from groundglass.doors.screen.ledger import NAME, Item, Ledger
 from groundglass.doors.screen.run import locked
 from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
@@ -258,3 +258,32 @@ def test_shards_share_no_input_and_miss_none(tmp_path: Path) -> None:
         tables.export([*parts, parts[0]], tmp_path / "twice.jsonl")
     assert caught.value.code == "twice"
     assert not (tmp_path / "twice.jsonl").exists()
+
+
+def test_a_file_that_may_be_read_at_last_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from groundglass.doors.screen.places import Fetcher
+
+    source = put(tmp_path / "in/a.png", png()).parent
+    put(source / "b.png", png(number=1))
+    real = Fetcher.head
+
+    def head(self: Fetcher, path: str) -> bytes:
+        if path.endswith("a.png"):
+            raise InputError("unreadable", "expected a file that may be read, got one that may not; check rights")
+        return real(self, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fetcher, "head", head)
+        assert run(source, tmp_path / "run")[1]["refused"] == 1
+    assert run(source, tmp_path / "run")[1] == {"seen": 2, "ok": 2, "refused": 0, "error": 0, "skipped": 0}
+
+
+def test_content_that_stayed_is_done_only_under_the_model_that_answered_it(tmp_path: Path) -> None:
+    row = {"status": "ok", "code": None}
+    with Ledger(tmp_path / NAME) as ledger:
+        ledger.list_item(Item("scan", 0, "a", "old stamp"), 1)
+        ledger.record(Item("scan", 0, "a", "old stamp"), "model", {"content": "c", "row": row, "tries": 1}, None)
+        ledger.list_item(Item("scan", 0, "a", "new stamp"), 2)
+        assert [item.former for item in ledger.pending("model", False)] == ["c"]
+        assert [item.former for item in ledger.pending("other", False)] == [None]
+        assert [item.former for item in ledger.pending("model", True)] == [None]  # its picture is wanted too

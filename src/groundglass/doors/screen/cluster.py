@@ -7,6 +7,7 @@ once: a worker that is lost has its items done again elsewhere, and the ledger t
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,6 +22,8 @@ from groundglass.doors.screen.work import Settings
 from groundglass.errors import RemoteError
 
 _SECONDS_TO_CONNECT = 30
+# How often the workers are counted.
+_SECONDS_BETWEEN = 2.0
 # A scheduler gives a task up when this many workers died under it. Items cannot kill workers: they were unlucky.
 _UNLUCKY = 10
 
@@ -61,15 +64,22 @@ class Cluster:
         self._client = client
         self._name = f"groundglass-{uuid.uuid4().hex[:12]}"
         self._executor: Executor = client.get_executor(pure=False, retries=0)
+        self._slots, self._asked = 1, -_SECONDS_BETWEEN
         client.register_plugin(Answering(self._name, settings, command), name=self._name)
 
     @property
     def slots(self) -> int:
-        """Items that run at a time now, at least one; workers may come and go."""
-        return max(1, int(sum(self._client.nthreads().values())))
+        """Items that run at a time now, at least one; workers may come and go. Raises RemoteError (`scheduler`)."""
+        if time.monotonic() - self._asked > _SECONDS_BETWEEN:
+            with _told():
+                self._slots = max(1, int(sum(self._client.nthreads().values())))
+            self._asked = time.monotonic()
+        return self._slots
 
     def submit(self, task: Mapping[str, Any]) -> Any:
-        return self._executor.submit(_on_worker, self._name, task)
+        """The future answer for an item. Raises RemoteError (`scheduler`)."""
+        with _told():
+            return self._executor.submit(_on_worker, self._name, task)
 
     def close(self) -> None:
         """Take the attendants off the workers; what is in the works is abandoned."""
@@ -113,9 +123,16 @@ def _jobs(workers: int) -> Any:
 
 
 def _client(to: Any) -> Any:
-    try:
-        client: Any = Client
+    client: Any = Client
+    with _told():
         return client(to, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever a scheduler that is not there makes dask raise, as one failure."""
+    try:
+        yield
+    except (OSError, TimeoutError, ValueError) as error:  # dask's CommClosedError is an OSError
         kind = type(error).__name__
         raise RemoteError("scheduler", f"a dask scheduler that answers, got {kind}; start it and run again") from error

@@ -69,7 +69,7 @@ def discover(
                 skipped.update(_skips(row) if source.listed or shard.holds(scan) else {})
             if source.listed or shard.holds(scan):
                 for part, task in enumerate(tasks(rows)):
-                    stamp = digest(*sorted(f[2] for f in task["files"]))
+                    stamp = digest(task["kind"], *sorted(f[2] for f in task["files"]))
                     ledger.list_item(Item(scan, part, task["name"], stamp), number)
                     items += 1
         if not items and not (shard.of > 1 and skipped):

@@ -155,10 +155,14 @@ class Ledger:
     # ---- files ----
 
     def unchanged(self, path: str, stamp: str, number: int) -> bool:
-        """Whether the file is known with this stamp; if so, it counts as seen in pass `number`."""
+        """Whether the file is known with this stamp; if so, it counts as seen in pass `number`.
+
+        What was refused is never known: a right may have been given, a limit raised.
+        """
         with self._kept_in_order():
             known = self._db.execute(
-                "SELECT COUNT(*), SUM(stamp = ?) FROM files WHERE path = ?", (stamp, os.fsencode(path))
+                "SELECT COUNT(*), SUM(stamp = ? AND kind <> 'refused') FROM files WHERE path = ?",
+                (stamp, os.fsencode(path)),
             ).fetchone()
             if not known[0] or known[0] != known[1]:
                 return False
@@ -220,9 +224,9 @@ class Ledger:
         while True:
             with self._kept_in_order():
                 rows = self._db.execute(
-                    f"SELECT i.scan, i.part, i.name, i.stamp, i.former {_ITEMS} AND i.name > ? AND {_OPEN} "
+                    f"SELECT i.scan, i.part, i.name, i.stamp, {_FORMER} {_ITEMS} AND i.name > ? AND {_OPEN} "
                     "ORDER BY i.name LIMIT ?",
-                    (model, last, pictures, _CHUNK),
+                    (model, pictures, model, last, pictures, _CHUNK),
                 ).fetchall()
             for row in rows:
                 yield Item(row[0], row[1], os.fsdecode(row[2]), row[3], row[4])
@@ -309,6 +313,11 @@ _FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"
 _ITEMS = "FROM items AS i LEFT JOIN results AS r ON r.content = i.content AND r.model = ? WHERE 1"
 # Without a result; or, where pictures are wanted, with an answer and without its picture.
 _OPEN = "(r.content IS NULL OR (? AND r.status = 'ok' AND r.picture IS NULL))"
+# What an item held before, where that has all that is wanted of it under the model: if it holds that still, it is done.
+_FORMER = (
+    "(SELECT f.content FROM results AS f WHERE f.content = i.former AND f.model = ? "
+    "AND NOT (? AND f.status = 'ok' AND f.picture IS NULL))"
+)
 
 
 def _seen_file(row: Sequence[Any]) -> SeenFile:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from groundglass import errors
 from groundglass.doors.screen import ledger as ledger_file
-from groundglass.doors.screen.attendant import TRIES, Attendants
+from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants
 from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
 from groundglass.doors.screen.ledger import Item, Ledger
 from groundglass.doors.screen.places import Fetcher, Source, gone
 from groundglass.doors.screen.summary import OVERLAYS, finish
 from groundglass.doors.screen.work import Settings, failed
-from groundglass.errors import ConfigError, GroundglassError, OutputError, RemoteError
+from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
 from groundglass.signals import Signals
@@ -253,15 +253,17 @@ def _answers(
 ) -> Generator[tuple[Item, dict[str, Any]], None, None]:
     """Every open item with its answer, as they come; a lost scheduler is waited for."""
     away_since: float | None = None
+    begun = False
     while True:
         try:
             with opened() as pool:
+                begun = True
                 for answered in _from_pool(pool, ledger, model, pictures, settings):
                     away_since = None
                     yield answered
             return
         except (_Lost, RemoteError) as error:
-            if isinstance(error, RemoteError) and (away_since is None or error.code != "scheduler"):
+            if isinstance(error, RemoteError) and not (begun and error.code == "scheduler"):
                 raise
             away_since = time.monotonic() if away_since is None else away_since
             if time.monotonic() - away_since > _SECONDS_TO_RETURN:
@@ -296,8 +298,11 @@ def _from_pool(
                     answer = future.result()
                 except CancelledError as error:
                     raise _Lost from error
-                except Exception as error:  # dask: the workers that had it died
-                    if isinstance(error, (GroundglassError, MemoryError)) or "KilledWorker" not in type(error).__name__:
+                except Abandoned:  # dask: the worker that had it was told to leave
+                    running[pool.submit(task)] = (item, task, times)
+                    continue
+                except Exception as error:
+                    if type(error).__name__ != "KilledWorker":  # dask: the workers that had it died
                         raise
                     if times < TRIES:
                         running[pool.submit(task)] = (item, task, times + 1)

@@ -228,7 +228,7 @@ def simulate(measured: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
             reached, busy = _queue(workers, work, fetch, serial)
             alone = 1.0 / (work + float(row["bytes"]) / _WORKER_BYTES_PER_SECOND + float(row["ledger"]))
             store = workers * float(row["bytes"]) * alone / _STORE_BYTES_PER_SECOND
-            tight = {"reading": store, **busy, "workers": 0.95}
+            tight = {"reading": store, **busy, "inference": 0.95}
             rows.append(
                 {
                     "input": row["input"],

@@ -43,8 +43,8 @@ def test_every_command_in_the_documentation_parses(line: str) -> None:
     command: click.Command = cli
     context = click.Context(cli, info_name="groundglass")
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name, *words = words
-        found = command.get_command(context, name)
+        # what a group resolves to is the command; `screen SOURCE` stands for `screen run SOURCE`
+        name, found, words = command.resolve_command(context, words)
         assert found is not None, f"no command {name!r}"
         command = found
         context = click.Context(command, info_name=name, parent=context)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from groundglass.errors import OutputError
 
@@ -21,12 +23,19 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     By default the owner alone can read it, as it may show a patient. Raises OutputError where that fails; nothing
     half-written stays behind, and a file that was there stays as it was.
     """
+    with writing(path, mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which stands at `path` once the block has ended well; else as `write_bytes`."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".groundglass-", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)

@@ -31,6 +31,7 @@ COMMANDS = {
     "models": "groundglass.doors.model_commands",
     "doctor": "groundglass.doors.doctor",
     "phantom": "groundglass.doors.phantom_commands",
+    "screen": "groundglass.doors.screen_commands",
     "train": "groundglass.doors.learn_commands",
     "export": "groundglass.doors.learn_commands",
     **dict.fromkeys(
@@ -174,7 +175,8 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Signals)
     settings = read_settings(_settings_file())
     of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
-    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card}
+    of_screen = {"screen": dict.fromkeys(("run", "retry"), settings)}
+    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card} | of_screen
 
 
 def _settings_file() -> Path | None:

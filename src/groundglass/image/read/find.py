@@ -237,7 +237,7 @@ class _Finder:
         entries: list[Entry] = []
         for key, group in groups.items():
             errors = refused.pop(key, [])
-            entries += _inputs_of(group, errors)
+            entries += series_inputs(group, errors)
             # A localizer belongs to a series; anything else refused in it is a fault that the user should see.
             entries += [(shown, error) for shown, error in errors if error.code != "not_axial_original"]
         for rest in refused.values():
@@ -262,7 +262,7 @@ def _folders_as_scans(rasters: Sequence[tuple[str, File]]) -> list[Input]:
     ]
 
 
-def _inputs_of(
+def series_inputs(
     group: Sequence[tuple[str, File, SliceHeader]], refused: Sequence[tuple[str, InputError]]
 ) -> list[Input]:
     """The scans of one series: one, or one a phase. Refused files of the series are counted on each."""

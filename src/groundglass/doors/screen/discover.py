@@ -1,0 +1,232 @@
+"""Finds the scans of an archive: every file once, headers only, kept in the ledger so that the next time is short.
+
+Unlike `predict`, which lists one path at a time, this never holds the whole archive in memory: files go into the
+ledger one by one, and series are put together by its index, wherever their files lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
+from groundglass.doors.screen.places import Fetcher, Left, Place, Source, gone
+from groundglass.errors import InputError, OutputError
+from groundglass.image.isolate import Decoder
+from groundglass.image.read import File
+from groundglass.image.read.find import series_inputs
+from groundglass.image.read.series import slice_header
+from groundglass.image.read.sniff import sniff
+
+# Files that are written to the ledger at a time.
+_TOGETHER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `number` of `of`, from 1; which part an input belongs to depends on its name only."""
+
+    number: int
+    of: int
+
+    def holds(self, digest: str) -> bool:
+        return int(digest[:16], 16) % self.of == self.number - 1
+
+
+ALL = Shard(1, 1)
+
+
+def digest(*parts: str) -> str:
+    """A hash of texts that keeps them apart."""
+    joined = "\0".join(f"{len(p)}:{p}" for p in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def discover(
+    source: Source, ledger: Ledger, decoder: Decoder, fetcher: Fetcher, shard: Shard, show: Callable[[int], None]
+) -> None:
+    """Bring files and items of the ledger up to date with the source; `show` is told how many files were seen.
+
+    Stopped at any moment it leaves the items as they were, and the next time goes on with the files seen. Raises
+    InputError (`no_images`) where there is nothing to screen, RemoteError (`source_gone`) where it went away meanwhile.
+    """
+    number = 1 + int(ledger.about("pass_tried") or 0)
+    ledger.set_about(pass_tried=str(number))
+    anchor = source.anchor()
+    skipped = _see_files(source, ledger, decoder, fetcher, shard, number, show)
+    if source.anchor() != anchor:  # then what was not seen may still be there
+        raise gone()
+    with ledger.whole():
+        items = 0
+        for scan, files in groupby(ledger.files(number), key=lambda file: file.scan):
+            rows = list(files)
+            for row in rows:
+                skipped.update(_skips(row) if source.listed or shard.holds(scan) else {})
+            if source.listed or shard.holds(scan):
+                for part, task in enumerate(tasks(rows)):
+                    stamp = digest(task["kind"], *sorted(f[2] for f in task["files"]))
+                    ledger.list_item(Item(scan, part, task["name"], stamp), number)
+                    items += 1
+        if not items and not (shard.of > 1 and skipped):
+            raise InputError("no_images", "expected CT images, got none in the archive; check the path or the mount")
+        ledger.settle(number)
+        seen = items + sum(skipped.values())
+        ledger.set_about(
+            **{"pass": str(number), "seen": str(seen), "skipped": json.dumps(dict(sorted(skipped.items())))}
+        )
+
+
+def _see_files(
+    source: Source, ledger: Ledger, decoder: Decoder, fetcher: Fetcher, shard: Shard, number: int,
+    show: Callable[[int], None],
+) -> Counter[str]:  # fmt: skip
+    skipped: Counter[str] = Counter()
+    waiting: list[list[SeenFile]] = []
+
+    def write() -> None:
+        with ledger.whole():
+            for rows in waiting:
+                ledger.see(rows, number)
+        waiting.clear()
+
+    for count, found in enumerate(_of_shard(source, shard).walk(), 1):
+        show(count)
+        if isinstance(found, Left):
+            if isinstance(found.reason, InputError):
+                waiting.append([_refused(found.path, None, found.shown, "", found.reason)])
+            elif source.listed or shard.holds(digest(found.shown)):
+                skipped[found.reason] += 1
+        elif not ledger.unchanged(found.path, found.stamp, number):
+            waiting.append(look(found, decoder, fetcher))
+        if len(waiting) >= _TOGETHER:
+            write()
+    write()
+    return skipped
+
+
+def _of_shard(source: Source, shard: Shard) -> Source:
+    """The lines of a list that belong to the shard, before anything is opened; a tree is parted by its scans."""
+    if not source.listed:
+        return source
+    return Source(source.identity, tuple(r for r in source.roots if shard.holds(digest(r[0]))), True)
+
+
+def _skips(row: SeenFile) -> Mapping[str, int]:
+    return row.header.get("skipped", {}) if row.kind in ("skipped", "zip") else {}
+
+
+def look(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
+    """What one file is: a row, or of a zip a row for each member and one for itself. Bad content raises nothing."""
+    try:
+        head = fetcher.head(place.path)
+        if not head:
+            raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+        kind = sniff(head)
+        if kind == "zip":
+            return _zip(place, decoder, fetcher)
+        if kind in (None, "gzip"):
+            return [_row(place, None, place.shown, "skipped", {"skipped": {"not_an_image": 1}})]
+        if kind == "dicom":
+            return [_dicom(place, None, place.shown, decoder, fetcher.local(place.path))]
+        return [_row(place, None, place.shown, "nifti" if kind == "nifti.gz" else str(kind), {})]
+    except InputError as error:
+        return [_refused(place.path, None, place.shown, place.stamp, error)]
+    finally:
+        fetcher.drop()
+
+
+def _row(place: Place, member: int | None, shown: str, kind: str, header: Mapping[str, Any]) -> SeenFile:
+    scan = digest("file", shown, str(member))
+    return SeenFile(place.path, member, shown, place.stamp, kind, scan, header)
+
+
+def _refused(path: str, member: int | None, shown: str, stamp: str, error: InputError) -> SeenFile:
+    header = {"refused": [error.code, error.detail]}
+    return SeenFile(path, member, shown, stamp, "refused", digest("file", shown, str(member)), header)
+
+
+def _zip(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
+    try:
+        local = fetcher.local(place.path)
+        reply = decoder.ask("members", {"path": local}).header
+    except InputError as error:
+        if error.code == "no_images":  # office documents are zips too
+            return [_row(place, None, place.shown, "skipped", {"skipped": {"not_an_image": 1}})]
+        raise
+    rows = []
+    for number, member, kind, code, detail in reply["members"]:
+        shown = f"{place.shown}/{member}"
+        if code is not None:
+            rows.append(_refused(place.path, int(number), shown, place.stamp, InputError(code, detail)))
+        elif kind == "dicom":
+            rows.append(_dicom(place, int(number), shown, decoder, local))
+        else:
+            rows.append(_row(place, int(number), shown, kind, {}))
+    skipped = {str(reason): int(count) for reason, count in reply["skipped"].items()}
+    return [*rows, _row(place, None, place.shown, "zip", {"skipped": skipped})]
+
+
+def _dicom(place: Place, member: int | None, shown: str, decoder: Decoder, local: str) -> SeenFile:
+    """A DICOM file with what groups and sorts it. Files of one series share `scan`; a zip stays by itself."""
+    try:
+        reply = decoder.ask("dicom_header", File(local, member).item()).header
+        if reply.get("directory"):
+            return _row(place, member, shown, "skipped", {"skipped": {"dicom_directory": 1}})
+        if reply.get("refused") is None:
+            slice_header(reply)
+    except InputError as error:
+        return _refused(place.path, member, shown, place.stamp, error)
+    series = reply.get("series")
+    box = "" if member is None else place.shown
+    scan = digest("series", box, series) if isinstance(series, str) else digest("file", shown, str(member))
+    kind = "dicom" if reply.get("refused") is None else "refused"
+    return SeenFile(place.path, member, shown, place.stamp, kind, scan, reply)
+
+
+def tasks(rows: Sequence[SeenFile]) -> Iterator[dict[str, Any]]:
+    """The inputs that the files of one scan make, as `work` takes them, always in the same order."""
+    good = [row for row in rows if row.kind == "dicom"]
+    refused = [row for row in rows if row.kind == "refused"]
+    if good:
+        of = {File(row.path, row.member): row for row in good}
+        group = [(row.shown, file, slice_header(row.header)) for file, row in of.items()]
+        errors = [(row.shown, InputError(*row.header["refused"])) for row in refused]
+        for found in series_inputs(group, errors):
+            notices = [[n.code, n.detail] for n in found.notices]
+            yield _task(found.name, "dicom", [of[file] for file in found.files], notices)
+        # A localizer belongs to its series; anything else refused in it is a fault that the user should see.
+        refused = [row for row in refused if row.header["refused"][0] != "not_axial_original"]
+    for row in rows:
+        if row.kind in ("raster", "nifti"):
+            yield _task(row.shown, row.kind, [row], [])
+    for row in refused:
+        yield {**_task(row.shown, "refused", [row], []), "refusal": list(row.header["refused"])}
+
+
+def _task(name: str, kind: str, rows: Sequence[SeenFile], notices: Sequence[Sequence[str]]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "files": [[row.path, row.member, row.stamp] for row in rows],
+        "headers": [row.header for row in rows] if kind == "dicom" else [],
+        "notices": [list(n) for n in notices],
+        "refusal": None,
+    }
+
+
+def task_of(item: Item, ledger: Ledger) -> dict[str, Any]:
+    """The task of an item, put together from its files again.
+
+    Raises OutputError where the ledger does not hold them, which is our fault or somebody's hand.
+    """
+    for part, task in enumerate(tasks(ledger.files_of(item.scan, int(ledger.about("pass") or 0)))):
+        if part == item.part:
+            return {**task, "name": item.name, "former": item.former}
+    raise OutputError(
+        "ledger_damaged", "the files of every item in the ledger, got none for one; start in another folder"
+    )

@@ -1,0 +1,331 @@
+"""What a screening run knows, in one SQLite file in WAL mode: files, the items they make, and results.
+
+A result is keyed by the hash of what was read and the hash of the model. One process writes; whoever reads meanwhile
+sees whole rows. Each result is committed before the next item goes out to the same worker, so that a process killed at
+any moment loses at most what was in the works. `synchronous=NORMAL` means: a power cut may take the last rows with it,
+never the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundglass.errors import OutputError
+
+NAME = "ledger.sqlite"
+_LAYOUT = "1"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+  path BLOB, member INTEGER, shown BLOB NOT NULL, stamp TEXT NOT NULL, pass INTEGER NOT NULL,
+  kind TEXT NOT NULL, scan TEXT NOT NULL, header TEXT NOT NULL, PRIMARY KEY (path, member)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_scan ON files (scan, pass);
+CREATE TABLE IF NOT EXISTS items (
+  scan TEXT, part INTEGER, name BLOB NOT NULL, stamp TEXT NOT NULL, pass INTEGER NOT NULL,
+  content TEXT, former TEXT, PRIMARY KEY (scan, part)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_by_name ON items (name);
+CREATE TABLE IF NOT EXISTS results (
+  content TEXT, model TEXT, status TEXT NOT NULL, code TEXT, line TEXT NOT NULL, look TEXT, picture TEXT,
+  seconds TEXT NOT NULL, tries INTEGER NOT NULL, finished REAL NOT NULL, PRIMARY KEY (content, model)
+) WITHOUT ROWID;
+"""
+# Items that are fetched at a time while others are written.
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """One file or zip member as discovery saw it: `stamp` changes when the file does, `scan` is shared by a series."""
+
+    path: str
+    member: int | None
+    shown: str
+    stamp: str
+    kind: str
+    scan: str
+    header: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input that gets a row: part `part` of the files that share `scan`; `former` is the content it had before."""
+
+    scan: str
+    part: int
+    name: str
+    stamp: str
+    former: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the ledger holds of one item: its name and everything that its answer said."""
+
+    name: str
+    content: str
+    status: str
+    code: str | None
+    line: str
+    look: Mapping[str, Any] | None
+    picture: str | None
+    seconds: Mapping[str, float]
+    tries: int
+
+
+class Ledger:
+    """The ledger of one run folder; a context manager. `seconds` is the time that was spent in it."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self._path = path
+        self.seconds = 0.0
+        with self._kept_in_order():
+            target = f"file:{_quoted(path)}?mode=ro" if readonly else f"file:{_quoted(path)}"
+            self._db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=30)
+            if not readonly:
+                os.chmod(path, 0o600)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(_TABLES)
+            layout = self.about("layout")
+            if layout is None and not readonly:
+                self.set_about(layout=_LAYOUT)
+            elif layout != _LAYOUT:
+                raise OutputError(
+                    "other_ledger", f"a ledger of layout {_LAYOUT}, got {layout}; use the version that wrote it"
+                )
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _kept_in_order(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            damaged = "malformed" in str(error) or "not a database" in str(error)
+            if damaged:
+                raise OutputError(
+                    "ledger_damaged", "a ledger that can be read, got a damaged one; start in another folder"
+                ) from error
+            if "no such table" in str(error):
+                raise OutputError("other_ledger", "a ledger of a run, got none yet; wait until it has begun") from error
+            raise OutputError(
+                "write_failed", f"a ledger that can be written, got {str(error)!r}; mend and run again"
+            ) from error
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is written in here is written together or not at all."""
+        with self._kept_in_order():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def about(self, key: str) -> str | None:
+        """A fact of the whole run."""
+        row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_about(self, **facts: str) -> None:
+        """Write facts of the whole run."""
+        with self._kept_in_order():
+            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", list(facts.items()))
+
+    # ---- files ----
+
+    def unchanged(self, path: str, stamp: str, number: int) -> bool:
+        """Whether the file is known with this stamp; if so, it counts as seen in pass `number`.
+
+        What was refused is never known: a right may have been given, a limit raised.
+        """
+        with self._kept_in_order():
+            known = self._db.execute(
+                "SELECT COUNT(*), SUM(stamp = ? AND kind <> 'refused') FROM files WHERE path = ?",
+                (stamp, os.fsencode(path)),
+            ).fetchone()
+            if not known[0] or known[0] != known[1]:
+                return False
+            self._db.execute("UPDATE files SET pass = ? WHERE path = ?", (number, os.fsencode(path)))
+            return True
+
+    def see(self, files: Sequence[SeenFile], number: int) -> None:
+        """Take the rows of one file (of a zip: one for each member) in the place of what was known of it."""
+        with self._kept_in_order():
+            self._db.execute("DELETE FROM files WHERE path = ?", (os.fsencode(files[0].path),))
+            self._db.executemany(
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        os.fsencode(f.path), -1 if f.member is None else f.member, os.fsencode(f.shown), f.stamp,
+                        number, f.kind, f.scan, json.dumps(f.header, separators=(",", ":")),
+                    )
+                    for f in files
+                ],
+            )  # fmt: skip
+
+    def files(self, number: int) -> Iterator[SeenFile]:
+        """The files of a pass by scan and then by name."""
+        rows = self._db.execute(f"{_FILES} WHERE pass = ? ORDER BY scan, shown, member", (number,))
+        return map(_seen_file, rows)
+
+    def files_of(self, scan: str, number: int) -> list[SeenFile]:
+        """The files of one scan in a pass by name."""
+        with self._kept_in_order():
+            given = (scan, number)
+            rows = self._db.execute(f"{_FILES} WHERE scan = ? AND pass = ? ORDER BY shown, member", given).fetchall()
+        return [_seen_file(row) for row in rows]
+
+    # ---- items ----
+
+    def list_item(self, item: Item, number: int) -> None:
+        """Take an item of pass `number`. One whose stamp is new must be read again before its result counts."""
+        self._db.execute(
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, NULL, NULL) ON CONFLICT (scan, part) DO UPDATE SET "
+            "name = excluded.name, pass = excluded.pass, stamp = excluded.stamp, "
+            "former = CASE WHEN stamp = excluded.stamp THEN former ELSE COALESCE(content, former) END, "
+            "content = CASE WHEN stamp = excluded.stamp THEN content ELSE NULL END",
+            (item.scan, item.part, os.fsencode(item.name), item.stamp, number),
+        )
+
+    def settle(self, number: int) -> None:
+        """Forget what earlier passes saw and this one did not, and give items of one name a name each."""
+        self._db.execute("DELETE FROM files WHERE pass <> ?", (number,))
+        self._db.execute("DELETE FROM items WHERE pass <> ?", (number,))
+        self._db.execute(
+            "UPDATE items SET name = CAST(name || '#' || substr(scan, 1, 12) || "
+            "CASE WHEN (SELECT COUNT(*) FROM items AS o WHERE o.scan = items.scan) > 1 THEN '-' || (part + 1) "
+            "ELSE '' END AS BLOB) WHERE name IN (SELECT name FROM items GROUP BY name HAVING COUNT(*) > 1)"
+        )
+
+    def pending(self, model: str, pictures: bool) -> Iterator[Item]:
+        """The items without a result, by name; the ledger may be written meanwhile."""
+        last = b""
+        while True:
+            with self._kept_in_order():
+                rows = self._db.execute(
+                    f"SELECT i.scan, i.part, i.name, i.stamp, {_FORMER} {_ITEMS} AND i.name > ? AND {_OPEN} "
+                    "ORDER BY i.name LIMIT ?",
+                    (model, pictures, model, last, pictures, _CHUNK),
+                ).fetchall()
+            for row in rows:
+                yield Item(row[0], row[1], os.fsdecode(row[2]), row[3], row[4])
+            if len(rows) < _CHUNK:
+                return
+            last = rows[-1][2]
+
+    # ---- results ----
+
+    def record(self, item: Item, model: str, answer: Mapping[str, Any], picture: str | None) -> None:
+        """Take the answer for an item; what `answer` holds is in `work`."""
+        with self.whole():
+            self._db.execute(
+                "UPDATE items SET content = ? WHERE scan = ? AND part = ?", (answer["content"], item.scan, item.part)
+            )
+            if answer.get("same"):
+                return
+            row = answer["row"]
+            self._db.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    answer["content"], model, row["status"], row["code"], json.dumps({**row, "input": ""}),
+                    None if answer.get("look") is None else json.dumps(answer["look"]), picture,
+                    json.dumps(answer.get("seconds", {})), answer["tries"], time.time(),
+                ),
+            )  # fmt: skip
+
+    def results(self, model: str) -> Iterator[Result]:
+        """Every item with its result under a model, by name."""
+        for row in self._db.execute(
+            "SELECT i.name, i.content, r.status, r.code, r.line, r.look, r.picture, r.seconds, r.tries "
+            f"{_ITEMS} AND r.content IS NOT NULL ORDER BY i.name",
+            (model,),
+        ):
+            look = None if row[5] is None else json.loads(row[5])
+            yield Result(os.fsdecode(row[0]), row[1], row[2], row[3], row[4], look, row[6], json.loads(row[7]), row[8])
+
+    def counts(self, model: str) -> dict[str, int]:
+        """Items by status (ok, refused, error), and those without a result as `open`."""
+        found = {"ok": 0, "refused": 0, "error": 0, "open": 0}
+        for status, count in self._db.execute(
+            f"SELECT COALESCE(r.status, 'open'), COUNT(*) {_ITEMS} GROUP BY 1",
+            (model,),
+        ):
+            found[status] = count
+        return found
+
+    def codes(self, model: str) -> dict[str, int]:
+        """Items without an answer by code, most frequent first."""
+        rows = self._db.execute(
+            f"SELECT r.code, COUNT(*) {_ITEMS} AND r.code IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
+            (model,),
+        )
+        return dict(rows.fetchall())
+
+    def finished_since(self, model: str, moment: float) -> tuple[int, float | None]:
+        """How many results came after a moment of the clock, and the moment of the first of them."""
+        row = self._db.execute(
+            "SELECT COUNT(*), MIN(finished) FROM results WHERE model = ? AND finished >= ?", (model, moment)
+        ).fetchone()
+        return int(row[0]), row[1]
+
+    def forget(self, model: str, codes: Sequence[str]) -> int:
+        """Drop the results with one of these codes, and say how many items are open again by that."""
+        with self.whole():
+            marks = ", ".join("?" * len(codes))
+            count = self._db.execute(
+                f"SELECT COUNT(*) {_ITEMS} AND r.code IN ({marks})",
+                (model, *codes),
+            ).fetchone()[0]
+            self._db.execute(
+                f"DELETE FROM results WHERE model = ? AND code IN ({marks})",
+                (model, *codes),
+            )
+        return int(count)
+
+    def intact(self) -> bool:
+        """Whether SQLite finds nothing wrong with the file."""
+        return bool(self._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
+
+
+_FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"
+# The items with their result under one model, which is the first parameter.
+_ITEMS = "FROM items AS i LEFT JOIN results AS r ON r.content = i.content AND r.model = ? WHERE 1"
+# Without a result; or, where pictures are wanted, with an answer and without its picture.
+_OPEN = "(r.content IS NULL OR (? AND r.status = 'ok' AND r.picture IS NULL))"
+# What an item held before, where that has all that is wanted of it under the model: if it holds that still, it is done.
+_FORMER = (
+    "(SELECT f.content FROM results AS f WHERE f.content = i.former AND f.model = ? "
+    "AND NOT (? AND f.status = 'ok' AND f.picture IS NULL))"
+)
+
+
+def _seen_file(row: Sequence[Any]) -> SeenFile:
+    member = None if row[1] < 0 else int(row[1])
+    return SeenFile(os.fsdecode(row[0]), member, os.fsdecode(row[2]), row[3], row[4], row[5], json.loads(row[6]))
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(os.fsencode(path.resolve()))

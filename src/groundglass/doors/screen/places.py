@@ -1,0 +1,252 @@
+"""Where inputs come from: folders and files, zips, lists and manifests of those, and S3-compatible object stores.
+
+An object store is reached through fsspec and s3fs, which read endpoint and credentials where every S3 program does:
+the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...) and `~/.aws`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
+from groundglass.image.read.archive import open_regular
+from groundglass.image.read.sniff import SNIFF_BYTES, sniff
+
+REMOTE = "s3://"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file or object: `shown` is its name in results; `stamp` changes when it does."""
+
+    path: str
+    shown: str
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is not looked into, and why: `symlink`, `not_a_file`; or an InputError where it should have been."""
+
+    path: str
+    shown: str
+    reason: str | InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to screen: `roots` as (shown, path). `listed` says that they are the lines of a list or manifest.
+
+    `data` is the folder that a manifest's paths are relative to.
+    """
+
+    identity: str
+    roots: tuple[tuple[str, str], ...]
+    listed: bool
+    data: str = ""
+
+    def walk(self) -> Iterator[Place | Left]:
+        """Every file below every root. Raises RemoteError where an object store fails."""
+        for shown, path in self.roots:
+            yield from _walk_remote(shown, path) if path.startswith(REMOTE) else _walk(shown, path)
+
+    def anchor(self) -> str:
+        """What tells this archive from an empty mount point in its place; raises RemoteError where it is gone."""
+        if not self.roots:
+            return ""
+        first = self.roots[0][1]
+        if first.startswith(REMOTE):
+            with _told():
+                bucket = first.removeprefix(REMOTE).split("/")[0]
+                _store().ls(bucket, refresh=True)
+                return bucket
+        local = [path for _, path in self.roots if not path.startswith(REMOTE)]
+        # of a list the folders count: a file that is not there is a row, not the end of the archive
+        common = os.path.commonpath([os.path.dirname(path) for path in local]) if self.listed else local[0]
+        try:
+            found = os.stat(common)
+            if os.path.isdir(common):
+                os.scandir(common).close()
+        except OSError as error:
+            raise gone() from error
+        return f"{found.st_dev}-{found.st_ino}"
+
+
+def gone() -> RemoteError:
+    """What is raised where the whole archive is no longer there."""
+    return RemoteError("source_gone", "the archive where it was, got nothing there; mount it and run again to go on")
+
+
+def open_source(given: str, data: Path | None = None) -> Source:
+    """What a user names: a folder, a file, `s3://...`, a list (text file, or - for standard input), a manifest (.csv).
+
+    Raises ConfigError for what is none of these, InputError where it is not there, ManifestError for a bad manifest.
+    """
+    if given == "-":
+        return _list(sys.stdin.buffer.read(), "-")
+    if given.startswith(REMOTE):
+        shown = given.rstrip("/").rsplit("/", 1)[-1]
+        return Source(given, ((shown, given.rstrip("/")),), False)
+    if "://" in given:
+        raise ConfigError("source", f"a path or {REMOTE}..., got another kind of address; copy it to a folder first")
+    real = os.path.realpath(given)
+    if os.path.isdir(real):
+        return Source(real, ((os.path.basename(real) or "root", real),), False)
+    if real.endswith(".csv"):
+        return _manifest(Path(real), data)
+    with open_regular(real) as stream:
+        head = stream.read(SNIFF_BYTES)
+        if sniff(head) is not None:
+            return Source(real, ((os.path.basename(real), real),), False)
+        return _list(head + stream.read(), real)
+
+
+def _list(content: bytes, identity: str) -> Source:
+    """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = list(dict.fromkeys(os.fsdecode(line) for line in lines if line.strip()))
+    if not names:
+        raise InputError("no_images", "expected paths, one a line, got none; list some")
+    if identity == "-":
+        identity = "list " + hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
+    return Source(
+        identity, tuple((n, n.rstrip("/") if n.startswith(REMOTE) else os.path.realpath(n)) for n in names), True
+    )
+
+
+def _manifest(path: Path, data: Path | None) -> Source:
+    from groundglass.data.manifest import load
+
+    if data is None:
+        raise ConfigError("data", "--data: the folder that the manifest's paths are relative to, got none; name it")
+    root = os.path.realpath(data)
+    return Source(str(path), tuple((r.path, os.path.join(root, r.path)) for r in load(path)), True, root)
+
+
+def local_stamp(path: str) -> str:
+    """Size and time of change of a local file; empty where there is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _walk(shown: str, path: str) -> Iterator[Place | Left]:
+    if not os.path.isdir(path):
+        stamp = local_stamp(path)
+        missing = InputError("not_found", "expected a file, got none; check the path")
+        yield Place(path, shown, stamp) if stamp else Left(path, shown, missing)
+        return
+    folders = [(shown, path)]
+    while folders:
+        name, folder = folders.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            denied = InputError("unreadable", "expected a folder that may be read, got another; check rights")
+            yield Left(folder, name, denied)
+            continue
+        for entry in entries:
+            below = f"{name.rstrip('/')}/{entry.name}"
+            if entry.is_symlink():
+                yield Left(entry.path, below, "symlink")
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((below, entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Place(entry.path, below, local_stamp(entry.path))
+            else:
+                yield Left(entry.path, below, "not_a_file")
+
+
+# ---- object stores ----
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever goes wrong with a store is told as one kind of failure, without what the store said."""
+    try:
+        yield
+    except GroundglassError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", f"{REMOTE}: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
+        ) from error
+    except Exception as error:  # botocore, aiohttp and s3fs each have many
+        kind = type(error).__name__
+        raise RemoteError(
+            "store", f"an object store that answers, got {kind}; check AWS_ENDPOINT_URL and keys"
+        ) from error
+
+
+def _store() -> Any:
+    import fsspec
+
+    return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    return f"{info.get('size')}-{str(info.get('ETag') or info.get('LastModified')).strip(chr(34))}"
+
+
+def _walk_remote(shown: str, path: str) -> Iterator[Place | Left]:
+    with _told():
+        store = _store()
+        root = path.removeprefix(REMOTE)
+        if store.isfile(root):
+            yield Place(path, shown, _stamp(store.info(root)))
+            return
+        for folder, _, files in store.walk(root, detail=True):
+            below = shown + folder[len(root) :]
+            for name, info in sorted(files.items()):
+                if name:  # an object named like the folder itself holds nothing
+                    yield Place(REMOTE + info["name"], f"{below}/{name}", _stamp(info))
+
+
+class Fetcher:
+    """Gives local paths for places; objects are copied into `folder` first, and `drop` removes them again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._copies: dict[str, str] = {}
+
+    @cached_property
+    def _store(self) -> Any:
+        return _store()
+
+    def head(self, path: str) -> bytes:
+        """The first bytes of a file or object, enough to tell its kind. Raises InputError or RemoteError."""
+        if not path.startswith(REMOTE):
+            with open_regular(path) as stream:
+                return stream.read(SNIFF_BYTES)
+        with _told():
+            return bytes(self._store.cat_file(path.removeprefix(REMOTE), start=0, end=SNIFF_BYTES))
+
+    def local(self, path: str) -> str:
+        """A path on this machine with the same bytes. Raises InputError (`not_found`) or RemoteError."""
+        if not path.startswith(REMOTE):
+            return path
+        if path not in self._copies:
+            name = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
+            target = str(self._folder / name)
+            with _told():
+                try:
+                    self._store.get_file(path.removeprefix(REMOTE), target)
+                except FileNotFoundError as error:
+                    raise InputError("not_found", "expected an object, got none; check the address") from error
+            self._copies[path] = target
+        return self._copies[path]
+
+    def drop(self, but: Sequence[str] = ()) -> None:
+        """Remove the copies of all objects but these: what one item has read, the next rarely reads."""
+        for path in [p for p in self._copies if p not in but]:
+            Path(self._copies.pop(path)).unlink(missing_ok=True)

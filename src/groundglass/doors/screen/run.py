@@ -1,0 +1,314 @@
+"""A screening run from its first file to its summary: lock, discover, answer, finish."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from groundglass import errors
+from groundglass.doors.screen import ledger as ledger_file
+from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants
+from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
+from groundglass.doors.screen.ledger import Item, Ledger
+from groundglass.doors.screen.places import Fetcher, Source, gone
+from groundglass.doors.screen.summary import OVERLAYS, finish
+from groundglass.doors.screen.work import Settings, failed
+from groundglass.errors import ConfigError, OutputError, RemoteError
+from groundglass.image.isolate import Decoder
+from groundglass.image.limits import Limits
+from groundglass.signals import Signals
+from groundglass.write import require_folder, write_bytes
+
+if TYPE_CHECKING:
+    from groundglass.infer.model import Model
+
+_LOCK = ".lock"
+# Failures that may come from an archive that went away and not from the item.
+_PERHAPS_GONE = ("not_found", "unreadable", "store", "worker_crash", "time_limit")
+# How long a scheduler may be away before the run stops; all that was done is kept either way.
+_SECONDS_TO_RETURN = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run is asked for. `command` starts a child; another one is for tests."""
+
+    source: Source
+    folder: Path
+    model: str
+    workers: int
+    limits: Limits
+    seconds: float = 600.0
+    scheduler: str | None = None
+    shard: Shard = ALL
+    overlays: bool = False
+    command: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is told while a run goes on: inputs by status and in all, seconds in the ledger and in all, our faults."""
+
+    total: int
+    counts: dict[str, int]
+    ledger_seconds: float = 0.0
+    seconds: float = 0.0
+    internal: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def discovered(self, files: int) -> None: ...
+
+    def answered(self, progress: Progress) -> None: ...
+
+
+class Pool(Protocol):
+    """Where items are answered: `submit` gives a future, `slots` says how many run at a time."""
+
+    @property
+    def slots(self) -> int: ...
+
+    def submit(self, task: Mapping[str, Any]) -> Future[dict[str, Any]]: ...
+
+
+class Local:
+    """Attendants on this machine, a thread each; a context manager."""
+
+    def __init__(self, settings: Settings, workers: int, command: tuple[str, ...] | None) -> None:
+        self.slots = workers
+        self._attendants = Attendants(settings, workers, command)
+        self._threads = ThreadPoolExecutor(workers, "attendant")
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._attendants.close()
+
+    def submit(self, task: Mapping[str, Any]) -> Future[dict[str, Any]]:
+        return self._threads.submit(self._attendants.answer, task)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the lock goes with the process, however that ends.
+
+    Raises OutputError (`taken`) with the holder's process id where another one has it.
+    """
+    require_folder(folder)
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError("write_failed", f"a folder to write to, got {error.strerror!r}; choose another") from error
+    with os.fdopen(descriptor, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                "taken",
+                f"a run folder that no other run uses, got one that {holder(folder)} uses; wait or stop that one",
+            ) from error
+        try:
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except OSError as error:
+            raise OutputError("write_failed", f"room to write, got {error.strerror!r}; free some, run again") from error
+        yield
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a run folder, in words; None where nobody does."""
+    try:
+        with (folder / _LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read() or "another process"
+    except OSError:
+        pass
+    return None
+
+
+def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress, dict[str, int]]:
+    """Answer every input of the source that has no answer yet, write tables and summary, and say what became of all.
+
+    Stopped at any moment, it goes on when it is run again. Raises OutputError where the folder is taken, cannot be
+    written or belongs to another source; ModelError, InputError, RemoteError and ConfigError as their parts do.
+    """
+    from groundglass.infer.model import load
+
+    with locked(wanted.folder):
+        model = load(wanted.model, threads=1)
+        with Ledger(wanted.folder / ledger_file.NAME) as ledger:
+            _hold_to(ledger, wanted)
+            ledger.set_about(model_sha256=model.sha256)
+            anchor = wanted.source.anchor()
+            with (
+                Decoder(wanted.limits) as decoder,
+                tempfile.TemporaryDirectory(prefix=f"groundglass-screen-{os.getpid()}-") as folder,
+            ):
+                discover(wanted.source, ledger, decoder, Fetcher(Path(folder)), wanted.shard, watcher.discovered)
+            progress = _answer_all(wanted, ledger, model, anchor, watcher, signals)
+            with signals.whole():
+                return progress, finish(wanted.folder, ledger, model, wanted.limits)
+
+
+def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
+    """A run folder belongs to one source and one shard of it; otherwise half of its rows would vanish."""
+    facts = {"source": wanted.source.identity, "shard": f"{wanted.shard.number}/{wanted.shard.of}"}
+    for key, value in facts.items():
+        if ledger.about(key) not in (None, value):
+            raise OutputError(
+                "other_run", f"the {key} that this folder was made for, got another; choose another folder"
+            )
+    ledger.set_about(**facts, model=_named(wanted.model), overlays=str(int(wanted.overlays)), data=wanted.source.data)
+
+
+def _named(model: str) -> str:
+    """A model so that other processes find it: the name of a bundled one, or a whole path."""
+    return str(Path(model).resolve()) if model.endswith(".onnx") else model
+
+
+def _answer_all(
+    wanted: Wanted, ledger: Ledger, model: Model, anchor: str, watcher: Watcher, signals: Signals
+) -> Progress:
+    settings = Settings(
+        _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), wanted.overlays,
+        wanted.seconds,
+    )  # fmt: skip
+    counts = ledger.counts(model.sha256)
+    progress = Progress(sum(counts.values()), counts)
+    ledger.seconds = 0.0
+    watcher.answered(progress)
+    answers = _answers(_opener(wanted, settings), ledger, model.sha256, wanted.overlays, settings)
+    with closing(answers):
+        for item, answer in answers:
+            if "stop" in answer:
+                kind, code, detail = answer["stop"]
+                raise getattr(errors, kind)(code, detail)
+            if (answer.get("row") or {}).get("code") in _PERHAPS_GONE and wanted.source.anchor() != anchor:
+                raise gone()
+            with signals.whole():  # picture and row go together
+                picture = _keep_picture(wanted.folder, answer)
+                ledger.record(item, model.sha256, answer, picture)
+            _count(progress, answer, ledger, model.sha256)
+            progress.ledger_seconds, progress.seconds = ledger.seconds, time.monotonic() - progress.started
+            watcher.answered(progress)
+    progress.counts, progress.internal = ledger.counts(model.sha256), ledger.codes(model.sha256).get("internal", 0)
+    return progress
+
+
+def _count(progress: Progress, answer: Mapping[str, Any], ledger: Ledger, model: str) -> None:
+    progress.counts["open"] -= 1
+    if "row" in answer:
+        progress.counts[answer["row"]["status"]] += 1
+    else:
+        progress.counts = ledger.counts(model)
+
+
+def _as_dict(limits: Limits) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
+
+
+def _keep_picture(folder: Path, answer: Mapping[str, Any]) -> str | None:
+    """Write the overlay of an answer; its name comes from the content, so that it names nobody and repeats."""
+    if answer.get("picture") is None:
+        return None
+    name = f"{OVERLAYS}/{answer['content'][:24]}.png"
+    write_bytes(folder / name, base64.b64decode(answer["picture"]))
+    return name
+
+
+def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
+    """What opens the pool, and opens it again where a scheduler went away and came back."""
+    if wanted.scheduler is None:
+        return lambda: Local(settings, wanted.workers, wanted.command)
+    try:
+        from groundglass.doors.screen.cluster import connected
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", f"--scheduler: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
+        ) from error
+    return lambda: connected(str(wanted.scheduler), wanted.workers, settings, wanted.command)
+
+
+def _answers(
+    opened: Callable[[], Any], ledger: Ledger, model: str, pictures: bool, settings: Settings
+) -> Generator[tuple[Item, dict[str, Any]], None, None]:
+    """Every open item with its answer, as they come; a lost scheduler is waited for."""
+    away_since: float | None = None
+    begun = False
+    while True:
+        try:
+            with opened() as pool:
+                begun = True
+                for answered in _from_pool(pool, ledger, model, pictures, settings):
+                    away_since = None
+                    yield answered
+            return
+        except (_Lost, RemoteError) as error:
+            if isinstance(error, RemoteError) and not (begun and error.code == "scheduler"):
+                raise
+            away_since = time.monotonic() if away_since is None else away_since
+            if time.monotonic() - away_since > _SECONDS_TO_RETURN:
+                detail = "a scheduler that stays, got one that went away; start it and run again to go on"
+                raise RemoteError("scheduler", detail) from error
+            time.sleep(1.0)
+
+
+class _Lost(Exception):
+    """The pool went away with items in it; they are still open."""
+
+
+def _from_pool(
+    pool: Pool, ledger: Ledger, model: str, pictures: bool, settings: Settings
+) -> Generator[tuple[Item, dict[str, Any]], None, None]:
+    """Keep every slot busy.
+
+    A slot gets its next item only after its last answer was taken, so what is lost by a kill is bounded by the slots.
+    """
+    open_items = ledger.pending(model, pictures)
+    running: dict[Future[dict[str, Any]], tuple[Item, dict[str, Any], int]] = {}
+    try:
+        while True:
+            while len(running) < pool.slots and (item := next(open_items, None)) is not None:
+                task = task_of(item, ledger)
+                running[pool.submit(task)] = (item, task, 1)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item, task, times = running.pop(future)
+                try:
+                    answer = future.result()
+                except CancelledError as error:
+                    raise _Lost from error
+                except Abandoned:  # dask: the worker that had it was told to leave
+                    running[pool.submit(task)] = (item, task, times)
+                    continue
+                except Exception as error:
+                    if type(error).__name__ != "KilledWorker":  # dask: the workers that had it died
+                        raise
+                    if times < TRIES:
+                        running[pool.submit(task)] = (item, task, times + 1)
+                        continue
+                    answer = failed(task, "worker_crash", None, settings) | {"tries": times}
+                yield item, answer
+    finally:
+        for future in running:
+            future.cancel()

@@ -1,0 +1,238 @@
+"""One item -> one answer. Every worker, on this machine or in a cluster, runs this and nothing else.
+
+An answer is a JSON object: `content` is the hash of what was read; `row` is the result by the published schema; `look`
+holds what drift is measured on; `picture` the overlay as base64 PNG where asked for; `seconds` by step. Where the
+content is what it was before (`former`), there is `same` and no row.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from groundglass.doors.screen.places import Fetcher, local_stamp
+from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.image.isolate import Decoder
+from groundglass.image.limits import GIB, Limits
+from groundglass.image.read import File, Input, read
+from groundglass.image.read.archive import open_regular
+from groundglass.image.read.series import slice_header
+from groundglass.image.transforms import to_gray
+from groundglass.report.schema import Failure, to_row
+from groundglass.types import Notice, Prediction, Refusal, Scan
+
+if TYPE_CHECKING:
+    from groundglass.infer.model import Model
+    from groundglass.infer.predict import Examination
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every worker of a run is told. `sha256` is of the model that the run is for; `seconds` bound one item."""
+
+    model: str
+    sha256: str
+    version: str
+    limits: Mapping[str, int]
+    pictures: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Address space of the process that answers: four copies of the largest scan, and room for the networks."""
+        return 4 * 4 * Limits(**self.limits).voxels + 2 * GIB
+
+
+def load_model(settings: Settings) -> Model:
+    """The model of the run, on one thread: a worker for each core is faster than threads, and always says the same.
+
+    Raises ModelError where this machine has another model or another version than the one that started the run.
+    """
+    from importlib.metadata import version
+
+    from groundglass.infer.model import load
+
+    if (here := version("groundglass")) != settings.version:
+        raise ModelError(
+            "other_version", f"groundglass {settings.version} on every worker, got {here}; install the same everywhere"
+        )
+    model = load(settings.model, threads=1)
+    if model.sha256 != settings.sha256:
+        raise ModelError(
+            "weights_hash", f"model: SHA-256 {settings.sha256} on every worker, got {model.sha256}; copy the same file"
+        )
+    return model
+
+
+class Worker:
+    """Answers items one after another with one model and one decoder. `told` gets the content hash before the rest."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._model = load_model(settings)
+        self._decoder = Decoder(Limits(**settings.limits))
+        self._fetcher = Fetcher(folder)
+        self._hashed: dict[tuple[str, str], str] = {}
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+        """The answer for a task. Bad input and failures are rows, not exceptions."""
+        clock = _Clock()
+        content = unread(task)
+        try:
+            local = {path: self._fetcher.local(path) for path in dict.fromkeys(f[0] for f in task["files"])}
+            clock.lap("fetch")
+            content = self._content(task, local)
+            told(content)
+            clock.lap("hash")
+            if content == task.get("former"):
+                return {"content": content, "same": True}
+            if task["refusal"] is not None:
+                raise InputError(*task["refusal"])
+            return self._examined(task, local, clock) | {"content": content, "seconds": clock.laps}
+        except InputError as error:
+            row = to_row(Refusal(task["name"], error.code, error.detail))
+        except GroundglassError as error:  # a store that fails, a network that answers NaN
+            row = to_row(Failure(task["name"], error.code, error.detail))
+        except MemoryError:
+            row = to_row(_out_of_memory(task["name"], self._settings))
+        except Exception as error:  # one item must never stop the rest
+            row = to_row(_internal(task["name"], error))
+        finally:
+            self._fetcher.drop(but=[f[0] for f in task["files"] if f[1] is not None])
+        clock.lap("read")
+        return {"content": content, "row": row, "seconds": clock.laps}
+
+    def _content(self, task: Mapping[str, Any], local: Mapping[str, str]) -> str:
+        """The hash of the bytes that the item is read from, whatever its files are called, and of what is known."""
+        parts = sorted(
+            [self._sha256(local[path]), -1 if member is None else member] for path, member, _ in task["files"]
+        )
+        known = [task["kind"], parts, task["notices"], task["refusal"]]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+    def _sha256(self, path: str) -> str:
+        key = (path, local_stamp(path))
+        if key not in self._hashed:
+            digest = hashlib.sha256()
+            with open_regular(path) as stream:
+                while block := stream.read(_BLOCK):
+                    digest.update(block)
+            kept = list(self._hashed.items())[-64:]  # a zip is asked for once for each of its members
+            self._hashed = {**dict(kept), key: digest.hexdigest()}
+        return self._hashed[key]
+
+    def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: _Clock) -> dict[str, Any]:
+        from groundglass.infer.predict import examine
+
+        before = [local_stamp(path) for path in local.values()]
+        scan = read(_input(task, local), self._decoder)
+        if before != [local_stamp(path) for path in local.values()]:
+            raise GroundglassError(
+                "changed", "files that stay as they are, got one that changed while it was read; retry"
+            )
+        clock.lap("read")
+        examination = examine(scan, self._model)
+        clock.lap("infer")
+        answer: dict[str, Any] = {"row": to_row(examination.result)}
+        if isinstance(examination.result, Prediction):
+            answer["look"] = look_of(scan, examination.result, self._model)
+            answer["picture"] = self._picture(scan, examination)
+            clock.lap("draw")
+        return answer
+
+    def _picture(self, scan: Scan, examination: Examination) -> str | None:
+        if not self._settings.pictures or not isinstance(examination.result, Prediction):
+            return None
+        from groundglass.report.gallery import draw
+
+        png = draw(examination.result, scan, examination, self._model.card.window)
+        return base64.b64encode(png).decode("ascii")
+
+
+class _Clock:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.laps[step] = round(self.laps.get(step, 0.0) + now - self._last, 6)
+        self._last = now
+
+
+def _input(task: Mapping[str, Any], local: Mapping[str, str]) -> Input:
+    return Input(
+        name=task["name"],
+        kind=task["kind"],
+        files=tuple(File(local[path], member) for path, member, _ in task["files"]),
+        headers=tuple(slice_header(header) for header in task["headers"]),
+        notices=tuple(Notice(code, detail) for code, detail in task["notices"]),
+    )
+
+
+def look_of(scan: Scan, result: Prediction, model: Model) -> dict[str, Any]:
+    """What drift is measured on: numbers about the scan that name nobody; None for what the file does not record."""
+    affine, middle = scan.affine, scan.voxels[result.slices[len(result.slices) // 2]]
+    gray = to_gray(middle, scan.unit, model.card.window)
+    mm = None if affine is None else np.linalg.norm(affine[:3, :3], axis=0)
+    return {
+        "probability": result.probability,
+        "lung_fraction": result.lung_fraction,
+        "unit": scan.unit,
+        "slices": scan.voxels.shape[0],
+        "rows": scan.voxels.shape[1],
+        "gray_mean": round(float(gray.mean(dtype=np.float64)), 6),
+        "gray_sd": round(float(gray.std(dtype=np.float64)), 6),
+        "pixel_mm": None if mm is None else round(float(mm[2]), 4),
+        "slice_mm": None if mm is None else round(float(mm[0]), 4),
+    }
+
+
+def unread(task: Mapping[str, Any]) -> str:
+    """What stands for the content of an item whose bytes nobody could read."""
+    known = json.dumps([task["kind"], task["files"], task["refusal"]])
+    return "unread-" + hashlib.sha256(known.encode()).hexdigest()[:57]
+
+
+def failed(task: Mapping[str, Any], code: str, content: str | None, settings: Settings) -> dict[str, Any]:
+    """The answer for an item that took its process down, every time."""
+    details = {
+        "worker_crash": "an answer, got a process that died; look at the file by itself with `groundglass predict`",
+        "time_limit": f"an answer within {settings.seconds:g} s, got none; raise --item-seconds or leave the file out",
+    }
+    row = to_row(Failure(task["name"], code, details[code]))
+    return {"content": content or unread(task), "row": row, "seconds": {}}
+
+
+def _out_of_memory(name: str, settings: Settings) -> Failure:
+    detail = f"an answer within {settings.memory_bytes // GIB} GiB of memory, got a need for more; give fewer slices"
+    return Failure(name, "memory_limit", detail)
+
+
+def _internal(name: str, error: Exception) -> Failure:
+    if os.environ.get("GROUNDGLASS_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
+    return Failure(name, "internal", detail)

@@ -1,0 +1,315 @@
+"""`groundglass screen`: an archive, one row for each scan, exactly once; and what one asks of such a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from groundglass.doors.screen import tables
+from groundglass.doors.screen.discover import Shard
+from groundglass.doors.screen.ledger import NAME, Ledger
+from groundglass.doors.screen.places import open_source
+from groundglass.doors.screen.run import Progress, Wanted, holder, locked
+from groundglass.doors.screen.run import screen as run_screen
+from groundglass.errors import ConfigError
+from groundglass.image.limits import Limits
+from groundglass.report.words import RESEARCH_USE_ONLY, printable
+from groundglass.signals import Signals
+
+# The rate of a run that goes on is taken over this many seconds.
+_RECENT = 600.0
+
+
+class Screen(click.Group):
+    """`screen SOURCE` is `screen run SOURCE`: what is no subcommand and no option is a source."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names and args[0] != "-":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
+
+
+@click.group(cls=Screen)
+def screen() -> None:
+    """Screen an archive: one row for each scan, exactly once, whatever dies on the way.
+
+    \b
+    groundglass screen SOURCE -o RUN          is short for `screen run`
+    groundglass screen status RUN             how far it is
+    groundglass screen retry RUN --code CODE  those that failed, again
+    groundglass screen export RUN... -o FILE  one table, also of several shards
+    """
+
+
+class _Shard(click.ParamType[Shard]):
+    name = "K/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        if isinstance(value, Shard):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"expected part/parts such as 3/16, got {value!r}", param, ctx)
+        return Shard(int(found[1]), int(found[2]))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of everything that answers items."""
+    for decorate in reversed(
+        (
+            click.option("--workers", type=click.IntRange(1, 10_000), help="Items at a time.  [default: one a core]"),
+            click.option(
+                "--scheduler",
+                metavar="ADDRESS|slurm",
+                help="Answer on the workers of dask.distributed: tcp://host:8786, tls://..., or jobs of SLURM.",
+            ),
+            click.option(
+                "--item-seconds",
+                type=click.FloatRange(1.0),
+                default=600.0,
+                show_default=True,
+                help="After this an item counts as hung, and is tried again, three times in all.",
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+            click.option(
+                "--no-progress",
+                is_flag=True,
+                envvar="GROUNDGLASS_NO_PROGRESS",
+                help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@screen.command()
+@click.argument("source", metavar="SOURCE")
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run's folder."
+)
+@click.option("--overlays", is_flag=True, help="A picture for each answer, in RUN/overlays. They show patients.")
+@click.option("--shard", type=_Shard(), default="1/1", help="Only part K of N, by hash of the name; such as 3/16.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="GROUNDGLASS_DATA",
+    help="The folder that a manifest's paths are relative to.  [env: GROUNDGLASS_DATA]",
+)
+@click.option(
+    "--model",
+    metavar="NAME|FILE.onnx",
+    envvar="GROUNDGLASS_MODEL",
+    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
+)
+@_shared
+@click.pass_context
+def run(
+    ctx: click.Context, /, source: str, folder: Path, overlays: bool, shard: Shard, data: Path | None,
+    model: str | None, **given: Any,
+) -> None:  # fmt: skip
+    """Answer every scan of SOURCE that has no answer yet; stopped at any moment, it goes on when run again.
+
+    SOURCE is a folder, a file, s3://bucket/prefix, a manifest (.csv), a text file of paths, or - for paths on standard
+    input. RUN gets results.jsonl, results.csv, results.parquet, index.html and manifest.json.
+    """
+    from groundglass.infer.model import DEFAULT
+
+    _go(ctx, source, folder, model or DEFAULT, overlays, shard, data, **given)
+
+
+def _go(
+    ctx: click.Context, source: str, folder: Path, model: str, overlays: bool, shard: Shard, data: Path | None, /,
+    workers: int | None, scheduler: str | None, item_seconds: float, quiet: bool, no_progress: bool,
+) -> None:  # fmt: skip
+    from groundglass.doors.screen.summary import in_words
+
+    wanted = Wanted(
+        open_source(source, data), folder, model, workers or _cores(), Limits.from_environment(os.environ),
+        item_seconds, scheduler, shard, overlays,
+    )  # fmt: skip
+    watcher = _watcher(quiet, no_progress)
+    with watcher:
+        progress, conserved = run_screen(wanted, watcher, ctx.ensure_object(Signals))
+    click.echo(in_words(conserved))
+    if not quiet:
+        click.echo(f"open {printable(str(folder / 'index.html'))}", err=True)
+        click.echo(RESEARCH_USE_ONLY, err=True)
+    ctx.exit(_exit_status(progress))
+
+
+def _exit_status(progress: Progress) -> int:
+    """0 where every input has an answer, 3 where none has, 4 where some have, 1 where we failed on any."""
+    if progress.internal:
+        return 1
+    without = progress.counts["refused"] + progress.counts["error"]
+    return 0 if not without else 4 if progress.counts["ok"] else 3
+
+
+@screen.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--code", "codes", multiple=True, required=True, help="A code such as worker_crash; may be repeated.")
+@_shared
+@click.pass_context
+def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: Any) -> None:
+    """Answer those inputs of RUN again that have one of these codes, and whatever is open besides.
+
+    Source, shard, model and overlays are those of the run. A run over standard input is retried by giving it again.
+    """
+    with tables.opened(folder) as known:
+        facts = {
+            key: known.about(key) or "" for key in ("source", "shard", "model", "model_sha256", "overlays", "data")
+        }
+    if facts["source"].startswith("list "):
+        raise ConfigError(
+            "source", "a run over a file or folder, got one over standard input; run it on a list in a file"
+        )
+    with locked(folder), Ledger(folder / NAME) as ledger:
+        count = ledger.forget(facts["model_sha256"], codes)
+    click.echo(f"{count} inputs to be tried again", err=True)
+    number, of = facts["shard"].split("/")
+    data = Path(facts["data"]) if facts["data"] else None
+    overlays = facts["overlays"] == "1"
+    _go(ctx, facts["source"], folder, facts["model"], overlays, Shard(int(number), int(of)), data, **given)
+
+
+@screen.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(folder: Path, as_json: bool) -> None:
+    """How far RUN is: counts, rate and time left; also while it goes on, from anywhere that sees the folder."""
+    with tables.opened(folder) as known:
+        model = known.about("model_sha256") or ""
+        counts, codes = known.counts(model), known.codes(model)
+        done, first = known.finished_since(model, time.time() - _RECENT)
+    held = holder(folder)
+    rate = done / max(time.time() - first, 1.0) if held and first is not None else None
+    state = {
+        "running": held,
+        **counts,
+        "codes": codes,
+        "inputs_per_second": None if rate is None else round(rate, 3),
+        "seconds_left": None if not rate else round(counts["open"] / rate),
+    }
+    if as_json:
+        click.echo(json.dumps(state))
+        return
+    click.echo(f"{'running: ' + held if held else 'not running'}")
+    click.echo(", ".join(f"{name} {counts[name]}" for name in ("ok", "refused", "error", "open")))
+    if rate:
+        click.echo(f"{rate:.2f} inputs a second, {_duration(counts['open'] / rate)} left")
+    for code, count in codes.items():
+        click.echo(f"  {code} {count}")
+
+
+@screen.command()
+@click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help=".jsonl, .csv or .parquet"
+)
+def export(folders: tuple[Path, ...], output: Path) -> None:
+    """The results of RUN so far as one table; of several shards, all in one, sorted by input."""
+    count = tables.export(folders, output)
+    click.echo(f"{count} rows", err=True)
+
+
+@screen.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--of", "of", required=True, help="What the run was over, in words; it stands on every summary.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.reference.json")
+def reference(folder: Path, of: str, output: Path) -> None:
+    """Make the reference that drift is measured against, from a run over data like the model's own.
+
+    It belongs beside the model's file, as NAME.reference.json. It holds shares of bins and no case.
+    """
+    from groundglass.judge import drift
+    from groundglass.write import PUBLIC, write_bytes
+
+    with tables.opened(folder) as known:
+        model = known.about("model_sha256") or ""
+        looks = [result.look for result in known.results(model) if result.look is not None]
+    if not looks:
+        raise ConfigError("run", "a run with answers, got one without; run it first")
+    made = drift.reference(looks, model, of)
+    write_bytes(output, (json.dumps(drift.to_json(made), indent=1) + "\n").encode("ascii"), PUBLIC)
+
+
+# ---- what is shown meanwhile ----
+
+
+class _Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def discovered(self, files: int) -> None: ...
+
+    def answered(self, progress: Progress) -> None: ...
+
+
+class _Bar(_Quiet):
+    """A bar on stderr: how many, by status, how fast, how long still."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
+        )
+        # rich would send our stdout through its console on stderr
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task("looking", total=None, words="")
+        self._before: int | None = None
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def discovered(self, files: int) -> None:
+        self._bar.update(self._task, completed=files, words="files")
+
+    def answered(self, progress: Progress) -> None:
+        counts = progress.counts
+        done = progress.total - counts["open"]
+        self._before = done if self._before is None else self._before
+        rate = (done - self._before) / max(progress.seconds, 1e-3)
+        left = f", {rate:.1f} a second, {_duration(counts['open'] / rate)} left" if rate else ""
+        words = f"ok {counts['ok']}, refused {counts['refused']}, error {counts['error']}{left}"
+        self._bar.update(self._task, description="inputs", completed=done, total=progress.total, words=words)
+
+
+def _watcher(quiet: bool, no_progress: bool) -> _Quiet:
+    return _Quiet() if quiet or no_progress or not sys.stderr.isatty() else _Bar()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,64 @@
+"""A child that does what a poison item might make it do; the rest is the real one. Started by the tests of screening.
+
+What an item does is in its file: `hang`, `crash`, `leave`, `eat`, `fault`, `once PATH` (crash, only the first time),
+`slow SECONDS`; any other content is answered at once with a probability that comes from the content.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from groundglass.doors.screen import child, work
+from groundglass.image.isolate import Decoder
+from groundglass.image.limits import Limits
+from groundglass.report.schema import to_row
+from groundglass.types import Prediction
+
+
+class Hostile(work.Worker):
+    """The real worker without the networks."""
+
+    def __init__(self, settings: work.Settings, folder: Path) -> None:
+        self._settings = settings
+        self._decoder = Decoder(Limits(**settings.limits))
+        self._fetcher = work.Fetcher(folder)
+        self._hashed: dict[tuple[str, str], str] = {}
+
+    def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: Any) -> dict[str, Any]:
+        (path,) = local.values()
+        content = Path(path).read_bytes()
+        self._poison(content.rsplit(b"poison:", 1)[-1].decode("ascii", "replace").split())
+        score = int(hashlib.sha256(content).hexdigest()[:8], 16) / 2**32
+        label = "covid" if score >= 0.5 else "non-covid"
+        result = Prediction(task["name"], "stub", self._settings.sha256, score, label, 0.5, (0,), (score,), 0.3)  # type: ignore[arg-type]
+        return {"row": to_row(result), "look": {"probability": score}}
+
+    def _poison(self, words: list[str]) -> None:
+        match words:
+            case ["hang"]:
+                time.sleep(3600)
+            case ["crash"]:
+                ctypes.string_at(0)
+            case ["leave"]:
+                os._exit(0)
+            case ["eat"]:
+                bytearray(self._settings.memory_bytes)
+            case ["fault"]:
+                raise ZeroDivisionError("SECRET")
+            case ["slow", seconds]:
+                time.sleep(float(seconds))
+            case ["once", marker] if not Path(marker).exists():
+                Path(marker).touch()
+                os._exit(1)
+
+
+if __name__ == "__main__":
+    child.Worker = Hostile  # type: ignore[misc]
+    child.serve(Path(sys.argv[1]))

@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": "groundglass.doors.doctor",
     "phantom": "groundglass.doors.phantom_commands",
     "train": "groundglass.doors.learn_commands",
+    "node": "groundglass.doors.node",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+
 import numpy as np
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset

@@ -6,6 +6,7 @@ Needs the `dicom` extra.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import highdicom as hd
 from highdicom import sr
 from pydicom.dataset import Dataset

@@ -33,6 +33,8 @@ COMMANDS = {
     "phantom": "groundglass.doors.phantom_commands",
     "train": "groundglass.doors.learn_commands",
     "node": "groundglass.doors.node",
+    "pacs": "groundglass.doors.pacs",
+    "deid": "groundglass.doors.deid",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

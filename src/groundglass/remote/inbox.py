@@ -28,11 +28,23 @@ class Mismatch(Exception):
     """An instance is not the one that it was announced as."""
 
 
-class Inbox:
+class Identifier:
+    """Says what a DICOM file is, by asking the worker."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def identify(self, path: Path) -> dict[str, str]:
+        """The attributes of `image.read.identity` of a file. Raises InputError."""
+        return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
+
+
+class Inbox(Identifier):
     """Takes single instances for a worklist; any number of threads may call `take`."""
 
     def __init__(self, worklist: Worklist, decoder: Decoder) -> None:
-        self._worklist, self._decoder = worklist, decoder
+        super().__init__(decoder)
+        self._worklist = worklist
 
     def take(self, data: bytes, instance: str) -> None:
         """Store one Part 10 file that was announced under a SOP Instance UID; on return it is on disk and listed.
@@ -63,10 +75,6 @@ class Inbox:
             self._worklist.arrived(study, series, {instance: sha256})
         finally:
             waiting.unlink(missing_ok=True)
-
-    def identify(self, path: Path) -> dict[str, str]:
-        """The attributes of `image.read.identity` of a file. Raises InputError."""
-        return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
 
 
 def move(part: Path, place: Path) -> None:

@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS studies (
   code TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0,
   next_try REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS instances (
-  instance TEXT PRIMARY KEY, study TEXT NOT NULL, series TEXT NOT NULL, sha256 TEXT NOT NULL);
+  instance TEXT PRIMARY KEY, study TEXT NOT NULL, series TEXT NOT NULL, sha256 TEXT NOT NULL,
+  purged INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS instances_of_series ON instances (study, series);
 CREATE TABLE IF NOT EXISTS conflicts (instance TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (instance, sha256));
 CREATE TABLE IF NOT EXISTS outbox (
@@ -133,14 +134,16 @@ class Worklist:
     def known(self, instance: str) -> str | None:
         """The SHA-256 of the instance that is there, or None."""
         with self._lock:
-            row = self._db.execute("SELECT sha256 FROM instances WHERE instance=?", (digest(instance),)).fetchone()
+            row = self._db.execute(
+                "SELECT sha256 FROM instances WHERE instance=? AND NOT purged", (digest(instance),)
+            ).fetchone()
         return None if row is None else str(row[0])
 
     def arrived(self, study: str, series: str, hashes: Mapping[str, str]) -> None:
         """Instances (UID -> SHA-256) whose files are on disk in their place. The study waits for an answer again."""
         with self._transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO instances (instance, study, series, sha256) VALUES (?, ?, ?, ?)",
                 [(digest(uid), digest(study), digest(series), sha256) for uid, sha256 in hashes.items()],
             )
             db.execute(
@@ -155,11 +158,17 @@ class Worklist:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?)", (digest(instance), sha256))
 
-    def instances_of(self, study: str, series: str) -> int:
-        """How many instances of a series have arrived."""
+    def handled(self, study: str, series: str) -> int:
+        """How many instances of a series have arrived so far, those counted whose images are purged since."""
         with self._lock:
             query = "SELECT count(*) FROM instances WHERE study=? AND series=?"
             return int(self._db.execute(query, (digest(study), digest(series))).fetchone()[0])
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for an answer or for delivery."""
+        counts = self.counts()
+        return not counts["studies_receiving"] and not counts["results_waiting"]
 
     # ---- what is answered ---------------------------------------------------------------------------------------
 
@@ -265,10 +274,10 @@ class Worklist:
             rows = db.execute(
                 "SELECT study FROM studies WHERE state IN ('answered', 'refused', 'failed') AND last_arrival<=? AND "
                 "study NOT IN (SELECT study FROM outbox WHERE state IN ('waiting', 'sending')) AND "
-                "study IN (SELECT study FROM instances)",
+                "study IN (SELECT study FROM instances WHERE NOT purged)",
                 (self._clock() - seconds,),
             ).fetchall()
-            db.executemany("DELETE FROM instances WHERE study=?", rows)
+            db.executemany("UPDATE instances SET purged=1 WHERE study=?", rows)
             for (study,) in rows:
                 shutil.rmtree(self.study_folder(study), ignore_errors=True)
         return len(rows)

@@ -121,7 +121,9 @@ def _refuse(original: Dataset) -> None:
 def _check(original: Dataset, made: FileDataset) -> None:
     """Look for the old values in the header of the copy. What stays by intent is not looked for."""
     header = Dataset()
-    header.update({tag: made[tag] for tag in made if made[tag].keyword != "PixelData"})
+    for element in made:
+        if element.keyword != "PixelData":
+            header.add(element)
     written = io.BytesIO()
     header.save_as(written, implicit_vr=False, little_endian=True)
     text = written.getvalue()

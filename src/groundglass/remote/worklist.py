@@ -62,6 +62,7 @@ class Worklist:
 
     def __init__(self, folder: Path, clock: Callable[[], float], *, exclusive: bool = True) -> None:
         self.folder, self._clock = folder, clock
+        self._started = clock()
         self._lock = threading.RLock()
         self._held: int | None = None
         try:
@@ -173,8 +174,13 @@ class Worklist:
     # ---- what is answered ---------------------------------------------------------------------------------------
 
     def quiet(self, seconds: float) -> list[tuple[str, int]]:
-        """Studies (digest, arrivals) that wait for an answer and got nothing new for so many seconds, oldest first."""
+        """Studies (digest, arrivals) that wait for an answer and got nothing new for so many seconds, oldest first.
+
+        Time in which nobody listened is no silence, so it counts from the start at the earliest.
+        """
         now = self._clock()
+        if now - self._started < seconds:
+            return []
         with self._lock:
             rows = self._db.execute(
                 "SELECT study, arrivals FROM studies WHERE state='receiving' AND last_arrival<=? AND next_try<=? "

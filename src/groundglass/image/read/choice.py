@@ -67,11 +67,17 @@ def study_of(entry: Input) -> str | None:
     return None if series is None else series.split("/")[0]
 
 
+def _called(one: Input) -> str:
+    """What people call a series: its number, else the last part of the name that it was given under."""
+    number = one.headers[0].number if one.headers else None
+    return f"series {number}" if number is not None else one.name.rsplit("/", 1)[-1][:40]
+
+
 def told_of(others: Sequence[Input]) -> tuple[Notice, ...]:
     """What the answer for one series says of those beside it, without folders."""
     if not others:
         return ()
-    names = [f"{one.name.rsplit('/', 1)[-1][:40]} ({len(one.files)})" for one in others[:_NAMED]]
+    names = [f"{_called(one)} ({len(one.files)})" for one in others[:_NAMED]]
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    detail = f"the study holds {len(others)} other series, not answered for (name, files): {', '.join(names)}{more}"
+    detail = f"the study holds {len(others)} other series, not answered for (images): {', '.join(names)}{more}"
     return (Notice("other_series", detail[:299]),)

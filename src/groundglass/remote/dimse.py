@@ -64,9 +64,11 @@ class Peer:
 
 
 def quieten() -> None:
-    """Keep pynetdicom from saying what it received: identifiers in its log are a patient's."""
-    logging.getLogger("pynetdicom").addHandler(logging.NullHandler())
-    logging.getLogger("pynetdicom").propagate = False
+    """Keep pynetdicom and pydicom from saying what they received: values in their logs and warnings are a patient's."""
+    logging.captureWarnings(True)
+    for name in ("pynetdicom", "pydicom", "py.warnings"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
     _config.LOG_HANDLER_LEVEL = "none"
     _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.ENFORCE_UID_CONFORMANCE = True

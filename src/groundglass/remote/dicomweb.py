@@ -163,6 +163,7 @@ class _Session(requests.Session):
         where = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         if where != (self._origin.host, self._origin.port):
             raise RemoteError("origin", "requests to the configured archive only, got another address")
+        request.headers["Host"] = parts.netloc  # dicomweb-client leaves the port out
         options |= {"stream": True, "allow_redirects": False, "timeout": (CONNECT, SILENCE)}
         watch = threading.Timer(self.whole_seconds, self._pinned.hang_up)
         watch.daemon = True

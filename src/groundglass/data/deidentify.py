@@ -48,7 +48,11 @@ _KEPT = (
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PixelData",
 )  # fmt: skip
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_CODED = re.compile(r"[A-Z0-9_ ]{1,16}\Z")
+# A name fits the value representation of a body part too.
+_BODY_PARTS = frozenset(
+    "CHEST LUNG THORAX ABDOMEN HEAD BRAIN NECK PELVIS HEART SPINE TSPINE LSPINE CSPINE SHOULDER WHOLEBODY "
+    "CHESTABDOMEN CHESTABDPELVIS ABDOMENPELVIS NECKCHEST NECKCHESTABDPELV".split()
+)
 # A value this long that is found again in a copy is no coincidence.
 _TELLING = 6
 
@@ -95,7 +99,7 @@ class Deidentifier:
         made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
         made.SpecificCharacterSet = original.get("SpecificCharacterSet", "ISO_IR 6")
         for name in (*_REPLACED, *_KEPT):
-            if name in original and (name != "BodyPartExamined" or _CODED.match(str(original.BodyPartExamined))):
+            if name in original and (name != "BodyPartExamined" or str(original.BodyPartExamined) in _BODY_PARTS):
                 made[name] = copy.deepcopy(original[name])  # replaced in place, and compared later
         self._anonymizer.anonymize(made)
         made.SpecificCharacterSet = "ISO_IR 192"

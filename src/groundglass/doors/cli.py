@@ -176,7 +176,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Signals)
     settings = read_settings(_settings_file())
     of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
-    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card}
+    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card, "pacs": {"watch": settings}}
 
 
 def _settings_file() -> Path | None:

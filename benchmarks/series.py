@@ -1,7 +1,7 @@
 """What a series of 300 slices costs, step by step: python benchmarks/series.py [--slices 300] [-o FILE.csv]
 
-A phantom of 512 x 512, as a DICOM series of classic CT slices. First reading alone and the whole of `groundglass predict
---sr --sc --key-images`, each in a process of its own as a user starts it; then the steps in one process. Seconds of the
+A phantom of 512 x 512, as a DICOM series of classic CT slices. First reading alone and `groundglass predict` without
+and with DICOM results, each in a process of its own as a user starts it; then the steps in one process. Seconds of the
 wall clock hold on an idle machine only, so processor seconds stand beside them. Memory is the highest sum of
 resident memory over the process tree; shared pages count once for each process, so it is an upper bound.
 """

@@ -21,7 +21,8 @@ CANARY, BORN, IDENTIFIER = "ZZCANARYNAME", "19010203", "CANARY-77"
 TELLING = (
     "PatientName", "PatientID", "OtherPatientIDs", "PatientBirthName", "PatientMotherBirthName", "PatientAddress",
     "PatientComments", "PatientTelephoneNumbers", "AdditionalPatientHistory", "MedicalAlerts", "Allergies",
-    "Occupation", "EthnicGroup", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "NameOfPhysiciansReadingStudy",
+    "Occupation", "EthnicGroup", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+    "NameOfPhysiciansReadingStudy",
     "InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "StudyDescription",
     "SeriesDescription", "ProtocolName", "ImageComments", "StudyComments", "AccessionNumber", "StudyID",
     "RequestingPhysician", "RequestedProcedureDescription", "PerformedProcedureStepDescription",

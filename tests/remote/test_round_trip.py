@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,16 @@ def test_axial_slices_of_the_node_are_answered_and_others_refused(
     assert counts["studies_answered"] == 6
     assert counts["studies_refused"] == len(studies) - 6
     assert counts["studies_failed"] == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl: not installed; apt-get install curl")
+def test_the_script_of_the_how_to_works_the_first_time(orthanc: Orthanc) -> None:
+    script = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "orthanc" / "try.sh"
+    own = {**os.environ, "GROUNDGLASS": f"{sys.executable} -m groundglass"}
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=600, env=own)
+    assert done.returncode == 0, done.stderr
+    assert "Groundglass result; RESEARCH, NOT FOR CLINICAL USE" in done.stdout
+    assert "results delivered    6" in done.stdout
 
 
 class Sender:

@@ -49,10 +49,10 @@ _KEPT = (
 )  # fmt: skip
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # A name fits the value representation of a body part too.
-_BODY_PARTS = frozenset(
-    "CHEST LUNG THORAX ABDOMEN HEAD BRAIN NECK PELVIS HEART SPINE TSPINE LSPINE CSPINE SHOULDER WHOLEBODY "
-    "CHESTABDOMEN CHESTABDPELVIS ABDOMENPELVIS NECKCHEST NECKCHESTABDPELV".split()
-)
+_BODY_PARTS = (
+    "CHEST", "LUNG", "THORAX", "ABDOMEN", "HEAD", "BRAIN", "NECK", "PELVIS", "HEART", "SPINE", "TSPINE", "LSPINE",
+    "CSPINE", "SHOULDER", "WHOLEBODY", "CHESTABDOMEN", "CHESTABDPELVIS", "ABDOMENPELVIS", "NECKCHEST",
+)  # fmt: skip
 # A value this long that is found again in a copy is no coincidence.
 _TELLING = 6
 

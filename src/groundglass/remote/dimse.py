@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,10 +83,8 @@ class Receiver:
     OutputError where the port is taken.
     """
 
-    def __init__(
-        self, inbox: Inbox, aet: str, host: str, port: int, peers: Sequence[Peer], tls: ssl.SSLContext | None = None
-    ) -> None:
-        self._inbox, self._host, self._port, self._tls = inbox, host, port, tls
+    def __init__(self, inbox: Inbox, aet: str, host: str, port: int, peers: Sequence[Peer]) -> None:
+        self._inbox, self._host, self._port = inbox, host, port
         self._addresses = {(peer.aet, address) for peer in peers for address in addresses(peer.host)}
         self.received = 0
         self._ae = AE(ae_title=aet)
@@ -105,9 +102,7 @@ class Receiver:
             (evt.EVT_C_STORE, self._store),
         ]
         try:
-            self._server = self._ae.start_server(
-                (self._host, self._port), block=False, evt_handlers=handlers, ssl_context=self._tls
-            )
+            self._server = self._ae.start_server((self._host, self._port), block=False, evt_handlers=handlers)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise OutputError("port", f"a free port, got {reason!r} for {self._port}; choose another --port") from error
@@ -191,8 +186,7 @@ def _plain(address: str) -> str:
 
 
 def sender(
-    target: Peer, own_aet: str, sending: Callable[[str], None], waiting: Callable[[str], None],
-    tls: ssl.SSLContext | None = None,
+    target: Peer, own_aet: str, sending: Callable[[str], None], waiting: Callable[[str], None]
 ) -> Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]:  # fmt: skip
     """What delivers objects to `target` by C-STORE, in one association a call.
 
@@ -200,7 +194,7 @@ def sender(
     """
 
     def deliver(items: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, str | None]]:
-        association = _associate(target, own_aet, items, tls)
+        association = _associate(target, own_aet, items)
         try:
             for item in items:
                 if item.uncertain and _has(association, item):
@@ -222,7 +216,7 @@ def sender(
     return deliver
 
 
-def _associate(target: Peer, own_aet: str, items: Sequence[Outgoing], tls: ssl.SSLContext | None) -> Any:
+def _associate(target: Peer, own_aet: str, items: Sequence[Outgoing]) -> Any:
     quieten()
     ae = AE(ae_title=own_aet)
     ae.acse_timeout, ae.dimse_timeout, ae.network_timeout, ae.connection_timeout = IDLE, IDLE, IDLE, CONNECT
@@ -232,9 +226,7 @@ def _associate(target: Peer, own_aet: str, items: Sequence[Outgoing], tls: ssl.S
         ae.add_requested_context(sop_class, SYNTAXES)
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind, SYNTAXES)
     assert target.port is not None
-    association = ae.associate(
-        target.host, target.port, ae_title=target.aet, tls_args=None if tls is None else (tls, target.host)
-    )
+    association = ae.associate(target.host, target.port, ae_title=target.aet)
     if association.is_established:
         return association
     how = "a rejection" if association.is_rejected else "no connection"

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from groundglass.errors import ModelError, OutputError, RemoteError
+from groundglass.errors import InputError, ModelError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.infer.model import Model
 from groundglass.infer.series import Answer, answer_studies
@@ -74,7 +74,10 @@ class Service:
             yield f"study {study[:12]}: {line}"
 
     def _answer(self, study: str, arrivals: int) -> str:
-        (outcome,) = answer_studies(str(self._worklist.study_folder(study)), self._decoder, self._model)
+        try:
+            (outcome,) = answer_studies(str(self._worklist.study_folder(study)), self._decoder, self._model)
+        except InputError as error:  # nothing there can be read
+            outcome = Refusal(study, error.code, error.detail)
         if isinstance(outcome, Refusal):
             kept = self._worklist.answered(study, arrivals, "refused", outcome.code, outcome.reason, [])
             return f"refused, {outcome.code}" if kept else "more arrived, waiting again"

@@ -33,7 +33,6 @@ CREATE TABLE IF NOT EXISTS conflicts (instance TEXT NOT NULL, sha256 TEXT NOT NU
 CREATE TABLE IF NOT EXISTS outbox (
   uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS answers (state TEXT NOT NULL, study TEXT NOT NULL, at REAL NOT NULL);
 """
 # Tries of a study that fails by our fault, and of an object that its destination refuses, before it is left.
 MOST_TRIES = 5
@@ -213,7 +212,6 @@ class Worklist:
             if row is None or row[0] != arrivals:
                 return False
             db.execute("UPDATE studies SET state=?, code=?, detail=? WHERE study=?", (state, code, detail, study))
-            db.execute("INSERT INTO answers VALUES (?, ?, ?)", (state, study, self._clock()))
             db.executemany(
                 "INSERT INTO outbox (uid, study, sop_class, state) VALUES (?, ?, ?, 'waiting')",
                 [(uid, study, sop_class) for uid, sop_class, _ in new],

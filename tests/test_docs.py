@@ -108,8 +108,10 @@ def test_the_refusal_in_the_documentation_is_one_that_the_command_makes(monkeypa
 
 
 def _leaves(command: click.Command) -> Iterator[click.Command]:
-    for part in command.commands.values() if isinstance(command, click.Group) else [command]:
-        yield from _leaves(part) if isinstance(part, click.Group) else [part]
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield command
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from _leaves(part)
 
 
 def test_the_table_of_settings_names_the_commands_that_read_each_variable() -> None:

@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": LEAVES | {"image", "infer", "judge"},
     "learn": LEAVES | {"image", "infer", "judge", "data"},
     "report": LEAVES | {"image", "infer"},
-    "doors": LEAVES | {"image", "infer", "judge", "data", "learn", "report"},
+    "remote": LEAVES | {"image", "infer", "report"},
+    "doors": LEAVES | {"image", "infer", "judge", "data", "learn", "report", "remote"},
     "__init__": {"types", "errors", "image", "infer"},
     "__main__": {"doors"},
 }
@@ -97,7 +98,17 @@ def test_a_prediction_on_the_command_line_never_loads_torch() -> None:
     loaded = _loaded(code)
     assert "onnxruntime" in loaded
     # Pixels are decoded in the child: the parsers of untrusted files are not even loaded here.
-    assert not loaded & {"torch", "sklearn", "matplotlib", "rich", "pydicom", "nibabel", "gdcm", "openjpeg"}
+    assert not loaded & {
+        "torch",
+        "sklearn",
+        "matplotlib",
+        "rich",
+        "pydicom",
+        "nibabel",
+        "gdcm",
+        "openjpeg",
+        "highdicom",
+    }
 
 
 def test_every_public_name_is_there() -> None:

@@ -53,11 +53,24 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """One file, or entry number `member` of the zip at `path`."""
+
+    path: str
+    member: int | None = None
+
+    def item(self) -> dict[str, str | int | None]:
+        """What the worker is asked with."""
+        return {"path": self.path, "member": self.member}
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """What was read: voxels f32 (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
 
     `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None where the file records no geometry.
     `source` names the input for people and never holds patient data. `notices` says what was found while reading.
+    `files` holds, for DICOM, the file of each slice; else it is empty.
     """
 
     voxels: Float32
@@ -65,9 +78,11 @@ class Scan:
     affine: Float64 | None
     source: str
     notices: tuple[Notice, ...] = ()
+    files: tuple[File, ...] = ()
 
     def __post_init__(self) -> None:
         v = self.voxels
+        _require(len(self.files) in (0, len(v)), f"files: one for each slice or none, got {len(self.files)}")
         _require(v.ndim == 3 and min(v.shape) > 0, f"voxels: shape (D, H, W), got {v.shape}")
         _require(v.dtype == np.float32, f"voxels: float32, got {v.dtype}")
         _require(self.unit in ("HU", "gray"), f"unit: HU or gray, got {self.unit!r}")

@@ -34,6 +34,9 @@ COMMANDS = {
     "screen": "groundglass.doors.screen_commands",
     "train": "groundglass.doors.learn_commands",
     "export": "groundglass.doors.learn_commands",
+    "node": "groundglass.doors.node",
+    "pacs": "groundglass.doors.pacs",
+    "deid": "groundglass.doors.deid",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",
@@ -175,8 +178,8 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Signals)
     settings = read_settings(_settings_file())
     of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
-    of_screen = {"screen": dict.fromkeys(("run", "retry"), settings)}
-    ctx.default_map = {**dict.fromkeys(COMMANDS, settings), "models": of_card} | of_screen
+    nested = {"models": of_card, "pacs": {"watch": settings}, "screen": dict.fromkeys(("run", "retry"), settings)}
+    ctx.default_map = dict.fromkeys(COMMANDS, settings) | nested
 
 
 def _settings_file() -> Path | None:

@@ -39,6 +39,7 @@ class Settings:
 
     paths: tuple[str, ...]
     as_scan: bool
+    best_series: bool
     json: bool
     model: str | None
     tta: str | None
@@ -63,6 +64,11 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
             click.option("--json", "as_json", is_flag=True, help="JSON Lines, one object an input (docs/schema)."),
             click.option("--as-scan", is_flag=True, help="A folder of plain images is one scan, in order of name."),
+            click.option(
+                "--best-series",
+                is_flag=True,
+                help="Of the series of one study only the best suited one (docs/concepts/series.md).",
+            ),
             click.option(
                 "--model",
                 metavar="NAME|FILE.onnx",
@@ -94,25 +100,89 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _folder(option: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option that names the folder for one kind of DICOM object."""
+    return click.option(option, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=what)
+
+
 @click.command()
 @_shared
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the results here, at the end and at once.")
+@_folder("--sr", "Write a DICOM structured report (TID 1500) for each answer here.")
+@_folder("--sc", "Write Secondary Captures with heat and curve for each answer here.")
+@click.option("--key-images", is_flag=True, help="With --sr: also a Key Object Selection that names the key slices.")
+@_folder("--gsps", "Write presentation states that frame the heat on the key slices here.")
+@_folder("--heat-map", "Write the heat of all judged slices as a Parametric Map here.")
 @click.pass_context
 def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
     """How likely each PATH shows COVID-19 pneumonia, or why no answer is given.
 
     PATH is a PNG, JPEG, WebP, TIFF, DICOM or NIfTI file, a folder or zip of those, or - for paths on standard input,
-    one a line. Results go to stdout, all else to stderr.
+    one a line. Results go to stdout, all else to stderr. DICOM results join the study of their series; they need the
+    `dicom` extra: pip install '.[dicom]' in the clone.
     """
+    folders = _result_folders(given)
     settings = _settings(given)
     if output is not None:
         require_file(output)
-    out = _Output(settings.json, output, ctx.ensure_object(Signals))
-    with _opened(settings) as (ahead, model), out:
+    signals = ctx.ensure_object(Signals)
+    out = _Output(settings.json, output, signals)
+    with _opened(settings) as (ahead, model), out, _DicomResults(folders, model) as results:
         for answer in _answers(ahead, model, settings):
-            out.add(answer.result)
+            with signals.whole():  # the objects of an answer and its row go together
+                results.add(answer)
+                out.add(answer.result)
             del answer  # its scan must go before the next one comes
     ctx.exit(exit_status(out.counts))
+
+
+def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
+    """Where each kind of DICOM object goes; empty where none is wanted. What fails, fails before any work."""
+    folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
+    if given.pop("key_images"):
+        if folders["sr"] is None:
+            raise click.UsageError("--key-images goes with --sr DIR")
+        folders["key-images"] = folders["sr"]
+    wanted = {kind: folder for kind, folder in folders.items() if folder is not None}
+    if wanted:
+        from groundglass.report.dicom import require_highdicom
+
+        require_highdicom()
+    for folder in wanted.values():
+        require_folder(folder)
+    return wanted
+
+
+class _DicomResults:
+    """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
+
+    def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
+        self._folders, self._model = folders, model
+        self._decoder = Decoder(Limits.from_environment(os.environ))
+
+    def __enter__(self) -> _DicomResults:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.close()
+
+    def add(self, answer: Answer) -> None:
+        """Write the objects of an answer. What has none, such as a PNG, is said on stderr."""
+        if not self._folders or answer.scan is None or answer.examination is None:
+            return
+        if not isinstance(answer.result, Prediction):
+            return
+        from groundglass.infer import series
+        from groundglass.report import dicom
+
+        try:
+            reported = dicom.report(series.Answer(answer.scan, answer.examination), self._model, self._decoder)
+            for kind, made in dicom.objects(reported, self._folders):
+                write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
+        except InputError as error:
+            click.echo(
+                f"groundglass: no DICOM result for {answer.result.source}: {error.code}: {error.detail}", err=True
+            )
 
 
 @click.command()
@@ -179,7 +249,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
     """The inputs and the model. Reading starts before the networks are loaded, and runs one scan ahead of them."""
     with Decoder(Limits.from_environment(os.environ)) as decoder:
         decoder.start()
-        with Ahead(settings.paths, decoder, as_scan=settings.as_scan) as ahead:
+        with Ahead(settings.paths, decoder, as_scan=settings.as_scan, best_series=settings.best_series) as ahead:
             from groundglass.infer.model import load
 
             yield ahead, load(settings.model, settings.threads)
@@ -192,7 +262,12 @@ def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]
             del outcome
             show(ahead.total)
     if ahead.skipped and not settings.quiet:
-        click.echo(f"skipped {ahead.skipped} files that are no images", err=True)
+        what = (
+            "files that are no images, and series that suit less"
+            if settings.best_series
+            else "files that are no images"
+        )
+        click.echo(f"skipped {ahead.skipped} {what}", err=True)
 
 
 def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:

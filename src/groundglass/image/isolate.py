@@ -49,6 +49,7 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
     "raster": ("groundglass.image.read.raster", "decode"),
     "dicom_header": ("groundglass.image.read.dicom", "header"),
     "dicom": ("groundglass.image.read.dicom", "decode"),
+    "dicom_identity": ("groundglass.image.read.identity", "identity"),
     "nifti": ("groundglass.image.read.nifti", "decode"),
     "members": ("groundglass.image.read.archive", "members"),
 }

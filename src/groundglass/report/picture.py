@@ -6,7 +6,7 @@ Heat is signed and unscaled in `Attribution`; scaling it to colours is done here
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,10 +62,11 @@ def scale_of(attributions: Sequence[Attribution]) -> float:
     return max((float(np.abs(a.heat).max()) for a in attributions), default=0.0)
 
 
-def overlay(slice_gray: Float32, attribution: Attribution, prediction: Prediction) -> RGB:
+def overlay(slice_gray: Float32, attribution: Attribution, prediction: Prediction, name: str | None = None) -> RGB:
     """One slice twice, plain and with heat, with colour bar and words: uint8 (rows, columns, 3).
 
     `slice_gray` is f32 (H, W) in [0, 1]; any size from 1 pixel on is scaled into a fixed frame and keeps its aspect.
+    `name` is what the slice is called, by default its number from 0.
     """
     _same_shape(slice_gray, attribution)
     scale = scale_of([attribution])
@@ -77,14 +78,19 @@ def overlay(slice_gray: Float32, attribution: Attribution, prediction: Predictio
         left = _PAD + number * (_PANEL + _PAD)
         _say(draw, (left, top - 26), title, 16, _PALE, _PANEL)
         canvas.paste(picture, (left + (_PANEL - picture.width) // 2, top + (high - picture.height) // 2))
-    _title(draw, canvas.width, f"{prediction.source}, slice {attribution.index}")
+    _title(draw, canvas.width, f"{prediction.source}, {name or f'slice {attribution.index}'}")
     _color_bar(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, scale)
     _verdict(draw, top + high + 12, canvas.width, prediction, attribution)
     return np.asarray(canvas, dtype=np.uint8)
 
 
-def montage(slices: Sequence[tuple[Float32, Attribution]], prediction: Prediction) -> RGB:
-    """The slices of a scan with the highest probabilities, at most 12, highest first, on one scale of heat."""
+def montage(
+    slices: Sequence[tuple[Float32, Attribution]], prediction: Prediction, names: Mapping[int, str] | None = None
+) -> RGB:
+    """The slices of a scan with the highest probabilities, at most 12, highest first, on one scale of heat.
+
+    `names` says what slices are called, by default their number from 0.
+    """
     if not slices:
         raise ValueError("slices: one or more, got none")
     for gray, attribution in slices:
@@ -101,7 +107,8 @@ def montage(slices: Sequence[tuple[Float32, Attribution]], prediction: Predictio
         _, hot = _panels(gray, attribution, scale, _TILE)
         canvas.paste(hot, (left + (_TILE - hot.width) // 2, above + (_TILE - hot.height) // 2))
         value = chance.get(attribution.index)
-        words = f"slice {attribution.index}" + (f":  {percent(value)}" if value is not None else "")
+        called = (names or {}).get(attribution.index, f"slice {attribution.index}")
+        words = called + (f":  {percent(value)}" if value is not None else "")
         _say(draw, (left + 2, above + _TILE + 4), words, 16, _INK, _TILE)
     _title(draw, canvas.width, f"{prediction.source}, {len(prediction.slices)} slices judged")
     _color_bar(canvas, draw, (canvas.width - _BAR, top), _TILE, scale)

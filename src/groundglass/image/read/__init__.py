@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import numpy as np
 from groundglass.errors import InputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
-from groundglass.image.read.find import Entry, File, Found, Input, natural
+from groundglass.image.read.find import Entry, Found, Input, natural
 from groundglass.image.read.find import find as _find
 from groundglass.image.read.geometry import axial_affine, axial_empty, tilt_of
 from groundglass.image.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
-from groundglass.types import Float32, Float64, Notice, Scan
+from groundglass.types import File, Float32, Float64, Notice, Scan
 
 __all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "find", "natural", "read", "read_all"]
 
@@ -67,7 +68,7 @@ def read(source: Path | str | Input, decoder: Decoder | None = None, *, as_scan:
     if not refusals:
         return scan
     notice = Notice("skipped_files", f"{refusals} files beside the scan were refused")
-    return Scan(scan.voxels, scan.unit, scan.affine, scan.source, (*scan.notices, notice))
+    return replace(scan, notices=(*scan.notices, notice))
 
 
 def read_all(
@@ -126,6 +127,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
     notices = dict.fromkeys((*source.notices, *arranged.notices))
     failures: list[tuple[int, InputError]] = []
     duplicates = 0
+    files = tuple(source.files[place[0]] for place in arranged.places)
     for index, place in enumerate(arranged.places):
         try:
             reply = decoder.ask("dicom", source.files[place[0]].item(), lambda _, i=index: view[i : i + 1])  # type: ignore[misc]
@@ -146,10 +148,12 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
     if affine is not None:
         affine = axial_affine(shape, affine)
     if failures:
-        volume, affine = _without(volume, affine, [index for index, _ in failures])
+        lost = [index for index, _ in failures]
+        volume, affine = _without(volume, affine, lost)
+        files = tuple(file for index, file in enumerate(files) if index not in lost)
         codes = ", ".join(sorted({error.code for _, error in failures}))
         notices[Notice("skipped_files", f"{len(failures)} of {shape[0]} slices could not be read: {codes}")] = None
-    return Scan(volume, "HU", affine, source.name, tuple(notices))
+    return Scan(volume, "HU", affine, source.name, tuple(notices), files)
 
 
 def _stop_if_too_many(failures: list[tuple[int, InputError]], slices: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import find, read
+from groundglass.image.read.choice import one_a_study
 from groundglass.image.read.find import Input
 from groundglass.types import Scan
 
@@ -22,11 +23,14 @@ class Ahead:
     While entered, a thread of its own is the only user of `decoder`. At most two scans are in memory: the one in use
     and the next; for that, whoever iterates drops the one in use before asking for the next. An exception that is no
     InputError is our fault; it is handed out too, and the rest is still read.
-    `total` counts the inputs known so far, `skipped` the files that are no images.
+    `best_series` hands out, of the series of one study, the best suited one only.
+    `total` counts the inputs known so far, `skipped` what was left out: files that are no images, and other series.
     """
 
-    def __init__(self, paths: Sequence[str], decoder: Decoder, *, as_scan: bool = False) -> None:
-        self._paths, self._decoder, self._as_scan = paths, decoder, as_scan
+    def __init__(
+        self, paths: Sequence[str], decoder: Decoder, *, as_scan: bool = False, best_series: bool = False
+    ) -> None:
+        self._paths, self._decoder, self._as_scan, self._best_series = paths, decoder, as_scan, best_series
         self.total = len(paths)
         self.skipped = 0
         self._ready: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
@@ -66,6 +70,8 @@ class Ahead:
                 return
             try:
                 found = find(path, as_scan=self._as_scan, decoder=self._decoder)
+                if self._best_series:
+                    found = one_a_study(found, self._decoder.limits)
             except Exception as error:
                 yield path, error
                 continue

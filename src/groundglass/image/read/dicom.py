@@ -37,6 +37,7 @@ _TAGS = {
     "patient_position": 0x00185100,
     "study": 0x0020000D,
     "series": 0x0020000E,
+    "number": 0x00200011,
     "acquisition": 0x00200012,
     "position": 0x00200032,
     "orientation": 0x00200037,
@@ -62,6 +63,7 @@ _PLANAR_CONFIGURATION = 0x00280006
 # The first that is installed decodes. pydicom would try the next after a failure, and GDCM ends the process on some
 # damaged JPEG-LS that pyjpegls refuses.
 _CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
+_IS = re.compile(r"\d{1,9}")
 _UID = re.compile(r"[0-9.]{1,64}")
 _NOT_ORIGINAL = ("LOCALIZER", "SCOUT", "PROJECTION", "MPR", "MIP", "MINIP", "REFORMATTED")
 _CHEST = ("CHEST", "THORAX", "LUNG", "TORSO", "BODY", "TAP", "CAP", "HEART", "BREAST")
@@ -212,6 +214,7 @@ def _described(tags: Tags, preamble: bytes) -> dict[str, Any]:
         "spacing": optional("spacing", 2),
         "thickness": one("thickness"),
         "tilt": one("tilt"),
+        "number": int(tags.text("number") or 0) if _IS.fullmatch(tags.text("number") or "") else None,
         "rows": _short_or_zero(tags, "rows"),
         "columns": _short_or_zero(tags, "columns"),
         "notices": notices,

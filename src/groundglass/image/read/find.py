@@ -8,28 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from groundglass.errors import InputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read.archive import open_regular
 from groundglass.image.read.series import SliceHeader, slice_header, split
 from groundglass.image.read.sniff import SNIFF_BYTES, sniff
-from groundglass.types import Notice
+from groundglass.types import File, Notice
 
 Kind = Literal["raster", "dicom", "nifti"]
 _READABLE = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of them"
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file, or entry number `member` of the zip at `path`."""
-
-    path: str
-    member: int | None = None
-
-    def item(self) -> dict[str, Any]:
-        return {"path": self.path, "member": self.member}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class SliceHeader:
     rows: int
     columns: int
     notices: tuple[Notice, ...]
+    number: int | None = None
 
     @property
     def located(self) -> bool:
@@ -74,6 +75,10 @@ def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
         value = reply.get(name)
         return value if isinstance(value, float) and math.isfinite(value) else None
 
+    def whole(name: str) -> int | None:
+        value = reply.get(name)
+        return value if type(value) is int else None
+
     spacing = numbers("spacing", 2)
     if spacing is not None and not all(0.01 <= step <= 100.0 for step in spacing):
         raise InputError("bad_affine", "expected pixel spacing between 0.01 and 100 mm, got another; export it again")
@@ -83,7 +88,7 @@ def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
         numbers("position", 3), numbers("orientation", 6), spacing,
         number("thickness"), number("tilt"),
         rows if isinstance(rows, int) else 0, columns if isinstance(columns, int) else 0,
-        notices_of(reply),
+        notices_of(reply), whole("number"),
     )  # fmt: skip
 
 

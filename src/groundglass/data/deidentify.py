@@ -1,0 +1,169 @@
+"""De-identified copies of DICOM images: a list says what stays, and what names somebody is replaced.
+
+Needs the `dicom` extra. Stricter than the basic profile of PS3.15 E: an attribute that is not on the list is removed,
+be it private, free text or a sequence. Names, identifiers, UIDs and dates that stay are replaced by dicognito, alike in
+all files of one run, so that series and follow-ups of a patient still belong together. Pixels are not touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicognito.anonymizer import Anonymizer
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import UID
+
+from groundglass.errors import InputError
+from groundglass.image.isolate import Decoder
+from groundglass.image.read.archive import open_regular
+from groundglass.image.read.sniff import SNIFF_BYTES, sniff
+from groundglass.types import File
+from groundglass.write import write_bytes
+
+# What dicognito replaces.
+_REPLACED = (
+    "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientName", "PatientID",
+    "PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
+    "StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime", "AcquisitionDateTime",
+)  # fmt: skip
+# What says how the image was made and how its pixels lie.
+_KEPT = (
+    "ImageType", "SOPClassUID", "Modality", "Manufacturer", "ManufacturerModelName", "PatientSex", "BodyPartExamined",
+    "SliceThickness", "SpacingBetweenSlices", "KVP", "DataCollectionDiameter", "ReconstructionDiameter",
+    "GantryDetectorTilt", "TableHeight", "RotationDirection", "ExposureTime", "XRayTubeCurrent", "Exposure",
+    "FilterType", "ConvolutionKernel", "PatientPosition", "SeriesNumber", "AcquisitionNumber", "InstanceNumber",
+    "TemporalPositionIdentifier", "ImagePositionPatient", "ImageOrientationPatient", "PositionReferenceIndicator",
+    "SliceLocation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns",
+    "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "SmallestImagePixelValue", "LargestImagePixelValue", "BurnedInAnnotation",
+    "WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "RescaleType", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PixelData",
+)  # fmt: skip
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# A name fits the value representation of a body part too.
+_BODY_PARTS = (
+    "CHEST", "LUNG", "THORAX", "ABDOMEN", "HEAD", "BRAIN", "NECK", "PELVIS", "HEART", "SPINE", "TSPINE", "LSPINE",
+    "CSPINE", "SHOULDER", "WHOLEBODY", "CHESTABDOMEN", "CHESTABDPELVIS", "ABDOMENPELVIS", "NECKCHEST",
+)  # fmt: skip
+# A value this long that is found again in a copy is no coincidence.
+_TELLING = 6
+
+
+@dataclass
+class Tally:
+    """What became of the files: copied, of unknown burned-in text, refused by code, and left out as no DICOM."""
+
+    copied: int = 0
+    unknown: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+
+
+class Deidentifier:
+    """Makes copies that belong together; two of them replace the same patient differently."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._anonymizer = Anonymizer()
+
+    def copy(self, path: Path, folder: Path) -> bool:
+        """Write the copy of one file below `folder`, under new UIDs; whether the file says that no text is burned in.
+
+        Raises InputError: `possible_burned_in_phi` for captures and screens, `no_pixels` for what is no image,
+        `unreadable` where a telling value would remain, and what reading refuses.
+        """
+        self._decoder.ask("dicom_identity", File(str(path)).item())  # its structure holds, so it can be parsed here
+        original = dcmread(io.BytesIO(path.read_bytes()))
+        _refuse(original)
+        made = self._replaced(original)
+        _check(original, made)
+        out = io.BytesIO()
+        made.save_as(out, enforce_file_format=True)
+        place = folder / made.StudyInstanceUID / made.SeriesInstanceUID / f"{made.SOPInstanceUID}.dcm"
+        write_bytes(place, out.getvalue())
+        return str(original.get("BurnedInAnnotation", "")).upper() == "NO"
+
+    def _replaced(self, original: Dataset) -> FileDataset:
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = original.file_meta.TransferSyntaxUID
+        meta.MediaStorageSOPClassUID = original.SOPClassUID
+        meta.MediaStorageSOPInstanceUID = original.SOPInstanceUID
+        made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        made.SpecificCharacterSet = original.get("SpecificCharacterSet", "ISO_IR 6")
+        for name in (*_REPLACED, *_KEPT):
+            if name in original and (name != "BodyPartExamined" or str(original.BodyPartExamined) in _BODY_PARTS):
+                made[name] = copy.deepcopy(original[name])  # replaced in place, and compared later
+        self._anonymizer.anonymize(made)
+        made.SpecificCharacterSet = "ISO_IR 192"
+        for name in ("PatientName", "PatientID", "PatientBirthDate", "StudyID", "AccessionNumber"):
+            if name not in made:  # present though empty, as PS3.3 asks
+                setattr(made, name, "")
+        made.ReferringPhysicianName = ""
+        meta.MediaStorageSOPInstanceUID = UID(made.SOPInstanceUID)
+        return made
+
+
+def _refuse(original: Dataset) -> None:
+    kinds = " ".join(str(part).upper() for part in original.get("ImageType", []))
+    burned = str(original.get("BurnedInAnnotation", "")).upper() == "YES" or "SCREEN" in kinds
+    if burned or str(original.SOPClassUID).startswith(_SECONDARY_CAPTURE):
+        raise InputError(
+            "possible_burned_in_phi", "expected original pixels, got a capture that may show a name; leave it out"
+        )
+    if "PixelData" not in original:
+        raise InputError("no_pixels", "expected an image, got a DICOM object without pixels; leave it out")
+
+
+def _check(original: Dataset, made: FileDataset) -> None:
+    """Look for the old values in the header of the copy. What stays by intent is not looked for."""
+    header = Dataset()
+    for element in made:
+        if element.keyword != "PixelData":
+            header.add(element)
+    written = io.BytesIO()
+    header.save_as(written, implicit_vr=False, little_endian=True)
+    text = written.getvalue()
+    for name in ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "StudyInstanceUID",
+                 "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):  # fmt: skip
+        for part in re.split(r"[\^= ]", str(original.get(name, ""))):
+            if len(part) >= _TELLING and part.encode("utf-8", "replace") in text:
+                raise InputError(
+                    "unreadable", f"expected a copy without the {name}, got one that holds it; leave it out"
+                )
+
+
+def deidentify(path: Path, folder: Path, decoder: Decoder) -> Iterator[tuple[Path, InputError | None, Tally]]:
+    """Copy every DICOM image at `path`, a file or a folder; yields each file with its refusal, and the tally so far."""
+    work, tally = Deidentifier(decoder), Tally()
+    for file in _files(path):
+        error: InputError | None = None
+        try:
+            with open_regular(str(file)) as stream:
+                kind = sniff(stream.read(SNIFF_BYTES))
+            if kind != "dicom":
+                tally.skipped += 1
+                continue
+            tally.unknown += not work.copy(file, folder)
+            tally.copied += 1
+        except InputError as refusal:
+            error = refusal
+            tally.refused[refusal.code] += 1
+        yield file, error, tally
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, _, names in sorted(os.walk(path)):
+        for name in sorted(names):
+            if not (found := Path(folder) / name).is_symlink():
+                yield found

@@ -1,0 +1,100 @@
+"""Instances from other machines: checked in the worker, then on disk under a name of our own, then in the worklist."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from groundglass.errors import InputError, OutputError
+from groundglass.image.isolate import Decoder
+from groundglass.image.limits import GIB
+from groundglass.image.read.dicom import CT
+from groundglass.image.read.identity import UID
+from groundglass.remote.worklist import Worklist, digest
+from groundglass.types import File
+from groundglass.write import write_bytes
+
+# Below this much free space, or a twentieth of the disk, nothing more is taken.
+LEAST_FREE, LEAST_SHARE = GIB, 0.05
+
+
+class Conflict(Exception):
+    """An instance came again under the same UID with other content."""
+
+
+class Mismatch(Exception):
+    """An instance is not the one that it was announced as."""
+
+
+class Identifier:
+    """Says what a DICOM file is, by asking the worker."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def identify(self, path: Path) -> dict[str, str]:
+        """The attributes of `image.read.identity` of a file. Raises InputError."""
+        return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
+
+
+class Inbox(Identifier):
+    """Takes single instances for a worklist; any number of threads may call `take`."""
+
+    def __init__(self, worklist: Worklist, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self._worklist = worklist
+
+    def take(self, data: bytes, instance: str) -> None:
+        """Store one Part 10 file that was announced under a SOP Instance UID; on return it is on disk and listed.
+
+        The same content again changes nothing. Raises InputError (`bad_uid`, `too_large`, ... as for any file),
+        Mismatch, Conflict, and OutputError where there is no room.
+        """
+        if not UID.match(instance):
+            raise InputError("bad_uid", "expected a SOP Instance UID, got something else; send it again")
+        if len(data) > self._decoder.limits.slice_bytes:
+            raise InputError("too_large", "expected a smaller slice, got one over the limit; send classic CT slices")
+        sha256 = hashlib.sha256(data).hexdigest()
+        if (there := self._worklist.known(instance)) is not None:
+            if there == sha256:
+                return
+            self._worklist.conflict(instance, sha256)
+            raise Conflict
+        require_room(self._worklist.folder)
+        waiting = self._worklist.folder / "incoming" / f"{digest(instance)}-{os.urandom(8).hex()}.part"
+        write_bytes(waiting, data)
+        try:
+            values = self.identify(waiting)
+            if values["SOPInstanceUID"] != instance or values["SOPClassUID"] != CT:
+                raise Mismatch
+            study, series = values["StudyInstanceUID"], values["SeriesInstanceUID"]
+            place = self._worklist.place(study, series, instance)
+            move(waiting, place)
+            self._worklist.arrived(study, series, {instance: sha256})
+        finally:
+            waiting.unlink(missing_ok=True)
+
+
+def move(part: Path, place: Path) -> None:
+    """Give a file that is on disk its final name, durably. Raises OutputError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.replace(part, place)
+        for folder in (place.parent, place.parent.parent, place.parent.parent.parent):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError("write_failed", f"a place to write to, got {reason!r}; free some space") from error
+
+
+def require_room(folder: Path) -> None:
+    """Raises OutputError (`write_failed`) where the disk is nearly full."""
+    usage = shutil.disk_usage(folder)
+    if usage.free < min(LEAST_FREE, LEAST_SHARE * usage.total):
+        raise OutputError("write_failed", "a gigabyte or a twentieth of the disk free, got less; free some space")

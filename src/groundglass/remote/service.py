@@ -1,0 +1,111 @@
+"""What a node and a watch do with a worklist: answer for studies that are quiet, and deliver what was made."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from groundglass.errors import InputError, ModelError, OutputError, RemoteError
+from groundglass.image.isolate import Decoder
+from groundglass.infer.model import Model
+from groundglass.infer.series import Answer, answer_studies
+from groundglass.remote.worklist import Outgoing, Worklist
+from groundglass.report import dicom
+from groundglass.types import Refusal
+
+# Delivers objects one after the other; for each says the detail of its refusal, or None where it was taken. Raises
+# RemoteError where the destination cannot be reached: what was not yielded then was not delivered.
+Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
+KINDS = ("sr", "sc")
+# After so many failures in a row the destination is left alone for the longest pause.
+FAILURES_TO_OPEN, LONGEST_PAUSE = 5, 300.0
+
+
+@dataclass
+class Circuit:
+    """When to try a destination again: pauses double with jitter, five minutes at most."""
+
+    clock: Callable[[], float]
+    rng: random.Random
+    failures: int = 0
+    not_before: float = 0.0
+    reason: str = ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the destination may be tried now."""
+        return self.clock() >= self.not_before
+
+    def failed(self, reason: str) -> None:
+        self.failures += 1
+        self.reason = reason
+        pause = LONGEST_PAUSE if self.failures >= FAILURES_TO_OPEN else 2.0**self.failures
+        self.not_before = self.clock() + pause * self.rng.uniform(0.5, 1.0)
+
+    def worked(self) -> None:
+        self.failures, self.not_before, self.reason = 0, 0.0, ""
+
+
+class Service:
+    """Answers and delivers for one worklist; called again and again by one thread."""
+
+    def __init__(
+        self, worklist: Worklist, model: Model, decoder: Decoder, deliver: Deliver, circuit: Circuit,
+        kinds: Iterable[str] = KINDS,
+    ) -> None:  # fmt: skip
+        self._worklist, self._model, self._decoder = worklist, model, decoder
+        self._deliver, self._kinds = deliver, tuple(kinds)
+        self.circuit = circuit
+
+    def answer(self, quiet_seconds: float) -> Iterator[str]:
+        """Answer for each study that is quiet, and yield one line that says what came of it."""
+        for study, arrivals in self._worklist.quiet(quiet_seconds):
+            try:
+                line = self._answer(study, arrivals)
+            except (ModelError, OutputError):
+                raise
+            except Exception as error:  # one study must never stop the rest
+                if os.environ.get("GROUNDGLASS_DEBUG") == "1":
+                    raise
+                self._worklist.failed(study, arrivals, f"an answer, got {type(error).__name__}: our fault")
+                line = f"failed ({type(error).__name__})"
+            yield f"study {study[:12]}: {line}"
+
+    def _answer(self, study: str, arrivals: int) -> str:
+        try:
+            (outcome,) = answer_studies(str(self._worklist.study_folder(study)), self._decoder, self._model)
+        except InputError as error:  # nothing there can be read
+            outcome = Refusal(study, error.code, error.detail)
+        if isinstance(outcome, Refusal):
+            kept = self._worklist.answered(study, arrivals, "refused", outcome.code, outcome.reason, [])
+            return f"refused, {outcome.code}" if kept else "more arrived, waiting again"
+        assert isinstance(outcome, Answer)
+        reported = dicom.report(outcome, self._model, self._decoder)
+        made = [
+            (str(ds.SOPInstanceUID), str(ds.SOPClassUID), dicom.to_bytes(ds))
+            for _, ds in dicom.objects(reported, self._kinds)
+        ]
+        kept = self._worklist.answered(study, arrivals, "answered", "", "", made)
+        return f"answered, {len(made)} objects to deliver" if kept else "more arrived, waiting again"
+
+    def deliver(self) -> Iterator[str]:
+        """Deliver what waits, unless the destination is being left alone; yield a line for what went wrong."""
+        if not self.circuit.closed:
+            return
+        waiting = self._worklist.outgoing()
+        if not waiting:
+            return
+        try:
+            for item, refusal in self._deliver(waiting):
+                if refusal is None:
+                    self._worklist.delivered(item.uid)
+                else:
+                    self._worklist.refused(item.uid, refusal)
+                    yield f"result refused: {refusal}"
+        except RemoteError as error:
+            self.circuit.failed(error.detail)
+            yield f"destination failed {self.circuit.failures} times: {error.detail}"
+        else:
+            self.circuit.worked()

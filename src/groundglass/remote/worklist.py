@@ -1,0 +1,342 @@
+"""What has arrived, what is answered, what must still be delivered: one folder with an SQLite file, safe from kill -9.
+
+An instance counts only once its file and its row are on disk. An answer and its deliveries appear in one transaction,
+under UIDs that derive from the input, so that work which is repeated after a crash leads to the same objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundglass.errors import OutputError
+from groundglass.write import write_bytes
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+  study TEXT PRIMARY KEY, last_arrival REAL NOT NULL, arrivals INTEGER NOT NULL, state TEXT NOT NULL,
+  code TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0,
+  next_try REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS instances (
+  instance TEXT PRIMARY KEY, study TEXT NOT NULL, series TEXT NOT NULL, sha256 TEXT NOT NULL,
+  purged INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS instances_of_series ON instances (study, series);
+CREATE TABLE IF NOT EXISTS conflicts (instance TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (instance, sha256));
+CREATE TABLE IF NOT EXISTS outbox (
+  uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '');
+"""
+# Tries of a study that fails by our fault, and of an object that its destination refuses, before it is left.
+MOST_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One object to deliver. `uncertain` says that an earlier delivery was cut off before its answer was seen."""
+
+    uid: str
+    sop_class: str
+    path: Path
+    uncertain: bool
+
+
+def digest(text: str) -> str:
+    """What stands for a UID in names of files and folders, so that no name comes from outside."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Worklist:
+    """The folder of one node or watch; a context manager. `clock` gives seconds since 1970.
+
+    Raises OutputError: `locked` where another process uses the folder, `write_failed` where it cannot be written.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float], *, exclusive: bool = True) -> None:
+        self.folder, self._clock = folder, clock
+        self._started = clock()
+        self._lock = threading.RLock()
+        self._held: int | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chmod(folder, 0o700)
+            if exclusive:
+                self._held = _hold(folder / "lock")
+            self._db = sqlite3.connect(
+                folder / "worklist.sqlite", isolation_level=None, timeout=30.0, check_same_thread=False
+            )
+            os.chmod(folder / "worklist.sqlite", 0o600)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            self._release()
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise OutputError(
+                "write_failed", f"a folder for the worklist, got {reason!r}; choose another with --store"
+            ) from error
+        if exclusive:
+            self._sweep()
+
+    def __enter__(self) -> Worklist:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def _sweep(self) -> None:
+        """What a killed process left half done: partial files, and objects that no row of the outbox names."""
+        shutil.rmtree(self.folder / "incoming", ignore_errors=True)
+        for name in ("incoming", "studies", "outbox"):
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        named = {
+            digest(row[0]) for row in self._db.execute("SELECT uid FROM outbox WHERE state IN ('waiting','sending')")
+        }
+        for path in (self.folder / "outbox").iterdir():
+            if path.stem not in named:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise OutputError(
+                        "write_failed", f"room for the worklist, got {type(error).__name__}; free some and start again"
+                    ) from error
+                raise
+
+    # ---- what arrives -------------------------------------------------------------------------------------------
+
+    def place(self, study: str, series: str, instance: str) -> Path:
+        """Where the file of an instance lies."""
+        return self.folder / "studies" / digest(study) / digest(series) / f"{digest(instance)}.dcm"
+
+    def known(self, instance: str) -> str | None:
+        """The SHA-256 of the instance that is there, or None."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT sha256 FROM instances WHERE instance=? AND NOT purged", (digest(instance),)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def arrived(self, study: str, series: str, hashes: Mapping[str, str]) -> None:
+        """Instances (UID -> SHA-256) whose files are on disk in their place. The study waits for an answer again."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO instances (instance, study, series, sha256) VALUES (?, ?, ?, ?)",
+                [(digest(uid), digest(study), digest(series), sha256) for uid, sha256 in hashes.items()],
+            )
+            db.execute(
+                "INSERT INTO studies (study, last_arrival, arrivals, state) VALUES (?, ?, ?, 'receiving') "
+                "ON CONFLICT (study) DO UPDATE SET last_arrival=excluded.last_arrival, state='receiving', tries=0, "
+                "next_try=0, arrivals=arrivals+excluded.arrivals",
+                (digest(study), self._clock(), len(hashes)),
+            )
+
+    def conflict(self, instance: str, sha256: str) -> None:
+        """Note that an instance came again with other content; the first one stays."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?)", (digest(instance), sha256))
+
+    def handled(self, study: str, series: str) -> int:
+        """How many instances of a series have arrived so far, those counted whose images are purged since."""
+        with self._lock:
+            query = "SELECT count(*) FROM instances WHERE study=? AND series=?"
+            return int(self._db.execute(query, (digest(study), digest(series))).fetchone()[0])
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for an answer or for delivery."""
+        counts = self.counts()
+        return not counts["studies_receiving"] and not counts["results_waiting"]
+
+    # ---- what is answered ---------------------------------------------------------------------------------------
+
+    def quiet(self, seconds: float) -> list[tuple[str, int]]:
+        """Studies (digest, arrivals) that wait for an answer and got nothing new for so many seconds, oldest first.
+
+        Time in which nobody listened is no silence, so it counts from the start at the earliest.
+        """
+        now = self._clock()
+        if now - self._started < seconds:
+            return []
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT study, arrivals FROM studies WHERE state='receiving' AND last_arrival<=? AND next_try<=? "
+                "ORDER BY last_arrival",
+                (now - seconds, now),
+            ).fetchall()
+        return [(str(study), int(arrivals)) for study, arrivals in rows]
+
+    def study_folder(self, study: str) -> Path:
+        """Where the series of a study, given by its digest, lie."""
+        return self.folder / "studies" / study
+
+    def delivered_before(self, uid: str) -> bool:
+        """Whether an object is in the outbox already, delivered or not."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM outbox WHERE uid=?", (uid,)).fetchone() is not None
+
+    def answered(
+        self, study: str, arrivals: int, state: str, code: str, detail: str, objects: Sequence[tuple[str, str, bytes]]
+    ) -> bool:
+        """Store an outcome with its objects (UID, SOP class, file) to deliver; False where more arrived meanwhile.
+
+        `state` is `answered`, `refused` or `failed`.
+        """
+        new = [o for o in objects if not self.delivered_before(o[0])]
+        for uid, _, data in new:
+            write_bytes(self.folder / "outbox" / f"{digest(uid)}.dcm", data)
+        with self._transaction() as db:
+            row = db.execute("SELECT arrivals FROM studies WHERE study=?", (study,)).fetchone()
+            if row is None or row[0] != arrivals:
+                return False
+            db.execute("UPDATE studies SET state=?, code=?, detail=? WHERE study=?", (state, code, detail, study))
+            db.executemany(
+                "INSERT INTO outbox (uid, study, sop_class, state) VALUES (?, ?, ?, 'waiting')",
+                [(uid, study, sop_class) for uid, sop_class, _ in new],
+            )
+        return True
+
+    def failed(self, study: str, arrivals: int, detail: str) -> None:
+        """Note that answering failed by our fault; it is tried again, later each time, and left after five tries."""
+        with self._transaction() as db:
+            row = db.execute("SELECT tries FROM studies WHERE study=? AND arrivals=?", (study, arrivals)).fetchone()
+            if row is None:
+                return
+            tries = int(row[0]) + 1
+            state = "failed" if tries >= MOST_TRIES else "receiving"
+            db.execute(
+                "UPDATE studies SET tries=?, state=?, code='internal', detail=?, next_try=? WHERE study=?",
+                (tries, state, detail, self._clock() + 2.0**tries, study),
+            )
+
+    # ---- what is delivered --------------------------------------------------------------------------------------
+
+    def outgoing(self) -> list[Outgoing]:
+        """The objects that wait for delivery, in the order in which they were made."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') ORDER BY rowid"
+            ).fetchall()
+        return [
+            Outgoing(uid, sop_class, self.folder / "outbox" / f"{digest(uid)}.dcm", state == "sending")
+            for uid, sop_class, state in rows
+        ]
+
+    def sending(self, uid: str) -> None:
+        """Note, before the first byte goes out, that an object is on its way."""
+        self._set(uid, "UPDATE outbox SET state='sending' WHERE uid=?", ())
+
+    def waiting(self, uid: str) -> None:
+        """Note that an object is certainly not at its destination, and not by its own fault."""
+        self._set(uid, "UPDATE outbox SET state='waiting' WHERE uid=?", ())
+
+    def delivered(self, uid: str) -> None:
+        """Note that the destination has an object; its file goes."""
+        self._set(uid, "UPDATE outbox SET state='delivered', detail='' WHERE uid=?", ())
+        (self.folder / "outbox" / f"{digest(uid)}.dcm").unlink(missing_ok=True)
+
+    def refused(self, uid: str, detail: str) -> None:
+        """Note that the destination refused an object; after five times it is left, and its file stays."""
+        self._set(
+            uid,
+            "UPDATE outbox SET attempts=attempts+1, detail=?, "
+            f"state=CASE WHEN attempts+1>={MOST_TRIES} THEN 'rejected' ELSE 'waiting' END WHERE uid=?",
+            (detail,),
+        )
+
+    def _set(self, uid: str, statement: str, values: tuple[str, ...]) -> None:
+        with self._transaction() as db:
+            db.execute(statement, (*values, uid))
+
+    # ---- looking back -------------------------------------------------------------------------------------------
+
+    def purge(self, seconds: float) -> int:
+        """Remove the images of studies that are done and got nothing new for so long; the number of such studies."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT study FROM studies WHERE state IN ('answered', 'refused', 'failed') AND last_arrival<=? AND "
+                "study NOT IN (SELECT study FROM outbox WHERE state IN ('waiting', 'sending')) AND "
+                "study IN (SELECT study FROM instances WHERE NOT purged)",
+                (self._clock() - seconds,),
+            ).fetchall()
+            db.executemany("UPDATE instances SET purged=1 WHERE study=?", rows)
+            for (study,) in rows:
+                shutil.rmtree(self.study_folder(study), ignore_errors=True)
+        return len(rows)
+
+    def counts(self) -> dict[str, int]:
+        """How many studies are in each state, instances and conflicts are known, and objects in each state."""
+        with self._lock:
+            made = {f"studies_{s}": 0 for s in ("receiving", "answered", "refused", "failed")}
+            made |= {f"results_{s}": 0 for s in ("waiting", "delivered", "rejected")}
+            for state, count in self._db.execute("SELECT state, count(*) FROM studies GROUP BY state"):
+                made[f"studies_{state}"] = int(count)
+            for state, count in self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"):
+                name = "results_waiting" if state == "sending" else f"results_{state}"
+                made[name] = made.get(name, 0) + int(count)
+            for table in ("instances", "conflicts"):
+                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        return made
+
+    def reasons(self) -> list[tuple[str, str, int]]:
+        """Why studies have no answer and objects were refused, as (code, detail, count)."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT code, detail, count(*) FROM studies WHERE state IN ('refused', 'failed') GROUP BY code, detail "
+                "UNION ALL SELECT 'pacs', detail, count(*) FROM outbox WHERE detail!='' GROUP BY detail"
+            ).fetchall()
+        return [(str(code), str(detail), int(count)) for code, detail, count in rows]
+
+
+def _hold(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(handle)
+        raise OutputError(
+            "locked", f"a folder of its own, got one in use by process {holder}; stop that or give another --store"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle
+
+
+def holder(folder: Path) -> int | None:
+    """The process that uses a folder, or None."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = os.read(handle, 20).decode("ascii", "replace").strip()
+        return int(text) if text.isdigit() else None
+    else:
+        return None
+    finally:
+        os.close(handle)

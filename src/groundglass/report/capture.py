@@ -1,0 +1,85 @@
+"""The verdict as Secondary Capture images that any viewer shows (PS3.3 A.8.1): an overview, then each key slice.
+
+Needs the `dicom` extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from highdicom.sc import SCImage
+from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
+
+from groundglass.image.transforms import to_gray
+from groundglass.report.curve import curve
+from groundglass.report.dicom import Reported, finished
+from groundglass.report.picture import RGB, montage, overlay
+from groundglass.types import Attribution, Float32, Prediction
+
+
+def captures(reported: Reported) -> list[Dataset]:
+    """Overview with curve, then one picture a key slice, highest probability first; RGB, RLE lossless."""
+    shown = _named(reported)
+    looked = [(_gray(reported, a), a) for a in reported.findings.key]
+    names = {a.index: _name(reported, a.index) for a in reported.findings.key}
+    pictures = [_overview(reported, shown, looked, names)]
+    pictures += [overlay(gray, a, shown, names[a.index]) for gray, a in looked]
+    sources: list[Sequence[Dataset]] = [reported.sources, *([reported.sources[a.index]] for _, a in looked)]
+    pairs = zip(pictures, sources, strict=True)
+    return [_capture(reported, number, picture, of) for number, (picture, of) in enumerate(pairs, 1)]
+
+
+def _named(reported: Reported) -> Prediction:
+    """The result under the name that the archive knows its series by; the path it was read from may name a person."""
+    number = reported.sources[0].get("SeriesNumber")
+    return replace(reported.result, source="CT series" if number is None else f"CT series {number}")
+
+
+def _name(reported: Reported, index: int) -> str:
+    number = reported.sources[index].get("InstanceNumber")
+    return f"slice {index}" if number is None else f"image {number}"
+
+
+def _gray(reported: Reported, a: Attribution) -> Float32:
+    scan = reported.answer.scan
+    return to_gray(scan.voxels[a.index], scan.unit, reported.model.card.window)
+
+
+def _overview(
+    reported: Reported, shown: Prediction, looked: Sequence[tuple[Float32, Attribution]], names: dict[int, str]
+) -> RGB:
+    tiles = montage(looked, shown, names)
+    depth = len(reported.answer.scan.voxels)
+    line = curve(shown, {a.index for _, a in looked}, depth, tiles.shape[1])
+    return np.concatenate([tiles, line])
+
+
+def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset]) -> Dataset:
+    made = SCImage.from_ref_dataset(
+        ref_dataset=of[0],
+        pixel_array=picture,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        transfer_syntax_uid=RLELossless,
+        **reported.place("sc", number),
+    )
+    made.ImageType = ["DERIVED", "SECONDARY"]
+    made.BurnedInAnnotation = "YES"  # the words of the verdict; no patient's
+    made.RecognizableVisualFeatures = "NO"
+    made.DerivationDescription = f"Heat of model {reported.model.name}, sha256 {reported.model.sha256}"
+    made.SourceImageSequence = [_reference(source) for source in of]
+    made.SecondaryCaptureDeviceManufacturer = reported.place("sc", number)["manufacturer"]
+    made.SecondaryCaptureDeviceManufacturerModelName = reported.equipment["manufacturer_model_name"]
+    made.SecondaryCaptureDeviceSoftwareVersions = reported.equipment["software_versions"]
+    return finished(made, reported, "Groundglass pictures")
+
+
+def _reference(source: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    return item

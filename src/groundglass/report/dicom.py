@@ -1,0 +1,165 @@
+"""An answer as DICOM objects that go back into the study it was given for.
+
+Every object shares StudyInstanceUID, patient and frame of reference with its source, lies in a new series, and says
+that it is research. UIDs derive from the source instances, the model and the version of the software: the same run
+twice makes the same objects, and a PACS keeps one of them (PS3.5 B.2 for the root 2.25).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from groundglass.errors import ConfigError, InputError
+from groundglass.image.isolate import Decoder
+from groundglass.infer.model import Model
+from groundglass.infer.series import Answer, SeriesFindings, findings
+from groundglass.types import Prediction, Scan
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MANUFACTURER = "Groundglass"
+RESEARCH = "RESEARCH, NOT FOR CLINICAL USE"
+# Series numbers above those that scanners use, one a kind.
+SERIES_NUMBERS = {"sr": 901, "key-images": 902, "sc": 903, "gsps": 904, "heat-map": 905}
+_NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_ONE_NUMBER = ("SliceThickness", "RescaleSlope", "RescaleIntercept")
+_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An answer with all that its objects state: the source instance of each slice, in order of slices."""
+
+    answer: Answer
+    result: Prediction
+    findings: SeriesFindings
+    model: Model
+    sources: tuple[Dataset, ...]
+    patient_name: str
+    version: str
+
+    def uid(self, *role: object) -> str:
+        """The UID of one part of this answer, the same on every run."""
+        digest = hashlib.sha256(f"groundglass {self.version} {self.model.sha256} {self.model.field.sha256}".encode())
+        for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
+            digest.update(source.encode())
+        digest.update(repr(role).encode())
+        return f"2.25.{int.from_bytes(digest.digest()[:16], 'big')}"
+
+    def place(self, kind: str, number: int) -> Mapping[str, Any]:
+        """Series and instance of object `number` of a kind, as highdicom takes them."""
+        return {
+            "series_instance_uid": self.uid(kind, "series"),
+            "series_number": SERIES_NUMBERS[kind],
+            "sop_instance_uid": self.uid(kind, number),
+            "instance_number": number,
+            "manufacturer": MANUFACTURER,
+        }
+
+    @property
+    def equipment(self) -> Mapping[str, Any]:
+        """What made the objects, as highdicom takes it."""
+        return {
+            "manufacturer_model_name": self.model.name,
+            "software_versions": f"groundglass {self.version}",
+            "device_serial_number": self.model.sha256[:16],
+        }
+
+
+def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
+    """What the objects of an answer state.
+
+    Raises InputError (`unsupported`) where the scan is no DICOM series: there is no study to go back into.
+    """
+    result = answer.examination.result
+    if not isinstance(result, Prediction):
+        raise ValueError("a prediction, got a refusal")
+    sources = source_instances(answer.scan, decoder)
+    name = str(sources[0].PatientName)
+    for source in sources:
+        source.PatientName = ""  # highdicom warns aloud of names it finds odd; `finished` puts it back
+    return Reported(answer, result, findings(answer, model), model, sources, name, installed_version("groundglass"))
+
+
+def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
+    """The instance behind each slice, with the attributes of `image.read.identity` and no others."""
+    if not scan.files:
+        raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
+    return tuple(_instance(decoder.ask("dicom_identity", file.item()).header["values"]) for file in scan.files)
+
+
+def _instance(values: Mapping[str, str]) -> Dataset:
+    from pydicom.dataset import Dataset
+    from pydicom.valuerep import DSfloat
+
+    ds = Dataset()
+    ds.SpecificCharacterSet, ds.SamplesPerPixel = "ISO_IR 192", 1
+    for name in _EMPTY:
+        setattr(ds, name, "")
+    for name, text in values.items():
+        if name in _NUMBERS:
+            setattr(ds, name, [DSfloat(float(part), auto_format=True) for part in text.split("\\")])
+        elif name in _ONE_NUMBER:
+            setattr(ds, name, DSfloat(float(text), auto_format=True))
+        elif name in ("Rows", "Columns"):
+            setattr(ds, name, int(text))
+        else:
+            setattr(ds, name, text)
+    return ds
+
+
+def finished(ds: Dataset, reported: Reported, description: str) -> Dataset:
+    """What highdicom leaves to the caller: character set, description, body part, and the accession of the study."""
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.SeriesDescription = f"{description}; {RESEARCH}"
+    if ds.Modality not in ("SR", "KO"):  # documents have no such attribute
+        ds.BodyPartExamined = "CHEST"
+    del ds.PatientName  # the element itself is shared with the source instance
+    ds.PatientName = reported.patient_name
+    for name in ("StudyDescription", "IssuerOfPatientID"):
+        if name in reported.sources[0]:
+            setattr(ds, name, getattr(reported.sources[0], name))
+    return ds
+
+
+def require_highdicom() -> None:
+    """Raises ConfigError (`extra`) where highdicom is absent."""
+    if find_spec("highdicom") is None:
+        raise ConfigError(
+            "extra", "DICOM results: the dicom extra, got no highdicom; pip install '.[dicom]' in the clone"
+        )
+
+
+def objects(reported: Reported, kinds: Iterable[str]) -> list[tuple[str, Dataset]]:
+    """The objects of each kind of `SERIES_NUMBERS`, as (kind, dataset).
+
+    Raises ConfigError (`extra`) where highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
+    """
+    require_highdicom()
+    from groundglass.report import capture, heat, structured
+
+    makers: Mapping[str, Callable[[Reported], Sequence[Dataset]]] = {
+        "sr": structured.structured_report,
+        "key-images": structured.key_images,
+        "sc": capture.captures,
+        "gsps": heat.presentation_state,
+        "heat-map": heat.parametric_map,
+    }
+    return [(kind, ds) for kind in kinds for ds in makers[kind](reported)]
+
+
+def to_bytes(ds: Dataset) -> bytes:
+    """A dataset as a DICOM Part 10 file with a zeroed preamble (PS3.10 7.1)."""
+    out = io.BytesIO()
+    ds.save_as(out, enforce_file_format=True)
+    return out.getvalue()

@@ -1,0 +1,192 @@
+"""Heat as data: a Parametric Map of all judged slices, and a presentation state that frames it on the originals.
+
+PS3.3 A.75 and A.33.1. Needs the `dicom` extra.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from highdicom import (
+    PixelMeasuresSequence,
+    PlaneOrientationSequence,
+    PlanePositionSequence,
+    VOILUTTransformation,
+    pm,
+    pr,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from scipy import ndimage
+
+from groundglass.errors import InputError
+from groundglass.infer.cam import attribute
+from groundglass.report.dicom import Reported, finished
+from groundglass.report.structured import SCHEME
+from groundglass.report.words import percent
+from groundglass.types import Attribution, Float32, Float64
+
+# Maps are stored at this many pixels a side or slightly more: their own resolution is far below.
+_SIDE = 128
+_EVIDENCE = Code("covid-evidence", SCHEME, "Evidence for COVID-19 pneumonia (logit)")
+
+
+def _affine(reported: Reported) -> Float64:
+    affine = reported.answer.scan.affine
+    if affine is None or "FrameOfReferenceUID" not in reported.sources[0]:
+        raise InputError(
+            "no_geometry", "expected position and frame of reference for a heat map, got none; leave --heat-map out"
+        )
+    return affine
+
+
+def parametric_map(reported: Reported) -> list[Dataset]:
+    """Signed evidence of every judged slice, float32, block means of the slice grid; 0 outside the lung box."""
+    affine, result = _affine(reported), reported.result
+    examination = reported.answer.examination
+    heat = [
+        attribute(m, examination.found[i].lungs, i).heat for m, i in zip(examination.maps, result.slices, strict=True)
+    ]
+    block = max(1, min(heat[0].shape) // _SIDE)
+    pixels = np.stack([_block_means(h, block) for h in heat])  # (N, h, w)
+    down, across = affine[:3, 1], affine[:3, 2]
+    spacing = np.linalg.norm(down) * block, np.linalg.norm(across) * block
+    shift = (down + across) * (block - 1) / 2
+    positions = [_position(reported, i) + shift for i in result.slices]
+    limit = max(1e-3, float(np.abs(pixels).max()))
+    made = pm.ParametricMap(
+        source_images=[reported.sources[i] for i in result.slices],
+        pixel_array=pixels,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[
+            pm.RealWorldValueMapping(
+                lut_label="EVIDENCE",
+                lut_explanation="Evidence for COVID-19 pneumonia",
+                unit=codes.UCUM.NoUnits,
+                value_range=(-limit, limit),
+                slope=1.0,
+                intercept=0.0,
+                quantity_definition=_EVIDENCE,
+            )
+        ],
+        voi_lut_transformations=[VOILUTTransformation(window_center=0.0, window_width=2 * limit)],
+        pixel_measures=PixelMeasuresSequence(
+            pixel_spacing=[float(s) for s in spacing], slice_thickness=float(np.linalg.norm(affine[:3, 0]))
+        ),
+        plane_orientation=PlaneOrientationSequence(
+            "PATIENT", [*(across / np.linalg.norm(across)), *(down / np.linalg.norm(down))]
+        ),
+        plane_positions=[PlanePositionSequence("PATIENT", list(p)) for p in positions],
+        content_label="GROUNDGLASS_HEAT",
+        content_description="Signed evidence of the class activation map",
+        **reported.place("heat-map", 1),
+        **reported.equipment,
+    )
+    return [finished(made, reported, "Groundglass heat map")]
+
+
+def _block_means(heat: Float32, block: int) -> Float32:
+    h, w = (n // block * block for n in heat.shape)
+    return np.asarray(heat[:h, :w].reshape(h // block, block, w // block, block).mean(axis=(1, 3)), np.float32)
+
+
+def _position(reported: Reported, index: int) -> Float64:
+    """LPS of the first voxel of a turned slice: a gap in the series moves slices off the even grid of the affine."""
+    affine = _affine(reported)
+    source = reported.sources[index]
+    corners = _to_world(source) @ np.array(
+        [[0, 0, 1], [0, int(source.Columns) - 1, 1], [int(source.Rows) - 1, 0, 1],
+         [int(source.Rows) - 1, int(source.Columns) - 1, 1]], float
+    ).T  # fmt: skip
+    down, across = affine[:3, 1], affine[:3, 2]
+    # the corner that comes first along the rows and columns of the turned slice
+    return np.asarray(corners[:, int(np.argmin(corners.T @ (down + across)))], np.float64)
+
+
+def _to_world(source: Dataset) -> Float64:
+    """(row, column, 1) of a source image -> LPS mm, shape (3, 3) (PS3.3 C.7.6.2.1.1)."""
+    turn = np.asarray(source.ImageOrientationPatient, float)
+    spacing = np.asarray(source.PixelSpacing, float)
+    return np.stack(
+        [turn[3:] * spacing[0], turn[:3] * spacing[1], np.asarray(source.ImagePositionPatient, float)], axis=1
+    )
+
+
+def presentation_state(reported: Reported) -> list[Dataset]:
+    """For each key slice a box around its hottest region and its probability in words, over the original image.
+
+    One object an image, because images of one series may differ in rescale slope, and a state has one.
+    """
+    return [_state(reported, a, number) for number, a in enumerate(reported.findings.key, 1)]
+
+
+def _state(reported: Reported, a: Attribution, number: int) -> Dataset:
+    window = reported.model.card.window
+    made = pr.GrayscaleSoftcopyPresentationState(
+        referenced_images=[reported.sources[a.index]],
+        content_label="GROUNDGLASS",
+        content_description="Where the model found its evidence",
+        graphic_annotations=[_annotation(reported, a, number)],
+        graphic_layers=[_LAYER],
+        voi_lut_transformations=[
+            pr.SoftcopyVOILUTTransformation(window_center=window.center, window_width=window.width)
+        ],
+        **reported.place("gsps", number),
+        **reported.equipment,
+    )
+    return finished(made, reported, "Groundglass annotations")
+
+
+_LAYER = pr.GraphicLayer(layer_name="GROUNDGLASS", order=1, description="Research, not for clinical use")
+
+
+def _annotation(reported: Reported, a: Attribution, number: int) -> pr.GraphicAnnotation:
+    probability = dict(zip(reported.result.slices, reported.result.slice_probabilities, strict=True))[a.index]
+    words = f"Groundglass {percent(probability)}, research only"
+    graphics = []
+    if (box := _hottest(a)) is not None:
+        graphics.append(
+            pr.GraphicObject(
+                graphic_type=pr.GraphicTypeValues.POLYLINE,
+                graphic_data=_on_source(reported, a, box),
+                units=pr.AnnotationUnitsValues.PIXEL,
+                tracking_id=f"key slice {number}",
+                tracking_uid=reported.uid("tracking", "key slice", number),
+            )
+        )
+    return pr.GraphicAnnotation(
+        referenced_images=[reported.sources[a.index]],
+        graphic_layer=_LAYER,
+        graphic_objects=graphics,
+        text_objects=[
+            pr.TextObject(text_value=words, units=pr.AnnotationUnitsValues.DISPLAY, bounding_box=(0.0, 0.0, 0.5, 0.05))
+        ],
+    )
+
+
+def _hottest(a: Attribution) -> tuple[int, int, int, int] | None:
+    """The box (top, left, bottom, right) of the region at half the strongest heat or more that holds its peak."""
+    inside = np.where(a.lungs, a.heat, 0)
+    peak = float(inside.max())
+    if peak <= 0:
+        return None
+    labels, _ = ndimage.label(inside >= peak / 2)
+    at = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    rows, columns = np.nonzero(labels == labels[at])
+    return int(rows.min()), int(columns.min()), int(rows.max()), int(columns.max())
+
+
+def _on_source(reported: Reported, a: Attribution, box: tuple[int, int, int, int]) -> Float64:
+    """The closed box as (column, row) of the source image, from 1 at the middle of the first pixel (PS3.3 C.10.5)."""
+    source = reported.sources[a.index]
+    top, left, bottom, right = box
+    corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left], [top, left]], float)
+    affine = reported.answer.scan.affine
+    if affine is None or "ImagePositionPatient" not in source:
+        placed = corners
+    else:
+        world = _position(reported, a.index)[:, None] + affine[:3, 1:3] @ corners.T
+        to_world = _to_world(source)
+        placed = np.linalg.lstsq(to_world[:, :2], world - to_world[:, 2:], rcond=None)[0].T
+    limit = np.array([int(source.Rows), int(source.Columns)], float)
+    return np.asarray(np.clip(placed, 0, limit - 1)[:, ::-1] + 1.0, np.float64)

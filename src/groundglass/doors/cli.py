@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": "groundglass.doors.doctor",
     "phantom": "groundglass.doors.phantom_commands",
     "train": "groundglass.doors.learn_commands",
+    "serve": "groundglass.doors.server.commands",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

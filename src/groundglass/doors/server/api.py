@@ -127,7 +127,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
         judge = service.judge_at(threshold)
         watch = Watch()
         look = service.settings.keep is not None
-        async with service.place() as folder:
+        async with service.folder() as folder:
             upload = await service.receive(request, folder, files=1, file_bytes=service.settings.limits.slice_bytes)
             path = _sent(upload)[0]
 
@@ -137,7 +137,8 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
                 return outcome
 
             try:
-                outcome = await service.run(request, work, watch, study=is_study(path))
+                with service.place():
+                    outcome = await service.run(request, work, watch, study=is_study(path))
             except InputError as error:
                 service.metrics.error(error.code)
                 raise problem_of(error) from error
@@ -161,20 +162,17 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
         only(request, "threshold", "as_scan", "view")
         judge = service.judge_at(threshold)
         limits, bounds = service.settings.limits, service.settings.bounds
-        service.reserve()
+        folder = service.make_folder()
         handed = False
-        folder: Path | None = None
         try:
-            folder = service.spool.make()
             upload = await service.receive(request, folder, files=bounds.files, file_bytes=limits.study_bytes)
             _sent(upload)
+            service.reserve()
             job = service.start_job(upload, folder, judge, as_scan=as_scan, view=view)
             handed = True  # from here on the job gives place and folder back
         finally:
             if not handed:
-                if folder is not None:
-                    service.spool.remove(folder)
-                service.pool.release()
+                service.spool.remove(folder)
         return JSONResponse(job.progress(), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 

@@ -69,9 +69,10 @@ def router(service: Service, app: FastAPI) -> APIRouter:
     async def answer(request: Request) -> Response:
         try:
             judge = service.judge_at(None)
-            async with service.place() as folder:
+            async with service.folder() as folder:
                 upload = await _upload(service, request, folder, samples)
-                outcomes = await _judged(service, request, upload, judge)
+                with service.place():
+                    outcomes = await _judged(service, request, upload, judge)
                 scans = await asyncio.to_thread(lambda: [_scan(o, number) for number, o in enumerate(outcomes)])
         except Problem as problem:
             exchange_of(request.scope).code = problem.code

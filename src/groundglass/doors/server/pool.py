@@ -71,10 +71,14 @@ class Pool:
         """Pieces of work that are reserved, queued or running."""
         return self._reserved
 
+    @property
+    def full(self) -> bool:
+        return self._closed or self._reserved >= self._room
+
     def reserve(self) -> None:
         """Take a place. Raises Full where there is none; each place is given back by `release`."""
         with self._changed:
-            if self._closed or self._reserved >= self._room:
+            if self.full:
                 raise Full
             self._reserved += 1
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,21 +123,35 @@ class Service:
         try:
             self.pool.reserve()
         except Full:
-            detail = f"room in a queue of {self.settings.bounds.queue}, got a full one; try again"
-            raise Problem(503, "busy", detail, {"Retry-After": "2"}) from None
+            raise self._busy() from None
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[Path]:
-        """A place in the queue and a folder for the files, both given back at the end."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue, given back at the end; it is taken when the files are there, which may be slow."""
         self.reserve()
         try:
-            folder = self.spool.make()
-            try:
-                yield folder
-            finally:
-                await asyncio.to_thread(self.spool.remove, folder)
+            yield
         finally:
             self.pool.release()
+
+    def make_folder(self) -> Path:
+        """A folder for the files of a request. Raises Problem (503) before any of them where the queue is full."""
+        if self.pool.full:
+            raise self._busy()
+        return self.spool.make()
+
+    @asynccontextmanager
+    async def folder(self) -> AsyncIterator[Path]:
+        """A folder for the files of a request, taken away at the end."""
+        folder = self.make_folder()
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(self.spool.remove, folder)
+
+    def _busy(self) -> Problem:
+        detail = f"room in a queue of {self.settings.bounds.queue}, got a full one; try again"
+        return Problem(503, "busy", detail, {"Retry-After": "2"})
 
     async def receive(
         self, request: Request, folder: Path, *, files: int, file_bytes: int, fields: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -78,7 +79,8 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
     if row["status"] != "ok":
         refused = row["status"] == "refused"
         verdict = "No answer: this cannot be judged" if refused else "No answer: the software failed"
-        return Words(row["status"], verdict, "", _sentence(row["detail"]), "", "", "", warnings)
+        seems, instead = _refusal(row["detail"]) if refused else (_sentence(row["detail"]), "")
+        return Words(row["status"], verdict, "", seems, instead, "", "", warnings)
     probability, threshold = row["probability"], row["threshold"]
     count = len(row["slices"])
     judged = "" if count == 1 else f" {count} slices show lung and were judged."
@@ -95,6 +97,17 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
         heat=_heat(heat_in_lungs),
         warnings=warnings,
     )
+
+
+def _refusal(detail: str) -> tuple[str, str]:
+    """What the input seems to be, and what to give instead, from `<expected>, got <value>; <what to do>`."""
+    parts = re.fullmatch(r"(?:expected )?(.+?), got (.+); (.+)", detail)
+    if parts is None:
+        return _sentence(detail), ""
+    expected, got, instead = parts.groups()
+    like = got.removeprefix("what looks like ")
+    seems = f"This looks like {like}." if like != got else f"Expected {expected}, but got {got}."
+    return seems, f"What to do: {instead}."
 
 
 def _sentence(text: str) -> str:

@@ -211,8 +211,11 @@ def test_h14_the_type_of_a_part_is_not_believed(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "path", "wanted"),
-    [("GET", "/v1/predict", 405), ("TRACE", "/", 405), ("PUT", "/v1/series", 405), ("GET", "/nothing", 404)]
-    + [
+    [
+        ("GET", "/v1/predict", 405),
+        ("TRACE", "/", 405),
+        ("PUT", "/v1/series", 405),
+        ("GET", "/nothing", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
         ("GET", "/static/%2e%2e/app.py", 404),
         ("GET", "/static/..%2fapp.py", 404),

@@ -29,7 +29,7 @@ class Served:
     lines: list[str] = field(default_factory=list)
 
     def client(self, **options: object) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
+        return httpx.Client(base_url=self.url, timeout=600, trust_env=False, **options)  # type: ignore[arg-type]
 
     def log(self) -> str:
         return "".join(self.lines)
@@ -77,4 +77,4 @@ def stop(served: Served) -> int:
     """Ask it to stop, as a supervisor does; its exit status."""
     if served.process.poll() is None:
         served.process.send_signal(signal.SIGTERM)
-    return served.process.wait(60)
+    return served.process.wait(120)

@@ -294,6 +294,8 @@ def test_h20_a_post_from_another_page_is_403(
 def test_h20_our_own_page_may_post(service: Served, client: httpx.Client, slice_png: bytes) -> None:
     ours = {"Origin": service.url, "Sec-Fetch-Site": "same-origin"}
     assert client.post("/v1/predict", files={"file": slice_png}, headers=ours).status_code == 200
+    plain_form = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/v1/predict", files={"file": slice_png}, headers=plain_form).status_code == 200
     assert "access-control-allow-origin" not in client.get("/", headers={"Origin": "https://evil.example"}).headers
 
 

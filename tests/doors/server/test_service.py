@@ -309,7 +309,7 @@ def test_a_full_disk_is_507(serve: Serve, slice_png: bytes) -> None:
 
 def _refused(*options: object) -> tuple[int, str]:
     words = [sys.executable, "-m", "groundglass", "serve", "--port", "0", *map(str, options)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr.splitlines()[-1]
 
 
@@ -332,7 +332,7 @@ def test_what_keeps_the_service_from_starting_has_its_exit_status(service: Serve
     assert _refused("--model", tmp_path / "bad.onnx")[0] == 5
     assert _refused("--operating-point", "nonsense")[0] == 2
     words = [sys.executable, "-m", "groundglass", "serve", "--port", str(service.port)]
-    assert subprocess.run(words, capture_output=True, timeout=60).returncode == 6
+    assert subprocess.run(words, capture_output=True, timeout=300).returncode == 6
 
 
 def test_behind_a_proxy_clients_are_counted_and_the_reference_is_off(

@@ -114,6 +114,8 @@ class Guard:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
             raise Problem(403, "origin", "a request from our own page, got one from another site; open our page")
+        if origin == "null" and site == "same-origin":
+            return  # so browsers send a plain form of a page whose Referrer-Policy is no-referrer
         if origin is not None and urlsplit(origin.lower()).netloc != host:
             raise Problem(403, "origin", "our own origin, got another; open our page")
 

@@ -178,6 +178,25 @@ def test_what_the_viewer_gets_is_what_was_sent(client: httpx.Client) -> None:
     assert client.get(f"{place}/1").status_code == 404
 
 
+def test_a_plain_form_without_a_file_gets_a_page_that_says_so(client: httpx.Client) -> None:
+    answer = client.post("/", files={"file": ("", b"")})
+    assert answer.status_code == 422
+    assert "Expected a file in the field file, got none" in answer.text
+
+
+def test_a_dicom_answer_goes_back_as_dicom(client: httpx.Client, series_zip: bytes, slice_png: bytes) -> None:
+    pytest.importorskip("groundglass.report.dicom", reason="this version has no report/dicom.py")
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
+    job = _wait(client, client.post("/v1/series?view=true", files={"file": series_zip}))
+    offered = client.get(f"/v1/jobs/{job['id']}/scans/0").json()["downloads"]
+    made = {name: pydicom.dcmread(io.BytesIO(client.get(path).content)) for name, _, path in offered}
+    assert {"SR", "OT"} <= {dataset.Modality for dataset in made.values()}
+    source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
+    assert {dataset.StudyInstanceUID for dataset in made.values()} == {source.StudyInstanceUID}
+    picture = _wait(client, client.post("/v1/series?view=true", files={"file": slice_png}))
+    assert client.get(f"/v1/jobs/{picture['id']}/scans/0").json()["downloads"] == []
+
+
 def test_a_job_without_view_holds_no_picture_and_a_forgotten_one_nothing(
     client: httpx.Client, slice_png: bytes
 ) -> None:

@@ -15,6 +15,7 @@ from fastapi import Path as InPath
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from groundglass.doors.server import openapi
+from groundglass.doors.server.dicom_results import TITLES
 from groundglass.doors.server.jobs import Job, follow
 from groundglass.doors.server.judge_upload import Outcome
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -38,6 +39,7 @@ Threshold = Annotated[
     ),
 ]
 JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+ObjectName = Annotated[str, InPath(pattern="^(sr|sc)-[0-9]{1,4}$")]
 Number = Annotated[int, InPath(ge=0, le=1_000_000)]
 AsScan = Annotated[bool, Query(description="Plain pictures are slices of one scan, in the order of the parts.")]
 Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /scans as long as the job is held.")]
@@ -230,7 +232,8 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
     )
     async def scan(request: Request, id: JobId, scan: Number) -> Response:
         only(request)
-        return JSONResponse(scan_of(_outcome(service, id, scan)))
+        outcome = _outcome(service, id, scan)
+        return JSONResponse(scan_of(outcome) | {"downloads": _offered(outcome, f"/v1/jobs/{id}/scans/{scan}")})
 
     @routes.get(
         "/v1/jobs/{id}/scans/{scan}/report",
@@ -245,6 +248,26 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
             media_type="text/html",
             headers=_download("report.html"),
         )
+
+    @routes.get(
+        "/v1/jobs/{id}/scans/{scan}/dicom/{name}",
+        tags=["jobs"],
+        summary="One result as a DICOM object: sr-1, sc-1; needs the dicom extra, and DICOM as input",
+        responses=openapi.answers(200, "Part 10", {"type": "string", "format": "binary"}, "application/dicom"),
+    )
+    async def dicom(request: Request, id: JobId, scan: Number, name: ObjectName) -> Response:
+        only(request)
+        made = _outcome(service, id, scan).objects.get(name)
+        if made is None:
+            raise Problem(404, "no_object", "an object that /scans/{scan} lists, got another; see downloads there")
+        return Response(made, media_type="application/dicom", headers=_download(f"{name}.dcm"))
+
+
+def _offered(outcome: Outcome, place: str) -> list[tuple[str, str, str]]:
+    """The DICOM objects of an outcome as (file name, title, address)."""
+    return [
+        (f"groundglass-{name}.dcm", TITLES[name.partition("-")[0]], f"{place}/dicom/{name}") for name in outcome.objects
+    ]
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

@@ -36,8 +36,8 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes of pictures that are held."""
-        return sum(outcome.view.size for outcome in self.outcomes if outcome.view is not None)
+        """Bytes of pictures and objects that are held."""
+        return sum(outcome.size for outcome in self.outcomes)
 
     def progress(self) -> dict[str, Any]:
         """How far it is, for JSON."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from groundglass.doors.server.dicom_results import dicom_results
 from groundglass.doors.server.view import View, view_of
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder, watched
 from groundglass.errors import GroundglassError, InputError, ModelError
@@ -23,12 +24,18 @@ NAME = "upload"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One result, what is needed to look at it, and the seconds that the networks took."""
+    """One result, what is needed to look at it, the seconds that the networks took, and DICOM objects by name."""
 
     result: Result
     view: View | None = None
     seconds: float = 0.0
     kind: str = ""
+    objects: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held beside the result."""
+        return (0 if self.view is None else self.view.size) + sum(map(len, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,13 @@ class Judge:
         examination = examine(scan, watched(self.model, watch))
         seconds = time.perf_counter() - started
         result = at_threshold(examination.result, self.threshold)
+        if not look:
+            return Outcome(result, None, seconds, _kind(scan))
         watch.enter("drawing")
-        view = view_of(scan, dataclasses.replace(examination, result=result), self.model.card.window) if look else None
-        return Outcome(result, view, seconds, _kind(scan))
+        examination = dataclasses.replace(examination, result=result)
+        view = view_of(scan, examination, self.model.card.window)
+        objects = dicom_results(scan, examination, self.model, decoder)
+        return Outcome(result, view, seconds, _kind(scan), objects)
 
 
 def named(name: str, root: Path) -> str:

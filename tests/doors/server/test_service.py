@@ -372,6 +372,27 @@ def test_behind_a_proxy_clients_are_counted_and_the_reference_is_off(
     assert answers[statuses.index(429)].headers["retry-after"]
 
 
+def test_a_certificate_makes_it_speak_tls(serve: Serve, tmp_path: Path, slice_png: bytes) -> None:
+    pem = tmp_path / "pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*words, "-keyout", tmp_path / "key", "-out", tmp_path / "crt"], check=True, capture_output=True)
+    pem.write_bytes((tmp_path / "key").read_bytes() + (tmp_path / "crt").read_bytes())
+    served = serve("--certificate", pem)
+    assert served.url.startswith("https://")
+    with served.client(verify=False) as client:
+        assert client.post("/v1/predict", files={"file": slice_png}).status_code == 200
+
+
+def test_what_libraries_say_is_logged_without_their_words() -> None:
+    code = (
+        "import logging, warnings; from groundglass.doors.server.app import logger; logger()\n"
+        "warnings.warn('ZZCANARYNAME'); logging.getLogger('pydicom').error('ZZCANARYNAME')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert "ZZCANARYNAME" not in said
+    assert [json.loads(line)["logger"] for line in said.splitlines()] == ["py.warnings", "pydicom"]
+
+
 def test_what_a_killed_service_left_is_swept_by_the_next(serve: Serve, tmp_path: Path) -> None:
     served = serve(env={"TMPDIR": str(tmp_path)})
     served.process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -104,13 +105,25 @@ async def _fault(request: Request, error: Exception) -> Response:
     return _Refusal(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
 
 
-def logger(level: int = logging.INFO) -> logging.Logger:
-    """A logger that writes bare lines to stderr and passes nothing on."""
+def logger() -> logging.Logger:
+    """A logger that writes bare lines to stderr.
+
+    Of what libraries log or warn of, only the fact is written: their words may quote a patient's data.
+    """
     log = logging.getLogger("groundglass.server")
-    log.setLevel(level)
+    log.setLevel(logging.INFO)
     log.propagate = False
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+    ours, theirs = logging.StreamHandler(), logging.StreamHandler()
+    ours.setFormatter(logging.Formatter("%(message)s"))
+    theirs.setFormatter(_Redacted())
+    log.handlers = [ours]
+    logging.getLogger().handlers = [theirs]
+    logging.captureWarnings(True)
     return log
+
+
+class _Redacted(logging.Formatter):
+    """Who said something and how grave it is, but not what."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"event": "library", "logger": record.name, "level": record.levelname})

@@ -28,7 +28,6 @@ class Job:
     code: str | None = None
     detail: str = ""
     touched: float = field(default_factory=time.monotonic)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ended(self) -> bool:
@@ -52,14 +51,9 @@ class Job:
             "detail": self.detail,
         }
 
-    def tell(self) -> None:
-        """Wake whoever follows; in the event loop."""
-        self.changed.set()
-
     def end(self, state: State, code: str | None = None, detail: str = "") -> None:
         self.state, self.code, self.detail = state, code, detail
         self.touched = time.monotonic()
-        self.tell()
 
 
 class Jobs:
@@ -112,11 +106,13 @@ class Jobs:
 
 
 async def follow(job: Job) -> AsyncIterator[dict[str, Any]]:
-    """The progress of a job whenever it changes, at most ten times a second, until it has ended."""
+    """The progress of a job whenever it has changed, at most ten times a second, until it has ended."""
+    last: dict[str, Any] | None = None
     while True:
-        job.changed.clear()
-        yield job.progress()
-        if job.ended:
+        ended, progress = job.ended, job.progress()  # in this order, or the last change could be missed
+        if progress != last:
+            yield progress
+        if ended:
             return
+        last = progress
         await asyncio.sleep(0.1)
-        await job.changed.wait()

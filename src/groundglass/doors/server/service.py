@@ -41,7 +41,7 @@ class Service:
 
     def __init__(self, settings: Settings, log: logging.Logger, stop: Callable[[], None] = lambda: None) -> None:
         self.settings, self.log = settings, log
-        self.failed: GroundglassError | None = None
+        self.failed: Exception | None = None
         self.pool = Pool(settings.workers, settings.bounds.queue, settings.limits)
         self.jobs = Jobs(settings.bounds)
         self.metrics = Metrics(lambda: self.pool.depth)
@@ -87,9 +87,10 @@ class Service:
     async def _load(self) -> None:
         try:
             self.judge = await asyncio.to_thread(self._loaded)
-        except GroundglassError as error:
+        except Exception as error:  # a door: whatever it is, the service says so and ends
             self.failed = error
-            self.log.error(json.dumps({"event": "model", "code": error.code}))
+            code = error.code if isinstance(error, GroundglassError) else "internal"
+            self.log.error(json.dumps({"event": "model", "code": code, "fault": type(error).__name__}))
             self._stop()
             return
         self.metrics.model(self.judge.model.card.version, self.judge.model.sha256)
@@ -197,13 +198,7 @@ class Service:
 
     def start_job(self, upload: Upload, folder: Path, judge: Judge, *, as_scan: bool, view: bool) -> Job:
         """Work on the files in the background; the place and the folder are given back when that has ended."""
-        loop = asyncio.get_running_loop()
-
-        def tell() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(job.tell)
-
-        job = self.jobs.add(Watch(tell))
+        job = self.jobs.add(Watch())
         self._begin(self._work_on(job, upload, folder, judge, as_scan, view))
         return job
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,12 @@ class Stopped(Exception):
 
 
 class Watch:
-    """Steps of one piece of work; `told` is called after each, in the thread that does the work."""
+    """Steps of one piece of work, counted in the thread that does it."""
 
-    def __init__(self, told: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.stage = "queued"
         self.done = self.total = 0
         self._stop = threading.Event()
-        self._told = told
 
     def stop(self) -> None:
         """Have the work end at its next step."""
@@ -45,8 +44,6 @@ class Watch:
         if self._stop.is_set():
             raise Stopped
         self.done += count
-        if self._told is not None:
-            self._told()
 
 
 class WatchedDecoder(Decoder):

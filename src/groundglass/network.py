@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None)
 
 
 def _open(content: bytes, digest: str, threads: int | None) -> Network:
+    # Before the library is loaded: its Linux build otherwise reports to its maker over the network.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -37,6 +37,7 @@ COMMANDS = {
     "node": "groundglass.doors.node",
     "pacs": "groundglass.doors.pacs",
     "deid": "groundglass.doors.deid",
+    "serve": "groundglass.doors.server.commands",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def _set(model: Any, key: str, value: str) -> None:
 
 
 def _unverified(content: bytes) -> Network:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in network.py
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

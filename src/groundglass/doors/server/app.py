@@ -1,0 +1,129 @@
+"""The ASGI application: routes inside, the guard around them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from groundglass.doors.server import api, pages
+from groundglass.doors.server.guard import Guard, exchange_of
+from groundglass.doors.server.openapi import DESCRIPTION
+from groundglass.doors.server.problem import Problem
+from groundglass.doors.server.service import Service
+
+
+def build(service: Service) -> Guard:
+    """The application that answers for a service; its lifespan starts and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="Groundglass",
+        version=version("groundglass"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load from another host
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+    )
+    app.include_router(api.router(service))
+    app.include_router(pages.router(service, app))
+    app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _fault)
+    return Guard(
+        app,
+        service.settings,
+        log=service.log,
+        counted=service.metrics.request,
+        model=lambda: service.model_text,
+    )
+
+
+class _Refusal(Response):
+    """A problem as an answer: the guard's exchange sends it, and takes in what is left of the body."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await exchange_of(scope).refuse(self._problem)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """A path or a verb that is not there."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        detail = "another verb for this address, got one that it does not take; see /openapi.json"
+        return _Refusal(Problem(405, "method", detail, headers))
+    if error.status_code == 404:
+        return _Refusal(Problem(404, "not_found", "an address of this service, got another; see /openapi.json"))
+    return _Refusal(Problem(400, "malformed", "a well-formed request, got another; see /openapi.json"))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A parameter outside its range; what was given is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    name = str(first["loc"][-1])
+    wanted = str(first["msg"]).removeprefix("Input should be ")
+    if name == "threshold":
+        wanted = "a number from 0 to 1"
+    return _Refusal(Problem(422, "parameter", f"{name}: {wanted}, got something else; see /openapi.json"))
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _Refusal(error)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client has left in the middle of its body; nobody reads the answer, but the log has a line."""
+    return _Refusal(Problem(408, "client_gone", "the whole body, got part of it; send it again"))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return _Refusal(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
+
+
+def logger() -> logging.Logger:
+    """A logger that writes bare lines to stderr.
+
+    Of what libraries log or warn of, only the fact is written: their words may quote a patient's data.
+    """
+    log = logging.getLogger("groundglass.server")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    ours, theirs = logging.StreamHandler(), logging.StreamHandler()
+    ours.setFormatter(logging.Formatter("%(message)s"))
+    theirs.setFormatter(_Redacted())
+    log.handlers = [ours]
+    logging.getLogger().handlers = [theirs]
+    logging.captureWarnings(True)
+    return log
+
+
+class _Redacted(logging.Formatter):
+    """Who said something and how grave it is, but not what."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"event": "library", "logger": record.name, "level": record.levelname})

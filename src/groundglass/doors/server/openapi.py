@@ -1,0 +1,99 @@
+"""What the OpenAPI document says of bodies and answers; every status that a route can give is declared here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundglass.doors.server.problem import MEDIA_TYPE, TITLES
+from groundglass.doors.server.upload import FIELD
+from groundglass.report.schema import FIELDS, SCHEMA
+from groundglass.report.words import RESEARCH_USE_ONLY
+
+Schema = dict[str, Any]
+
+DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probability with its evidence, or a refusal.
+
+**{RESEARCH_USE_ONLY}**
+
+Nothing that is sent is stored. Results of jobs are held in memory for ten minutes, then forgotten."""
+
+PROBLEM: Schema = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable, for programs."},
+        "detail": {"type": "string", "description": "For people: what was expected, what was got, what to do."},
+        "request_id": {"type": "string"},
+    },
+}
+RESULT: Schema = {
+    "type": "object",
+    "description": f"One result by the schema {SCHEMA}, as `groundglass predict --json` writes it.",
+    "required": list(FIELDS),
+    "properties": {
+        "schema": {"const": SCHEMA},
+        "input": {"type": "string"},
+        "status": {"enum": ["ok", "refused", "error"]},
+        "probability": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "threshold": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "label": {"enum": ["covid", "non-covid", None]},
+    },
+}
+JOB: Schema = {
+    "type": "object",
+    "required": ["id", "state", "stage", "done", "total", "scans", "code", "detail"],
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"enum": ["queued", "running", "done", "failed", "stopped"]},
+        "stage": {"type": "string"},
+        "done": {"type": "integer"},
+        "total": {"type": "integer"},
+        "scans": {"type": "integer", "description": "Scans that have a result so far."},
+        "code": {"type": ["string", "null"]},
+        "detail": {"type": "string"},
+        "results": {"type": "array", "items": RESULT},
+    },
+}
+OBJECT: Schema = {"type": "object"}
+_ALWAYS = (400, 401, 403, 404, 405, 408, 413, 414, 415, 422, 429, 431, 500, 503)
+_POLICY_HEADERS = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "Also in the log."},
+    "X-Groundglass-Model": {"schema": {"type": "string"}, "description": "Name and SHA-256 of the loaded model."},
+}
+
+
+def problems(*more: int) -> dict[int | str, Schema]:
+    """The answers that are no result; the guard before every route can give all of them."""
+    return {
+        status: {
+            "description": TITLES[status],
+            "headers": _POLICY_HEADERS,
+            "content": {MEDIA_TYPE: {"schema": PROBLEM}},
+        }
+        for status in sorted({*_ALWAYS, *more})
+    }
+
+
+def answers(
+    status: int,
+    description: str,
+    schema: Schema | None,
+    media_type: str = "application/json",
+    more: tuple[int, ...] = (),
+) -> dict[int | str, Schema]:
+    """One good answer and all the others."""
+    good: Schema = {"description": description, "headers": _POLICY_HEADERS}
+    if schema is not None:
+        good["content"] = {media_type: {"schema": schema}}
+    return {status: good, **problems(*more)}
+
+
+def files(several: bool) -> Schema:
+    """The request body: a form with one part named `file`, or several."""
+    one: Schema = {"type": "string", "format": "binary"}
+    part: Schema = {"type": "array", "items": one, "minItems": 1} if several else one
+    schema = {"type": "object", "required": [FIELD], "properties": {FIELD: part}, "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -1,0 +1,165 @@
+"""The HTML routes: the page, its parts, the answer without JavaScript, and the reference of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import HTMLResponse, Response
+
+from groundglass.doors.server.api import card_of, is_study, only, scan_of
+from groundglass.doors.server.guard import exchange_of, same_token
+from groundglass.doors.server.judge_upload import Judge, Outcome
+from groundglass.doors.server.problem import TITLES, Problem
+from groundglass.doors.server.samples import SAMPLES, Samples
+from groundglass.doors.server.service import Service
+from groundglass.doors.server.upload import FIELD, Upload
+from groundglass.doors.server.view import picture
+from groundglass.doors.server.watch import Watch
+from groundglass.report.words import RESEARCH_USE_ONLY, percent, short
+
+_STATIC = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "viewer.js": "text/javascript; charset=utf-8",
+    "queue.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+# The answer without JavaScript holds its pictures, so nothing has to be held for them; it runs no script at all.
+_ANSWER_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+_PICTURES = 20
+
+
+def router(service: Service, app: FastAPI) -> APIRouter:
+    """All HTML routes of one service; `app` is what the reference describes."""
+    routes = APIRouter(include_in_schema=False)
+    pages = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    pages.filters["percent"] = percent
+    samples = Samples()
+    static = {name: files(__package__).joinpath("static", name).read_bytes() for name in _STATIC}
+
+    def shown(name: str, status: int = 200, headers: dict[str, str] | None = None, **values: Any) -> Response:
+        text = pages.get_template(name).render(
+            use=RESEARCH_USE_ONLY,
+            version=version("groundglass"),
+            samples=SAMPLES,
+            token_needed=service.settings.token is not None,
+            docs=service.settings.loopback,
+            files=service.settings.bounds.files,
+            **values,
+        )
+        return HTMLResponse(text, status, headers)
+
+    @routes.get("/")
+    async def index(request: Request) -> Response:
+        return shown("index.html", model=_model(service))
+
+    @routes.post("/")
+    async def answer(request: Request) -> Response:
+        try:
+            judge = service.judge_at(None)
+            async with service.folder() as folder:
+                upload = await _upload(service, request, folder, samples)
+                with service.place():
+                    outcomes = await _judged(service, request, upload, judge)
+                scans = await asyncio.to_thread(lambda: [_scan(o, number) for number, o in enumerate(outcomes)])
+        except Problem as problem:
+            exchange_of(request.scope).code = problem.code
+            headers = {**problem.headers, "Content-Security-Policy": _ANSWER_POLICY}
+            title = TITLES[problem.status]
+            return shown("problem.html", problem.status, headers, problem=problem, title=title)
+        headers = {"Content-Security-Policy": _ANSWER_POLICY}
+        return shown("answer.html", 200, headers, scans=scans, model=_model(service))
+
+    @routes.get("/static/{name}")
+    async def part(name: str) -> Response:
+        if name not in static:
+            raise Problem(404, "not_found", "a part of the page, got another name; reload the page")
+        return Response(static[name], media_type=_STATIC[name])
+
+    @routes.get("/samples/{name}")
+    async def sample(name: str) -> Response:
+        content, media_type = await samples.get(name)
+        return Response(content, media_type=media_type)
+
+    if service.settings.loopback:
+
+        @routes.get("/docs")
+        async def docs(request: Request) -> Response:
+            only(request)
+            return shown("docs.html", api=app.openapi(), titles=TITLES)
+
+    return routes
+
+
+def _template(name: str) -> str:
+    return files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _model(service: Service) -> dict[str, Any] | None:
+    """What the page says of the model; None while it is being loaded."""
+    if service.judge is None:
+        return None
+    card: dict[str, Any] = card_of(service)["models"][0]
+    return card | {"short": short(card["sha256"])}
+
+
+async def _upload(service: Service, request: Request, folder: Path, samples: Samples) -> Upload:
+    """The files of the form, or the sample that it names. Raises Problem (401) where its token is wrong."""
+    limits, bounds = service.settings.limits, service.settings.bounds
+    upload = await service.receive(
+        request, folder, files=bounds.files, file_bytes=limits.study_bytes, fields=("token", "sample", "as_scan")
+    )
+    token = service.settings.token
+    if token is not None and not same_token(upload.fields.get("token", ""), token):
+        raise Problem(401, "token", "the token of this service, got none or another; ask who runs it")
+    name = upload.fields.get("sample")
+    if name is not None:
+        content, _ = await samples.get(name)
+        path = folder / "sample"
+        path.write_bytes(content)
+        return Upload((path,), upload.fields, len(content))
+    chosen = tuple(path for path in upload.files if path.stat().st_size > 0)
+    if not chosen:
+        raise Problem(422, "field", f"a file in the field {FIELD}, got none; choose one and send again")
+    if len(chosen) < len(upload.files):
+        for path in set(upload.files) - set(chosen):
+            path.unlink()
+    return Upload(chosen, upload.fields, upload.size)
+
+
+async def _judged(service: Service, request: Request, upload: Upload, judge: Judge) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    watch = Watch()
+    name = exchange_of(request.scope).id
+
+    def told(outcome: Outcome) -> None:
+        service.note(outcome, f"{name}-{len(outcomes) + 1}")
+        outcomes.append(outcome)
+
+    def work(decoder: Any) -> None:
+        judge.all(upload.files, decoder, watch, as_scan="as_scan" in upload.fields, look=True, told=told)
+
+    study = len(upload.files) > 1 or is_study(upload.files[0])
+    await service.run(request, work, watch, study=study)
+    return outcomes
+
+
+def _scan(outcome: Outcome, number: int) -> dict[str, Any]:
+    """A result for the template, with its picture inside."""
+    shown = scan_of(outcome)
+    image = None
+    if outcome.view is not None and number < _PICTURES:
+        image = "data:image/png;base64," + base64.b64encode(picture(outcome.view)).decode("ascii")
+    return shown | {"picture": image}

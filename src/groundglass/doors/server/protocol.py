@@ -1,0 +1,105 @@
+"""uvicorn's HTTP/1.1 protocol with deadlines: uvicorn itself waits for ever for a request and for a reader."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from groundglass.doors.server.problem import MEDIA_TYPE, TITLES, Problem, body
+from groundglass.doors.server.settings import Bounds
+
+_CODES = {400: "malformed", 408: "too_slow", 431: "headers_too_large"}
+_DETAILS = {
+    400: "an HTTP/1.1 request, got something else; send one",
+    408: "a whole request head within the deadline, got less; send it faster",
+    431: "smaller request headers, got more than the limit; send fewer",
+}
+
+
+def protocol(bounds: Bounds) -> type[H11Protocol]:
+    """The protocol class with these deadlines."""
+
+    class Deadlines(H11Protocol):
+        """Closes a connection whose request head is late, and one whose reader has stopped."""
+
+        _late: asyncio.TimerHandle | None = None
+        _stuck: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            # any byte that the kernel does not take at once counts as a reader that is behind
+            transport.set_write_buffer_limits(high=0)
+            self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            for timer in (self._late, self._stuck):
+                if timer is not None:
+                    timer.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._late is None and not self._in_request():
+                self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
+            super().data_received(data)
+            if self._late is not None and (self._in_request() or self._idle()):
+                self._late.cancel()
+                self._late = None
+
+        def _in_request(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _idle(self) -> bool:
+            """Between two requests, with nothing of the next one received: the keep-alive timer is running."""
+            return self.timeout_keep_alive_task is not None
+
+        def _head_is_late(self) -> None:
+            self._late = None
+            if not self.transport.is_closing() and not self._in_request():
+                self._refuse(408)
+
+        def send_400_response(self, msg: str) -> None:
+            fault = sys.exc_info()[1]  # uvicorn calls this while it handles what h11 raised
+            hint = fault.error_status_hint if isinstance(fault, h11.RemoteProtocolError) else 400
+            self._refuse(hint if hint in _CODES else 400)
+
+        def _refuse(self, status: int) -> None:
+            if self._in_request() and self.cycle.response_started:
+                self.transport.close()
+                return
+            content = body(Problem(status, _CODES[status], _DETAILS[status]), secrets.token_hex(8))
+            head = (
+                f"HTTP/1.1 {status} {TITLES[status]}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+                f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\n"
+                "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode("ascii") + content)
+            self.transport.close()
+            if self._in_request():
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch_reader(self.transport.get_write_buffer_size())
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._stuck is not None:
+                self._stuck.cancel()
+                self._stuck = None
+
+        def _watch_reader(self, left: int) -> None:
+            def look() -> None:
+                now = self.transport.get_write_buffer_size()
+                if now >= left:
+                    self.transport.abort()
+                else:
+                    self._watch_reader(now)
+
+            self._stuck = self.loop.call_later(bounds.write_seconds, look)
+
+    return Deadlines

@@ -1,0 +1,238 @@
+"""One running service: its model, its queue, its jobs and its temporary folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from groundglass.doors.server import judge_upload
+from groundglass.doors.server.guard import exchange_of
+from groundglass.doors.server.jobs import Job, Jobs
+from groundglass.doors.server.judge_upload import Judge, Outcome
+from groundglass.doors.server.metrics import Metrics
+from groundglass.doors.server.pool import Full, Pool
+from groundglass.doors.server.problem import Problem
+from groundglass.doors.server.settings import Settings
+from groundglass.doors.server.spool import Spool
+from groundglass.doors.server.upload import Upload
+from groundglass.doors.server.upload import receive as receive_upload
+from groundglass.doors.server.view import picture
+from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
+from groundglass.errors import ConfigError, GroundglassError
+from groundglass.image.limits import MIB
+from groundglass.infer.model import Model, load
+from groundglass.report.schema import to_json, to_row
+from groundglass.write import write_bytes
+
+T = TypeVar("T")
+_SWEEP_SECONDS = 10.0
+
+
+class Service:
+    """Everything that the routes share. `failed` is what kept the model from loading, or None."""
+
+    def __init__(self, settings: Settings, log: logging.Logger, stop: Callable[[], None] = lambda: None) -> None:
+        self.settings, self.log = settings, log
+        self.failed: Exception | None = None
+        self.pool = Pool(settings.workers, settings.bounds.queue, settings.limits)
+        self.jobs = Jobs(settings.bounds)
+        self.metrics = Metrics(lambda: self.pool.depth)
+        self.spool = Spool()
+        self.judge: Judge | None = None
+        self._stop = stop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While entered the service works; it is live at once and ready as soon as the model has passed its test."""
+        self.pool.start()
+        self._begin(self._load())
+        self._begin(self._sweep())
+        try:
+            yield
+        finally:
+            self.jobs.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.to_thread(self.pool.close)
+            self.spool.close()
+
+    @property
+    def model(self) -> Model:
+        """The loaded model. Raises Problem (503) until it is there."""
+        return self.judge_at(None).model
+
+    @property
+    def model_text(self) -> str:
+        """Name and hash of the loaded model for headers and log."""
+        if self.judge is None:
+            return "none"
+        return f"{self.judge.model.name}; sha256={self.judge.model.sha256}"
+
+    def judge_at(self, threshold: float | None) -> Judge:
+        """The judge at `threshold`, by default that of the operating point. Raises Problem (503) until it is there."""
+        if self.judge is None:
+            raise Problem(503, "not_ready", "a loaded model, got none yet; try again", {"Retry-After": "2"})
+        return self.judge if threshold is None else Judge(self.judge.model, threshold)
+
+    async def _load(self) -> None:
+        try:
+            self.judge = await asyncio.to_thread(self._loaded)
+        except Exception as error:  # a door: whatever it is, the service says so and ends
+            self.failed = error
+            code = error.code if isinstance(error, GroundglassError) else "internal"
+            self.log.error(json.dumps({"event": "model", "code": code, "fault": type(error).__name__}))
+            self._stop()
+            return
+        self.metrics.model(self.judge.model.card.version, self.judge.model.sha256)
+        self.log.info(json.dumps({"event": "ready", "model": self.model_text}))
+
+    def _loaded(self) -> Judge:
+        # one thread a network: the workers share the cores
+        model = load(self.settings.model, threads=1)
+        points = model.card.thresholds
+        if self.settings.operating_point not in points:
+            raise ConfigError(
+                "operating_point",
+                f"one of {', '.join(sorted(points))}, got {self.settings.operating_point!r}; choose one",
+            )
+        return Judge(model, points[self.settings.operating_point])
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.jobs.sweep()
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- one request -----------------------------------------------------------------------------------------------
+
+    def reserve(self) -> None:
+        """Take a place in the queue. Raises Problem (503) where there is none."""
+        try:
+            self.pool.reserve()
+        except Full:
+            raise self._busy() from None
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue, given back at the end; it is taken when the files are there, which may be slow."""
+        self.reserve()
+        try:
+            yield
+        finally:
+            self.pool.release()
+
+    def make_folder(self) -> Path:
+        """A folder for the files of a request. Raises Problem (503) before any of them where the queue is full."""
+        if self.pool.full:
+            raise self._busy()
+        return self.spool.make()
+
+    @asynccontextmanager
+    async def folder(self) -> AsyncIterator[Path]:
+        """A folder for the files of a request, taken away at the end."""
+        folder = self.make_folder()
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(self.spool.remove, folder)
+
+    def _busy(self) -> Problem:
+        detail = f"room in a queue of {self.settings.bounds.queue}, got a full one; try again"
+        return Problem(503, "busy", detail, {"Retry-After": "2"})
+
+    async def receive(
+        self, request: Request, folder: Path, *, files: int, file_bytes: int, fields: tuple[str, ...] = ()
+    ) -> Upload:
+        """The files of a request, at most `files` of `file_bytes` each, and no more together than a study may have."""
+        limits = self.settings.limits
+        exchange_of(request.scope).limit((file_bytes if files == 1 else limits.study_bytes) + MIB)
+        return await receive_upload(
+            request.stream(),
+            request.headers.get("content-type", ""),
+            folder,
+            most_files=files,
+            file_bytes=file_bytes,
+            fields=fields,
+        )
+
+    async def run(self, request: Request, work: Callable[[WatchedDecoder], T], watch: Watch, *, study: bool) -> T:
+        """Have a worker do it, and stop it where the client goes away. Raises whatever `work` does."""
+        future = asyncio.wrap_future(self.pool.submit(work, watch, study=study))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            waited: list[asyncio.Future[Any]] = [future, gone]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                watch.stop()
+                await asyncio.wait({future})
+            return future.result()
+        except Stopped:
+            raise Problem(408, "client_gone", "a client that waits for the answer, got one that left") from None
+        finally:
+            gone.cancel()
+
+    def note(self, outcome: Outcome, name: str) -> None:
+        """Count an outcome and, where asked, keep it; in the worker's thread."""
+        self.metrics.outcome(outcome)
+        keep = self.settings.keep
+        if keep is not None:
+            write_bytes(keep / f"{name}.json", (to_json(to_row(outcome.result)) + "\n").encode("ascii"))
+            if outcome.view is not None:
+                write_bytes(keep / f"{name}.png", picture(outcome.view))
+
+    # ---- jobs ------------------------------------------------------------------------------------------------------
+
+    def start_job(self, upload: Upload, folder: Path, judge: Judge, *, as_scan: bool, view: bool) -> Job:
+        """Work on the files in the background; the place and the folder are given back when that has ended."""
+        job = self.jobs.add(Watch())
+        self._begin(self._work_on(job, upload, folder, judge, as_scan, view))
+        return job
+
+    async def _work_on(self, job: Job, upload: Upload, folder: Path, judge: Judge, as_scan: bool, view: bool) -> None:
+        def keep(outcome: Outcome) -> None:
+            self.note(outcome, f"{job.id}-{len(job.outcomes) + 1}")
+            job.outcomes.append(outcome if view else Outcome(outcome.result, None, outcome.seconds, outcome.kind))
+
+        def work(decoder: WatchedDecoder) -> None:
+            job.state = "running"
+            look = view or self.settings.keep is not None
+            judge.all(upload.files, decoder, job.watch, as_scan=as_scan, look=look, told=keep)
+
+        future = asyncio.wrap_future(self.pool.submit(work, job.watch, study=True))
+        try:
+            await future
+            job.end("done")
+        except Stopped:
+            job.end("stopped")
+        except asyncio.CancelledError:
+            job.watch.stop()
+            job.end("stopped")
+            raise
+        except Exception as error:  # a door: the job says so, and the service lives on
+            row = judge_upload.failure(judge_upload.NAME, error)
+            self.metrics.error(row.code)
+            self.log.error(json.dumps({"event": "job", "code": row.code, "fault": type(error).__name__}))
+            job.end("failed", row.code, row.detail)
+        finally:
+            self.spool.remove(folder)
+            self.pool.release()
+
+
+async def _gone(request: Request) -> None:
+    with contextlib.suppress(Exception):
+        while (await request.receive())["type"] != "http.disconnect":
+            pass

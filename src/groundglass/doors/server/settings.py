@@ -1,0 +1,119 @@
+"""What the service is started with, and what it refuses to start with."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from groundglass.errors import ConfigError
+from groundglass.image.limits import MIB, Limits
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LEAST_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of a request is waited for, and how long; bytes and seconds."""
+
+    target_bytes: int = 8192
+    header_bytes: int = 16 * 1024
+    header_count: int = 100
+    header_seconds: float = 10.0
+    body_seconds: float = 300.0
+    body_grace_seconds: float = 10.0
+    body_bytes_per_second: int = 10_000
+    write_seconds: float = 10.0
+    linger_seconds: float = 2.0
+    linger_bytes: int = 64 * MIB
+    keep_alive_seconds: int = 5
+    stop_seconds: int = 30
+    queue: int = 64
+    requests: int = 1024
+    files: int = 2000
+    jobs: int = 128
+    jobs_bytes: int = 256 * MIB
+    job_seconds: float = 600.0
+    client_requests: int = 8
+    client_burst: int = 20
+    client_per_minute: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One running service; `token` is None on loopback only."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    operating_point: str = "balanced"
+    model: str | None = None
+    token: str | None = None
+    certificate: Path | None = None
+    behind_proxy: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    keep: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    bounds: Bounds = field(default_factory=Bounds)
+
+    def __post_init__(self) -> None:
+        if self.loopback:
+            return
+        if self.token is None:
+            raise ConfigError(
+                "token", f"an address other than loopback: a token, got none for {self.host}; give --token-file"
+            )
+        if self.certificate is None and not self.behind_proxy:
+            raise ConfigError(
+                "tls",
+                f"an address other than loopback: TLS, got none for {self.host}; give --certificate, or "
+                "--behind-proxy where a proxy in front speaks it",
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that a Host header may hold, without port."""
+        named = self.host if ":" not in self.host else f"[{self.host}]"
+        return frozenset(name.lower() for name in (*LOOPBACK_NAMES, named, *self.allowed_hosts))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is an address or the name of this machine's loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that its owner alone may read.
+
+    Raises ConfigError (`token`) for a file that others may read, and for a token shorter than 32 bytes.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError("token", f"token file: one that can be read, got {error.strerror!r}; make it") from error
+    with os.fdopen(handle, "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_mode & 0o077:
+            mode = stat.S_IMODE(state.st_mode)
+            raise ConfigError("token", f"token file: mode 0600, got {mode:04o}; chmod 600 it")
+        content = file.read(4096).strip()
+    if len(content) < LEAST_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in content):
+        raise ConfigError(
+            "token",
+            f"token file: {LEAST_TOKEN_BYTES} visible ASCII characters or more, got {len(content)}; "
+            "write one with: (umask 077; openssl rand -hex 32 > FILE)",
+        )
+    return content.decode("ascii")

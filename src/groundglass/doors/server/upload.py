@@ -1,0 +1,178 @@
+"""The files of a multipart request, written to disk as they come; their names are never used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from groundglass.doors.server.problem import Problem
+from groundglass.doors.server.spool import full_disk
+from groundglass.image.limits import MIB
+
+FIELD = "file"
+# What is received before it is parsed and written, so that a study costs few changes of thread.
+_BLOCK = 256 * 1024
+_TEXT_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What came: files in the order of their parts, and the text fields."""
+
+    files: tuple[Path, ...]
+    fields: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+
+
+async def receive(
+    chunks: AsyncIterator[bytes],
+    content_type: str,
+    folder: Path,
+    *,
+    most_files: int,
+    file_bytes: int,
+    fields: Collection[str] = (),
+) -> Upload:
+    """Write each part named `file` into `folder` as 000001, 000002, ...
+
+    `fields` names the text fields that may come too. Raises Problem: 400 for a broken body, 413 over a limit, 415 for
+    anything but multipart/form-data, 422 for a wrong field, 507 where the disk is full.
+    """
+    parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields))
+    waiting = bytearray()
+    try:
+        async for chunk in chunks:
+            waiting += chunk
+            if len(waiting) >= _BLOCK:
+                block, waiting = bytes(waiting), bytearray()
+                await asyncio.to_thread(parser.write, block)
+        if waiting:
+            parser.write(bytes(waiting))
+        return parser.finish()
+    finally:
+        parser.close()
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, options = parse_options_header(content_type)
+    if kind.lower() != b"multipart/form-data":
+        raise Problem(
+            415, "content_type", f"multipart/form-data with a part named {FIELD}, got another type; send a form"
+        )
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= 70:  # RFC 2046, 5.1.1
+        raise Problem(400, "boundary", "a multipart boundary of 1 to 70 characters, got another; send a form")
+    return boundary
+
+
+class _Parser:
+    def __init__(self, boundary: bytes, folder: Path, most_files: int, file_bytes: int, fields: frozenset[str]) -> None:
+        self._folder, self._most_files, self._file_bytes, self._fields = folder, most_files, file_bytes, fields
+        self._files: list[Path] = []
+        self._texts: dict[str, str] = {}
+        self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
+        self._disposition = b""
+        self._name = ""
+        self._out: BinaryIO | None = None
+        self._text: bytearray | None = None
+        self._size = self._part = 0
+        self._ended = False
+        self._multipart = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_end,
+                "on_end": self._end,
+            },
+        )
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._multipart.write(data)
+        except FormParserError as error:
+            raise _malformed() from error
+
+    def finish(self) -> Upload:
+        if not self._ended:
+            raise _malformed()
+        return Upload(tuple(self._files), self._texts, self._size)
+
+    def close(self) -> None:
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def _part_begin(self) -> None:
+        self._disposition = b""
+        self._header = (bytearray(), bytearray())
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        if bytes(name).lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._name = options.get(b"name", b"").decode("latin-1")
+        if b"filename" in options and self._name == FIELD:
+            self._open_file()
+        elif b"filename" not in options and self._name in self._fields and self._name not in self._texts:
+            self._text = bytearray()
+        else:
+            allowed = ", ".join((f"{FIELD} (with a filename)", *sorted(self._fields)))
+            raise Problem(422, "field", f"form fields: {allowed}, each text field once, got another; rename it")
+
+    def _open_file(self) -> None:
+        if len(self._files) >= self._most_files:
+            if self._most_files == 1:
+                raise Problem(422, "field", f"field {FIELD}: one file, got several; send a series to /v1/series")
+            raise Problem(413, "too_many", f"field {FIELD}: at most {self._most_files} files, got more; send a zip")
+        path = self._folder / f"{len(self._files) + 1:06d}"
+        with full_disk():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._files.append(path)
+        self._out = os.fdopen(handle, "wb", buffering=0)
+        self._part = 0
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        count = end - start
+        if self._out is not None:
+            self._part += count
+            self._size += count
+            if self._part > self._file_bytes:
+                limit = self._file_bytes // MIB
+                raise Problem(413, "too_large", f"a file of at most {limit} MiB, got more; send less")
+            view = memoryview(data)[start:end]
+            with full_disk():
+                while view:
+                    view = view[self._out.write(view) :]
+        elif self._text is not None:
+            self._text += data[start:end]
+            if len(self._text) > _TEXT_BYTES:
+                raise Problem(413, "too_large", f"a text field of at most {_TEXT_BYTES} bytes, got more; send less")
+
+    def _part_end(self) -> None:
+        if self._text is not None:
+            self._texts[self._name] = self._text.decode("utf-8", "replace")
+            self._text = None
+        self.close()
+
+
+def _malformed() -> Problem:
+    return Problem(400, "malformed", "a whole multipart/form-data body, got a broken one; send it again")

@@ -1,0 +1,137 @@
+"""What the page needs to show a scan after its files are gone: slices packed, lungs as bits, maps as they are."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundglass.image.transforms import to_gray
+from groundglass.infer.cam import attribute, evidence
+from groundglass.infer.predict import Examination
+from groundglass.report.picture import MONTAGE_TILES, colors, montage, outline, overlay, to_png
+from groundglass.types import Attribution, Float32, Mask, Prediction, Scan, Unit, Window
+
+# Levels of gray that a plain picture is sent in; HU are sent as they are.
+_GRAY_LEVELS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A scan of shape (D, H, W) and what the model found in it; `spacing` is row and column in mm, or None.
+
+    `scale` is the strongest heat of either sign on any slice: full colour for all of them.
+    """
+
+    result: Prediction
+    shape: tuple[int, int, int]
+    unit: Unit
+    spacing: tuple[float, float] | None
+    window: Window
+    scale: float
+    slices: tuple[bytes, ...]
+    lungs: tuple[bytes, ...]
+    maps: Float32
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held."""
+        return sum(map(len, self.slices)) + sum(map(len, self.lungs)) + self.maps.nbytes
+
+    def voxels(self, index: int) -> Float32:
+        """One slice (H, W) in HU or gray."""
+        stored = np.frombuffer(zlib.decompress(self.slices[index]), "<i2").reshape(self.shape[1:])
+        values = stored.astype(np.float32)
+        return values if self.unit == "HU" else values / np.float32(_GRAY_LEVELS)
+
+    def mask(self, index: int) -> Mask:
+        """The lung field (H, W) of one slice."""
+        bits = np.frombuffer(zlib.decompress(self.lungs[index]), np.uint8)
+        height, width = self.shape[1:]
+        return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
+
+    def attribution(self, index: int) -> Attribution | None:
+        """Where the model looked on a slice, or None where it was not judged."""
+        if index not in self.result.slices:
+            return None
+        return attribute(self.maps[self.result.slices.index(index)], self.mask(index), index)
+
+    def ranked(self) -> list[int]:
+        """The judged slices, highest probability first."""
+        pairs = zip(self.result.slice_probabilities, self.result.slices, strict=True)
+        return [index for _, index in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))]
+
+
+def view_of(scan: Scan, examination: Examination, window: Window) -> View | None:
+    """The view of an answered scan; None where it was refused."""
+    result = examination.result
+    if not isinstance(result, Prediction):
+        return None
+    spacing = None
+    if scan.affine is not None:
+        lengths = np.linalg.norm(scan.affine[:3, :3], axis=0)
+        spacing = (float(lengths[1]), float(lengths[2]))
+    height, width = scan.voxels.shape[1:]
+    return View(
+        result=result,
+        shape=(len(scan.voxels), height, width),
+        unit=scan.unit,
+        spacing=spacing,
+        window=window,
+        scale=float(np.abs(evidence_of(examination.maps)).max()),
+        slices=tuple(_packed(voxels, scan.unit) for voxels in scan.voxels),
+        lungs=tuple(zlib.compress(np.packbits(field.lungs).tobytes(), 1) for field in examination.found),
+        maps=examination.maps,
+    )
+
+
+def evidence_of(maps: Float32) -> Float32:
+    """Maps (N, 2, h, w) -> signed evidence (N, h, w)."""
+    return np.stack([evidence(cam) for cam in maps])
+
+
+def _packed(voxels: Float32, unit: Unit) -> bytes:
+    values = voxels if unit == "HU" else voxels * _GRAY_LEVELS
+    return zlib.compress(np.clip(np.rint(values), -32768, 32767).astype("<i2").tobytes(), 1)
+
+
+def heat_png(view: View, attribution: Attribution) -> bytes:
+    """The heat of one slice as a PNG with transparency: no heat, no colour; full colour is `view.scale`."""
+    if view.scale <= 0:
+        share = np.zeros_like(attribution.heat)
+    else:
+        share = np.clip(attribution.heat / np.float32(view.scale), -1, 1)
+    strength = np.sqrt(np.abs(share)) * np.clip((np.abs(share) - 0.03) / 0.12, 0, 1)
+    return _rgba(np.dstack([colors(share), np.rint(255 * strength).astype(np.uint8)]))
+
+
+def lungs_png(mask: Mask) -> bytes:
+    """The outline of the lung field (H, W) as a transparent PNG."""
+    edge = outline(mask)
+    color = np.zeros((*mask.shape, 4), np.uint8)
+    color[edge] = (110, 214, 150, 255)
+    return _rgba(color)
+
+
+def _rgba(values: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, format="PNG", compress_level=1)
+    return out.getvalue()
+
+
+def picture(view: View, only: Sequence[int] | None = None) -> bytes:
+    """The picture that `groundglass explain` draws, as PNG: one slice, or of a scan the highest ones."""
+    chosen = view.ranked()[:MONTAGE_TILES] if only is None else list(only)
+    shown = []
+    for index in chosen:
+        found = view.attribution(index)
+        if found is not None:
+            shown.append((to_gray(view.voxels(index), view.unit, view.window), found))
+    if view.shape[0] == 1:
+        return to_png(overlay(*shown[0], view.result))
+    return to_png(montage(shown, view.result))

@@ -1,0 +1,148 @@
+"""A result in words that a person understands, from its JSON row and what was measured of the model."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+from groundglass.report.words import LABEL_WORDS, percent
+
+# Codes of `warnings` in plain words, where the sentence that comes with the code is too terse for a reader.
+_PLAIN = {
+    "hu_unknown": "This is a picture, not a DICOM file: its gray values are not calibrated. DICOM is better.",
+    "annotation": "There are coloured marks in the picture. The model may have seen them.",
+    "scan_not_calibrated": (
+        "The number for the whole scan is the mean of its highest fifth of slices. Its percentages were checked on "
+        "single slices, not on whole patients."
+    ),
+    "narrow_range": "Only part of the gray range is used. The picture may have been exported too dark.",
+    "orientation_applied": "The picture was turned, as its file asks.",
+    "thick_slices": "The slices are thick. Small findings fade in them.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A share that was measured on a test part, with its interval."""
+
+    group: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    level: float
+    patients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the page says of one result."""
+
+    status: str
+    verdict: str
+    probability: str
+    meaning: str
+    certainty: str
+    lungs: str
+    heat: str
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measured(sha256: str, point: str) -> tuple[Measured, ...]:
+    """Sensitivity and specificity of the model with this hash at this operating point; empty where unknown."""
+    text = files("groundglass.doors.server").joinpath("measured.csv").read_text(encoding="utf-8")
+    return tuple(
+        Measured(
+            row["group"],
+            row["measure"],
+            float(row["value"]),
+            float(row["low"]),
+            float(row["high"]),
+            float(row["level"]),
+            int(row["patients"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+        if sha256.startswith(row["model_sha256"]) and row["operating_point"] == point
+    )
+
+
+def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
+    """The words for one result; `heat_in_lungs` is the share of positive heat inside the lungs on its highest slice."""
+    warnings = tuple(_PLAIN.get(w["code"], w["detail"]) for w in row["warnings"])
+    if row["status"] != "ok":
+        refused = row["status"] == "refused"
+        verdict = "No answer: this cannot be judged" if refused else "No answer: the software failed"
+        seems, instead = _refusal(row["detail"]) if refused else (_sentence(row["detail"]), "")
+        return Words(row["status"], verdict, "", seems, instead, "", "", warnings)
+    probability, threshold = row["probability"], row["threshold"]
+    count = len(row["slices"])
+    judged = "" if count == 1 else f" {count} slices show lung and were judged."
+    return Words(
+        status=row["label"],
+        verdict=_sentence(LABEL_WORDS[row["label"]]).removesuffix("."),
+        probability=percent(probability),
+        meaning=(
+            f"Of 100 pictures that look like this one to the model, {_of_hundred(probability)} show COVID-19 "
+            "pneumonia, among pictures like those that it was checked on."
+        ),
+        certainty=_certainty(row, probability, threshold),
+        lungs=f"Lung fills {100 * row['lung_fraction']:.0f} % of the picture.{judged}",
+        heat=_heat(heat_in_lungs),
+        warnings=warnings,
+    )
+
+
+def _refusal(detail: str) -> tuple[str, str]:
+    """What the input seems to be, and what to give instead, from `<expected>, got <value>; <what to do>`."""
+    parts = re.fullmatch(r"(?:expected )?(.+?), got (.+); (.+)", detail)
+    if parts is None:
+        return _sentence(detail), ""
+    expected, got, instead = parts.groups()
+    like = got.removeprefix("what looks like ")
+    seems = f"This looks like {like}." if like != got else f"Expected {expected}, but got {got}."
+    return seems, f"What to do: {instead}."
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _of_hundred(probability: float) -> str:
+    number = round(100 * probability)
+    return "fewer than 1" if number < 1 else "more than 99" if number > 99 else f"about {number}"
+
+
+def _certainty(row: Mapping[str, Any], probability: float, threshold: float) -> str:
+    """How sure, from the uncertainty and the conformal set where the model gives them, and from the distance else."""
+    said = []
+    held = row.get("prediction_set")
+    if held is not None:
+        said.append(
+            {
+                0: "The picture is unlike all that the model was checked on: do not rely on the number.",
+                1: "Only one answer is plausible at 90 % confidence.",
+            }.get(len(held), "Both answers are plausible at 90 % confidence: the model cannot tell.")
+        )
+    uncertainty = row.get("uncertainty")
+    if uncertainty is not None:
+        level = "low" if uncertainty < 1 / 3 else "moderate" if uncertainty < 2 / 3 else "high"
+        said.append(f"The model's own uncertainty is {level} ({100 * uncertainty:.0f} of 100).")
+    if not said:
+        near = abs(probability - threshold) < 0.1
+        far = "close to the threshold: take it as undecided" if near else "not close to the threshold"
+        said.append(f"The number is {far}.")
+    return " ".join(said)
+
+
+def _heat(share: float | None) -> str:
+    if share is None:
+        return "No heat speaks for COVID-19 pneumonia on the highest slice."
+    where = "" if share >= 0.5 else " Less than half: the model looked elsewhere, so be wary of the number."
+    return f"{100 * share:.0f} % of the heat that speaks for COVID-19 pneumonia lies inside the lungs.{where}"

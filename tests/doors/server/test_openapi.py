@@ -1,0 +1,68 @@
+"""Laws of the OpenAPI document: it holds for whatever schemathesis sends."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from serving import Served
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install '.[test-web]'")
+
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+BUSY = settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
+def test_every_answer_is_declared_whatever_is_sent(service: Served, mode: str) -> None:
+    api = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    checks = [getattr(schemathesis.checks, name) for name in CHECKS]
+    asked: Counter[str] = Counter()
+    for found in api.get_all_operations():
+        operation = found.ok()
+        if mode == "NEGATIVE" and not (operation.definition.raw.get("parameters") or operation.body):
+            continue  # nothing that could be wrong
+
+        @BUSY
+        @given(case=operation.as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode)))
+        def holds(case: Any) -> None:
+            asked[case.operation.label] += 1
+            case.validate_response(case.call(timeout=600), checks=checks)
+
+        holds()
+    assert len(asked) >= (14 if mode == "POSITIVE" else 10)
+    assert '"fault"' not in service.log()
+
+
+def test_the_document_offers_no_address_to_fetch_from(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    names = {
+        p["name"] for route in document["paths"].values() for verb in route.values() for p in verb.get("parameters", [])
+    }
+    assert names == {"threshold", "as_scan", "view", "id", "scan", "index", "name"}
+
+
+def test_every_route_declares_every_problem(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for route in document["paths"].values():
+        for verb in route.values():
+            assert {"400", "401", "403", "413", "415", "422", "429", "503"} <= set(verb["responses"])
+    assert "https" not in json.dumps(document)
+
+
+def test_the_reference_names_every_route_and_loads_nothing(client: httpx.Client) -> None:
+    document, page = client.get("/openapi.json").json(), client.get("/docs").text
+    for path in document["paths"]:
+        assert path in page
+    assert "<script" not in page

@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": "groundglass.doors.doctor",
     "phantom": "groundglass.doors.phantom_commands",
     "train": "groundglass.doors.learn_commands",
+    **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.judge_commands"),
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

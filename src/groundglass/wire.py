@@ -55,6 +55,31 @@ def with_metadata(content: bytes, key: str, value: Mapping[str, Any]) -> bytes:
     return bytes(kept) + _packed(_METADATA, _packed(_KEY, key.encode()) + _packed(2, text))
 
 
+def with_output(content: bytes, name: str) -> bytes:
+    """The same model file with one more output, a tensor of the graph by its name.
+
+    Messages that follow one another merge, lists join (protobuf encoding), so the graph is not rewritten.
+    """
+    return content + _packed(7, _packed(12, _packed(1, name.encode())))
+
+
+def input_of(content: bytes, output: str) -> str | None:
+    """The name of the first input of the node that makes `output`, or None.
+
+    Raises ValueError where the bytes are no protocol buffer.
+    """
+    for number, graph in _fields(memoryview(content)):
+        if number != 7 or not isinstance(graph, memoryview):
+            continue
+        for kind, node in _fields(graph):
+            if kind != 1 or not isinstance(node, memoryview):
+                continue
+            texts = [(n, bytes(v)) for n, v in _fields(node) if n in (1, 2) and isinstance(v, memoryview)]
+            if (2, output.encode()) in texts:
+                return next((v.decode() for n, v in texts if n == 1), None)
+    return None
+
+
 def _packed(number: int, content: bytes) -> bytes:
     return _number(number << 3 | 2) + _number(len(content)) + content
 

@@ -8,8 +8,8 @@ from html import escape
 
 from groundglass.data.audit import Audit
 from groundglass.data.copies import COPY
-from groundglass.data.shortcuts import Control
 from groundglass.judge import plots
+from groundglass.judge.controls import Control
 from groundglass.judge.document import document, figure
 from groundglass.types import Finding, Label, Record
 

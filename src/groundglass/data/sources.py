@@ -64,10 +64,10 @@ class Table:
     """A file of the set that says more about its images: CSV, TSV, XLSX, or lines of words.
 
     `path`, `patient`, `label`, `split` and the values of `traits` are templates over the columns: `{name}`, or
-    `{name?}` where the column may be absent. `path` names an image; its extension may be left out. `labels` maps what the label template gives to a
-    label, `"*"` whatever else there is; what it does not map stays without one. Only rows whose columns match every
-    pattern of `where` count, and the first row that names an image decides. `partial` lets the table name images that
-    are not there.
+    `{name?}` where the column may be absent. `path` names an image; its extension may be left out. `labels` maps what
+    the label template gives to a label, `"*"` whatever else there is; what it does not map stays without one. Only rows
+    whose columns match every pattern of `where` count, and the first row that names an image decides. `partial` lets
+    the table name images that are not there.
     """
 
     file: str

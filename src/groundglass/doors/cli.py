@@ -33,6 +33,8 @@ COMMANDS = {
     "phantom": "groundglass.doors.phantom_commands",
     "train": "groundglass.doors.learn_commands",
     **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.judge_commands"),
+    **dict.fromkeys(("faithfulness", "saliency"), "groundglass.doors.evidence_commands"),
+    "controls": "groundglass.doors.control_commands",
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

@@ -12,7 +12,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 0 1rem 3rem; color: #1b1f24;
   background: #fff }
 .use { position: sticky; top: 0; margin: 0 -1rem; padding: .5rem 1rem; text-align: center; font-weight: 600;
-  background: #ffe9c2; color: #5c3b00 }
+  max-width: none;  background: #ffe9c2; color: #5c3b00 }
 h1 { font-size: 1.6rem; margin: 1rem 0 .2rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem }
 p { max-width: 75ch } .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem; vertical-align: top }

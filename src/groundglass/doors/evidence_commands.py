@@ -129,12 +129,12 @@ def faithfulness(
         **asdict(about),
         "samples": {g: len(s) for g, s in groups.items()},
         "measures": [
-            {"group": g, "method": m.method, "measure": m.measure, "chance": m.chance, **asdict(m.estimate)}
+            {"group": g, "method": m.method, "measure": m.measure, "chance": m.chance, "estimate": asdict(m.estimate)}
             for g, rows in found.items()
             for m in rows
         ],
         "sanity": [
-            {"method": name, "kernels_randomised": done, **asdict(e)}
+            {"method": name, "kernels_randomised": done, "estimate": asdict(e)}
             for name, rows in sanity.items()
             for done, e in rows
         ],

@@ -1,8 +1,8 @@
 """How often a 95 % interval holds the truth: python benchmarks/coverage.py
 
 Simulated studies with clustered slices: half of the patients have the disease, each patient has 1 to 12 slices, and
-half of a score's variance is the patient's own. Truth is known by formula. Writes results/coverage.csv, one row for each
-method, statistic and number of patients; intervals of the rates are Clopper and Pearson's.
+half of a score's variance is the patient's own. Truth is known by formula. Writes results/coverage.csv, one row for
+each method, statistic and number of patients; intervals of the rates are Clopper and Pearson's.
 """
 
 from __future__ import annotations

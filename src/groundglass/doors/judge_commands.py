@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from groundglass.data import manifest
 from groundglass.data import score as scoring
@@ -98,6 +99,7 @@ class _Mistakes:
 
 
 @click.command()
+@click.pass_context
 @_model
 @click.option("--manifest", "manifest_path", type=_PATH, help="Which slices, with labels, patients and splits.")
 @_data
@@ -123,6 +125,8 @@ class _Mistakes:
 @_threads
 @_no_progress
 def evaluate(
+    ctx: click.Context,
+    /,
     model: str | None,
     manifest_path: Path | None,
     data: Path | None,
@@ -143,7 +147,9 @@ def evaluate(
     from groundglass.judge.evaluation_page import page
 
     require_folder(output)
-    loaded = load(model, threads) if scores is None or model is not None else None
+    # scores belong to the model that is named beside them, and not to whatever a setting names
+    named = ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE
+    loaded = load(model, threads) if scores is None or named else None
     records = _records(manifest_path)
     at = threshold if threshold is not None else loaded.operating_point.threshold if loaded is not None else 0.5
     mistakes = _Mistakes(at, loaded) if loaded is not None and scores is None else None

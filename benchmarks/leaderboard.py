@@ -15,8 +15,8 @@ RESULTS = ROOT / "results"
 HEAD = """# Results
 
 Positive class: COVID. Every figure has its 95 % interval in brackets; intervals leave out or resample patients, not
-slices, unless the file says otherwise. The test parts were scored once, after weights, temperature and threshold were frozen on
-validation. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
+slices, unless the file says otherwise. The test parts were scored once, after weights, temperature and threshold were
+frozen on validation. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
 
 **Research use only.** No figure here is a clinical validation: the sets are small, public, of unknown selection, and
 COVID-19 is told from what those sets call non-COVID.
@@ -76,7 +76,7 @@ def coverage(path: Path) -> str:
     body = [[i, s, *(cells[i, s, n] for n in counts)] for i, s in names]
     return (
         "\n## How often a 95 % interval holds the truth\n\n"
-        f"`python benchmarks/coverage.py` → [{path.name}]({path.name}); {rows[0]['patients']} simulated studies each.\n\n"
+        f"`python benchmarks/coverage.py` → [{path.name}]({path.name}); {rows[0]['patients']} studies each.\n\n"
         + table(["interval", "statistic", *(f"{n} patients" for n in counts)], body)
     )
 

@@ -165,7 +165,7 @@ def test_faithfulness_measures_every_method_beside_random_heat(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GROUNDGLASS_DATA", raising=False)
-    done = invoke("faithfulness", "--phantoms", "4", "-o", tmp_path)
+    done = invoke("faithfulness", "--phantoms", "2", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "faithfulness.json").read_text())
     methods = {m["method"] for m in said["measures"]}
@@ -181,7 +181,7 @@ def test_faithfulness_measures_every_method_beside_random_heat(
         "random heat",
     }
     html = (tmp_path / "faithfulness.html").read_text()
-    assert html.count("data:image/png") == 4
+    assert html.count("data:image/png") == 2
     # with every kernel shuffled the map is another one
     (cam,) = [s for s in said["sanity"] if s["method"] == "cam" and s["kernels_randomised"] == 1.0]
     assert cam["estimate"]["value"] < 0.8

@@ -78,7 +78,7 @@ def _learn(name: str) -> ModuleType:
     help="The folder that manifest paths are relative to, where lesion masks may lie.  [env: GROUNDGLASS_DATA]",
 )
 @click.option(
-    "--phantoms", "count", type=click.IntRange(4, 500), default=16, show_default=True, help="How many to draw."
+    "--phantoms", "count", type=click.IntRange(2, 500), default=16, show_default=True, help="How many to draw."
 )
 @click.option("--slices", type=click.IntRange(4), default=24, show_default=True, help="Validation slices to draw.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")

@@ -83,7 +83,7 @@ class Graph:
     @property
     def kernels(self) -> list[str]:
         """Names of the weights of convolutions and of the last layer, from the input to the output."""
-        cast = {output: inputs[0] for op, inputs, output, _ in self.nodes if op in ("Cast", "Unsqueeze")}
+        cast = {output: inputs[0] for op, inputs, output, _ in self.nodes if op in ("Cast", "Identity", "Unsqueeze")}
         names: list[str] = []
         for op, inputs, _, _ in self.nodes:
             if op in ("Conv", "Gemm", "MatMul"):
@@ -145,6 +145,7 @@ _OPERATORS: Mapping[str, Callable[[list[Any], Attributes], Tensor]] = {
     "Clip": lambda v, a: v[0].clamp(v[1], v[2]),
     "Conv": _convolve,
     "Div": lambda v, a: v[0] / v[1],
+    "Identity": lambda v, a: v[0],
     "MaxPool": lambda v, a: F.max_pool2d(v[0], a["kernel_shape"], a["strides"], _pads(a)),
     "ReduceMean": _mean,
     "Relu": lambda v, a: v[0].clamp(min=0),

@@ -21,7 +21,7 @@ def judged(model: Float64, control: Float64, blank: Float64) -> tuple[bool, str]
     own = jackknife(weighted_auroc(model, Y), PEOPLE, "share", (Y, ~Y))
     row = controls.against(model, control, Y, PEOPLE, "border ring", "not the lungs")
     dark = controls.against(model, blank, Y, PEOPLE, "lungs blanked", "the model's own input")
-    return controls.verdict(own, [row], dark)
+    return controls.verdict(own, [row], dark, {"b": [row]})
 
 
 def test_a_model_that_sees_the_disease_passes() -> None:
@@ -33,7 +33,8 @@ def test_a_model_that_sees_the_disease_passes() -> None:
 def test_a_model_no_better_than_a_control_does_not_pass() -> None:
     passed, words = judged(scores(1, 0), scores(1, 1), scores(0, 2))
     assert not passed
-    assert "border ring" in words
+    assert "It does not beat border ring surely" in words
+    assert "Within b alone it does not surely beat border ring" in words
 
 
 def test_a_model_that_knows_it_with_the_lungs_blanked_does_not_pass() -> None:

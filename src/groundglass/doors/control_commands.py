@@ -131,7 +131,9 @@ def controls(
             groups[source] = mine
     found = {name: _table(judged, scores, keep) for name, keep in groups.items()}
     own, table = found["all"]
-    passed, words = verdict(own, [r for r in table if r.seen == "not the lungs"], _row(table, "lungs blanked"))
+    small = {g: [r for r in rs if r.seen == "not the lungs"] for g, (_, rs) in found.items()}
+    within = {g: rs for g, rs in small.items() if g != "all"}
+    passed, words = verdict(own, small["all"], _row(table, "lungs blanked"), within)
     if not np.isnan(told[0]):
         words += f" Its own features name a slice's source with balanced accuracy {told[0]:.3f}, chance {told[1]:.3f}."
     about = About(loaded.name, loaded.sha256, manifest.sha256(records), split)
@@ -215,7 +217,7 @@ def _table(judged: _Judged, scores: dict[str, Float64], keep: Mask) -> tuple[Est
             "the model's own input" if name.startswith("lungs") else "not the lungs",
         )
         for name, score in scores.items()
-        if name != "model"
+        if name != "model" and np.ptp(score[keep]) > 0
     ]
     return own, rows
 

@@ -7,7 +7,7 @@ blanked a model must fall to their level: what it still knows then, it reads off
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,11 +125,12 @@ def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str]
     return float(np.mean([right[truth == k].mean() for k in range(len(names))])), 1 / len(names)
 
 
-def verdict(model: Estimate, rows: Sequence[Row], blank: Row) -> tuple[bool, str]:
+def verdict(model: Estimate, rows: Sequence[Row], blank: Row, within: Mapping[str, Sequence[Row]]) -> tuple[bool, str]:
     """Whether the controls are passed, and why in words.
 
     Passed means: the model is above every control, by intervals of the paired difference, and with the lungs blanked it
-    is worse than with them and not above the strongest control's interval.
+    is worse than with them and not above the strongest control's interval. `within` holds the controls inside each
+    source: what is not surely beaten there is said, and does not fail the model, because one source's slices are few.
     """
     lacking = [r.evidence for r in rows if r.gap.low <= 0]
     strongest = max(rows, key=lambda r: r.auroc.value)
@@ -146,4 +147,8 @@ def verdict(model: Estimate, rows: Sequence[Row], blank: Row) -> tuple[bool, str
         words.append(f"With the lungs blanked it still reaches {blank.auroc}, above the controls: a shortcut is left.")
     else:
         words.append(f"With the lungs blanked it falls to {blank.auroc}, the level of the controls.")
+    for source, inside in within.items():
+        close = [r.evidence for r in inside if r.gap.low <= 0]
+        if close:
+            words.append(f"Within {source} alone it does not surely beat {', '.join(close)}.")
     return not lacking and falls and level, " ".join(words)

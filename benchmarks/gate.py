@@ -18,6 +18,7 @@ from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.score import check_hash
 from groundglass.data.shortcuts import people
 from groundglass.errors import InputError
 from groundglass.image import phantom
@@ -26,8 +27,7 @@ from groundglass.image.gate import gate, is_flat
 from groundglass.image.read import Decoder, read
 from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model
-from groundglass.judge.bootstrap import share
-from groundglass.learn.dataset import check_hash
+from groundglass.judge.jackknife import share
 from groundglass.learn.field_task import at_width
 from groundglass.learn.lung_teacher import teach
 from groundglass.learn.refusals import is_for_training
@@ -73,8 +73,7 @@ def refusals(data: Path, model: Model, decoder: Decoder) -> list[tuple[str, Esti
         rows["wrongly refused: the slices of A0002, one person"].append(
             (refused_by(path, model, decoder) is not None, "A0002")
         )
-    rng = np.random.default_rng(0)
-    return [(name, share([x for x, _ in v], [p for _, p in v], rng)) for name, v in rows.items()]
+    return [(name, share([x for x, _ in v], [p for _, p in v])) for name, v in rows.items()]
 
 
 def white(path: Path) -> np.ndarray:

@@ -6,6 +6,7 @@ Every figure on that page comes from a file beside it; a test checks that the pa
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,9 +14,9 @@ RESULTS = ROOT / "results"
 
 HEAD = """# Results
 
-Positive class: COVID. Every figure has its 95 % interval in brackets; intervals resample patients, not slices, unless
-the file says otherwise. The test parts were scored once, after weights, temperature and threshold were frozen on
-validation. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
+Positive class: COVID. Every figure has its 95 % interval in brackets; intervals leave out or resample patients, not
+slices, unless the file says otherwise. The test parts were scored once, after weights, temperature and threshold were
+frozen on validation. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
 
 **Research use only.** No figure here is a clinical validation: the sets are small, public, of unknown selection, and
 COVID-19 is told from what those sets call non-COVID.
@@ -52,6 +53,34 @@ def scores(path: Path) -> str:
     )
 
 
+def controls(path: Path) -> str:
+    """The model beside what can be known without the disease."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    group = said["groups"]["all"]
+    body = [["the model", interval(group["model"]), ""]]
+    body += [[r["evidence"], interval(r["auroc"]), interval(r["gap"])] for r in group["controls"]]
+    return (
+        f"\n## Controls of `{said['model']}` ({said['model_sha256'][:12]}), {said['split']} part\n\n"
+        f"`groundglass controls --manifest manifests/p5.csv --data DATA -o out` → [{path.name}]({path.name}); "
+        f"{said['slices']} slices. {'Passed' if said['passed'] else 'Not passed'}: {said['verdict']}\n\n"
+        + table(["evidence", "AUROC", "model higher by"], body)
+    )
+
+
+def coverage(path: Path) -> str:
+    """How often intervals hold the truth."""
+    rows = rows_of(path)
+    counts = list(dict.fromkeys(r["simulated_patients"] for r in rows))
+    cells = {(r["interval"], r["statistic"], r["simulated_patients"]): interval(r) for r in rows}
+    names = list(dict.fromkeys((r["interval"], r["statistic"]) for r in rows))
+    body = [[i, s, *(cells[i, s, n] for n in counts)] for i, s in names]
+    return (
+        "\n## How often a 95 % interval holds the truth\n\n"
+        f"`python benchmarks/coverage.py` → [{path.name}]({path.name}); {rows[0]['patients']} studies each.\n\n"
+        + table(["interval", "statistic", *(f"{n} patients" for n in counts)], body)
+    )
+
+
 def gate(path: Path) -> str:
     rows = rows_of(path)
     body = [[r["measure"], interval(r), r["patients"], r["method"]] for r in rows]
@@ -65,6 +94,8 @@ def gate(path: Path) -> str:
 def page() -> str:
     parts = [HEAD]
     parts += [scores(p) for p in sorted(RESULTS.glob("*-test.csv"))]
+    parts += [controls(p) for p in sorted(RESULTS.glob("*-controls.json"))]
+    parts += [coverage(p) for p in sorted(RESULTS.glob("coverage.csv"))]
     parts += [gate(p) for p in sorted(RESULTS.glob("gate.csv"))]
     notes = RESULTS / "notes.md"
     if notes.is_file():

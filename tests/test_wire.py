@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from groundglass.errors import ModelError
 from groundglass.infer.model import weights_folder
 from groundglass.network import read_onnx
-from groundglass.wire import reaches_for
+from groundglass.wire import input_of, reaches_for, with_metadata, with_output
 
 
 def external() -> TensorProto:
@@ -65,3 +65,25 @@ def test_any_bytes_are_walked_or_refused(content: bytes) -> None:
     with contextlib.suppress(ValueError):
         reached = reaches_for(content)
         assert reached is None or reached.startswith(("weights in", "operators of"))
+
+
+def test_metadata_are_replaced_and_nothing_else() -> None:
+    import json
+
+    made = onnx.load_model_from_string(model([helper.make_node("Relu", ["x"], ["y"])], []))
+    helper.set_model_props(made, {"card": "old", "other": "kept"})
+    changed = onnx.load_model_from_string(with_metadata(made.SerializeToString(), "card", {"b": 1, "a": "é" * 200}))
+    props = {p.key: p.value for p in changed.metadata_props}
+    assert json.loads(props.pop("card")) == {"a": "é" * 200, "b": 1}
+    assert props == {"other": "kept"}
+    del changed.metadata_props[:], made.metadata_props[:]
+    assert changed == made
+
+
+def test_a_tensor_inside_becomes_an_output() -> None:
+    content = model([helper.make_node("Relu", ["x"], ["inner"]), helper.make_node("Neg", ["inner"], ["y"])], [])
+    assert input_of(content, "y") == "inner"
+    assert input_of(content, "nothing") is None
+    opened = onnx.load_model_from_string(with_output(content, "inner"))
+    assert [o.name for o in opened.graph.output] == ["y", "inner"]
+    assert len(opened.graph.node) == 2

@@ -19,7 +19,7 @@ import numpy as np
 
 from groundglass.errors import ModelError
 from groundglass.types import Float32
-from groundglass.wire import reaches_for
+from groundglass.wire import input_of, reaches_for, with_output
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -95,6 +95,19 @@ def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None)
     network = _open(content, digest, threads)
     self_test(network)
     return network
+
+
+def read_features(path: Path, maps: str, threads: int | None = None) -> Network:
+    """The same file with one more output: the tensor that the output `maps` is made from, which holds its features.
+
+    Raises ModelError as `read_onnx` does, and where no node makes `maps`.
+    """
+    content = path.read_bytes()
+    _refuse_what_reaches_out(content)
+    name = input_of(content, maps)
+    if name is None:
+        raise ModelError("weights_contract", f"model: a node that makes {maps!r}, got none; export it again")
+    return _open(with_output(content, name), hashlib.sha256(content).hexdigest(), threads)
 
 
 def _open(content: bytes, digest: str, threads: int | None) -> Network:

@@ -128,13 +128,45 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured value with its interval: never a bare number. `patients` is the number of independent units."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    patients: int
+    method: str
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.level < 1.0, f"level: within (0, 1), got {self.level}")
+        _require(self.patients > 0, f"patients: more than 0, got {self.patients}")
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A named threshold and what it was worth on validation, or None where the model's card does not say."""
+
+    name: str
+    threshold: float
+    sensitivity: Estimate | None = None
+    specificity: Estimate | None = None
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.threshold <= 1.0, f"threshold: within [0, 1], got {self.threshold}")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a model file says of itself; it lives inside the ONNX file.
 
     `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
-    probabilities by operating point. `figures` are measured results, each with split and interval, as text. `views`
-    says how a slice is seen (`groundglass.image.views`). `conformal` is, for each label, the least probability that the
-    label keeps in a prediction set.
+    probabilities by operating point; `operating_points` says what each was worth. `figures` are measured results, each
+    with split and interval, as text. `views` says how a slice is seen (`groundglass.image.views`). `conformal` is, for
+    each label, the least probability that the label keeps in a prediction set.
     """
 
     name: str
@@ -151,6 +183,7 @@ class ModelCard:
     sources: tuple[str, ...] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
+    operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     views: str = "lungs"
     conformal: Mapping[str, float] = field(default_factory=dict)
 
@@ -179,7 +212,8 @@ class Prediction:
     `slices` are indices into the scan; `slice_probabilities` has one value for each. `lung_fraction` is the mean
     share of the image that is lung over those slices. `uncertainty` is the entropy of the probability in bits, 1 at
     0.5. `prediction_set` holds the labels that the validation slices do not rule out at 90 % coverage: one label, both,
-    or none for a slice unlike them; it is None where the model's card has no conformal limits.
+    or none for a slice unlike them; it is None where the model's card has no conformal limits. `operating_point` says
+    what the threshold was worth.
     """
 
     source: str
@@ -194,6 +228,7 @@ class Prediction:
     uncertainty: float
     prediction_set: tuple[Label, ...] | None = None
     notices: tuple[Notice, ...] = ()
+    operating_point: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
         for p in (self.probability, self.threshold, self.lung_fraction, self.uncertainty, *self.slice_probabilities):
@@ -219,22 +254,3 @@ class Attribution:
         _require(self.heat.ndim == 2, f"heat: shape (H, W), got {self.heat.shape}")
         _require(self.lungs.shape == self.heat.shape, f"lungs: shape {self.heat.shape}, got {self.lungs.shape}")
         _require(bool(np.isfinite(self.heat).all()), "heat: finite values")
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A measured value with its interval: never a bare number. `patients` is the number of independent units."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-    patients: int
-    method: str
-
-    def __post_init__(self) -> None:
-        _require(0.0 < self.level < 1.0, f"level: within (0, 1), got {self.level}")
-        _require(self.patients > 0, f"patients: more than 0, got {self.patients}")
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

@@ -7,7 +7,9 @@ the bytes for a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 # message -> field number -> the message it holds; only the fields that lead to tensors and operators
 _LEADS_TO: dict[str, dict[int, str]] = {
@@ -24,6 +26,7 @@ _DOMAIN = {"node": 7, "opset": 1}
 _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _DEEPEST = 32
+_METADATA, _KEY = 14, 1
 
 
 def reaches_for(content: bytes) -> str | None:
@@ -32,6 +35,61 @@ def reaches_for(content: bytes) -> str | None:
     Raises ValueError where the bytes are no protocol buffer.
     """
     return _walk(memoryview(content), "model", 0)
+
+
+def with_metadata(content: bytes, key: str, value: Mapping[str, Any]) -> bytes:
+    """The same model file with `value`, as JSON, in place of what its metadata say under `key`.
+
+    Raises ValueError where the bytes are no protocol buffer.
+    """
+    view = memoryview(content)
+    kept = bytearray()
+    start = 0
+    for number, field, end in _places(view):
+        entry = dict(_fields(field)) if number == _METADATA and isinstance(field, memoryview) else {}
+        named = entry.get(_KEY)
+        if not isinstance(named, memoryview) or bytes(named) != key.encode():
+            kept += view[start:end]
+        start = end
+    text = json.dumps(value, sort_keys=True, allow_nan=False).encode()
+    return bytes(kept) + _packed(_METADATA, _packed(_KEY, key.encode()) + _packed(2, text))
+
+
+def with_output(content: bytes, name: str) -> bytes:
+    """The same model file with one more output, a tensor of the graph by its name.
+
+    Messages that follow one another merge, lists join (protobuf encoding), so the graph is not rewritten.
+    """
+    return content + _packed(7, _packed(12, _packed(1, name.encode())))
+
+
+def input_of(content: bytes, output: str) -> str | None:
+    """The name of the first input of the node that makes `output`, or None.
+
+    Raises ValueError where the bytes are no protocol buffer.
+    """
+    for number, graph in _fields(memoryview(content)):
+        if number != 7 or not isinstance(graph, memoryview):
+            continue
+        for kind, node in _fields(graph):
+            if kind != 1 or not isinstance(node, memoryview):
+                continue
+            texts = [(n, bytes(v)) for n, v in _fields(node) if n in (1, 2) and isinstance(v, memoryview)]
+            if (2, output.encode()) in texts:
+                return next((v.decode() for n, v in texts if n == 1), None)
+    return None
+
+
+def _packed(number: int, content: bytes) -> bytes:
+    return _number(number << 3 | 2) + _number(len(content)) + content
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
 
 
 def _walk(view: memoryview, message: str, depth: int) -> str | None:
@@ -54,13 +112,18 @@ def _walk(view: memoryview, message: str, depth: int) -> str | None:
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """(field number, value) of a message: a whole number for a varint, bytes for all else."""
+    yield from ((number, value) for number, value, _ in _places(view))
+
+
+def _places(view: memoryview) -> Iterator[tuple[int, memoryview | int, int]]:
+    """(field number, value, where the next field begins) of a message."""
     at = 0
     while at < len(view):
         key, at = _varint(view, at)
         kind = key & 7
         if kind == 0:
             number, at = _varint(view, at)
-            yield key >> 3, number
+            yield key >> 3, number, at
             continue
         if kind == 2:
             length, at = _varint(view, at)
@@ -70,7 +133,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
             raise ValueError("a field of no known wire type")
         if at + length > len(view):
             raise ValueError("a field that ends after its message")
-        yield key >> 3, view[at : at + length]
+        yield key >> 3, view[at : at + length], at + length
         at += length
 
 

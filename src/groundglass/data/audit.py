@@ -12,7 +12,8 @@ import numpy as np
 
 from groundglass.data import copies, manifest
 from groundglass.data.look import Look, Looks, Memory, look_at, not_lung, upside_down
-from groundglass.data.shortcuts import Control, controls
+from groundglass.data.shortcuts import controls
+from groundglass.judge.controls import Control
 from groundglass.network import Network
 from groundglass.types import Finding, Record, Severity
 

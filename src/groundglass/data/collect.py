@@ -204,7 +204,26 @@ def _values(table: Table, row: Row) -> Row:
     if table.labels is not None:
         known = {k.lower(): v for k, v in table.labels.items()}
         label = known.get(label.lower(), known.get("*", ""))
-    return {"patient": _filled(table.patient, row), "split": _filled(table.split, row), "label": label}
+    values = {"patient": _filled(table.patient, row), "split": _filled(table.split, row), "label": label}
+    return values | {f"trait {name}": _filled(template, row) for name, template in table.traits.items()}
+
+
+def traits(source: Source, folder: Path) -> dict[str, Row]:
+    """What patterns and tables say of each image beyond patient, label and split, by its path under the set's folder.
+
+    Raises ManifestError where a table of the set is absent.
+    """
+    matched = _matched(source, _files(folder))
+    found = {
+        path: {name: value for name, template in rule.traits.items() if (value := _filled(template, groups))}
+        for path, (rule, groups) in matched.items()
+    }
+    said, problems = _said(source, folder, sorted(matched))
+    if problems:
+        raise ManifestError("layout", problems)
+    for path, row in said.items():
+        found[path] |= {k.removeprefix("trait "): v for k, v in row.items() if v and k.startswith("trait ")}
+    return found
 
 
 def _bare(path: str) -> str:

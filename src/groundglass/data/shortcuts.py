@@ -7,29 +7,18 @@ A control sees one kind of evidence: the source, the traits of the file, the bor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from groundglass.data.look import Look, Looks
-from groundglass.errors import ConfigError
+from groundglass.judge.controls import Control, classifier, cross_validated
 from groundglass.judge.metrics import auroc
-from groundglass.types import Estimate, Float64, Mask, Record
+from groundglass.types import Float64, Mask, Record
 
 _RING = 4
-_FOLDS = 5
 # Where nobody knows the patients, this many neighbouring files of a folder are kept together: numbers follow patients.
 _NEIGHBOURS = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """AUROC of one control: `evidence` is what it saw, `how` is "cross-validated" or "train+val to test"."""
-
-    evidence: str
-    how: str
-    auroc: Estimate
 
 
 def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) -> list[Control]:
@@ -41,10 +30,10 @@ def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) 
     positive = np.array([records[n].label == "covid" for n in rows], bool)
     groups = people([records[n] for n in rows])
     found = []
-    for evidence, matrix in _evidence(records, looks, rows).items():
+    for evidence, matrix in evidence_of(records, looks, rows).items():
         if np.ptp(matrix, axis=0).max(initial=0.0) == 0.0:
             continue
-        scores = _cross_validated(matrix, positive, groups, int(rng.integers(2**31)))
+        scores = cross_validated(matrix, positive, groups, int(rng.integers(2**31)))
         if scores is not None:
             estimate = auroc(scores, positive, groups, rng)
             found.append(Control(evidence, "cross-validated", estimate))
@@ -72,7 +61,8 @@ def _readable(look: Look | None) -> bool:
     return look is not None and look.refusal is None
 
 
-def _evidence(records: Sequence[Record], looks: Looks, rows: Sequence[int]) -> Mapping[str, Float64]:
+def evidence_of(records: Sequence[Record], looks: Looks, rows: Sequence[int]) -> Mapping[str, Float64]:
+    """What each control sees of the given rows, as a matrix (N, K)."""
     index = np.asarray(rows, np.intp)
     seen = [look for n in rows if (look := looks.looks[n]) is not None]
     small = looks.small[index].astype(np.float64) / 255
@@ -99,42 +89,6 @@ def _traits(looks: Sequence[Look]) -> Float64:
     return np.concatenate([_one_hot([look.form for look in looks]), squares, squares**2], axis=1)
 
 
-def _classifier() -> Callable[[Float64, Mask, Float64], Float64]:
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", "scikit-learn for the audit, got none; pip install '.[data]' in the clone"
-        ) from error
-
-    def fitted(train: Float64, positive: Mask, test: Float64) -> Float64:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
-        model.fit(train, positive)
-        return np.asarray(model.decision_function(test), np.float64)
-
-    return fitted
-
-
-def _cross_validated(matrix: Float64, positive: Mask, groups: Sequence[str], seed: int) -> Float64 | None:
-    """Scores of every row by a model that never saw its group; None where a class has too few groups."""
-    fitted = _classifier()
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    for label in (True, False):
-        if len({g for g, p in zip(groups, positive, strict=True) if p == label}) < _FOLDS:
-            return None
-    scores = np.zeros(len(matrix))
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(matrix, positive, groups):
-        if positive[train].all() or not positive[train].any():
-            return None
-        raw = fitted(matrix[train], positive[train], matrix[test])
-        scores[test] = raw
-    return scores
-
-
 def _on_split(
     evidence: str,
     matrix: Float64,
@@ -148,6 +102,6 @@ def _on_split(
     for part in (train, test):
         if not positive[part].any() or positive[part].all():
             return []
-    scores = _classifier()(matrix[train], positive[train], matrix[test])
+    scores = classifier()(matrix[train], positive[train], matrix[test])
     owners = [g for g, t in zip(groups, test, strict=True) if t]
     return [Control(evidence, "train+val to test", auroc(scores, positive[test], owners, rng))]

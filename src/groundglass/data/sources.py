@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -45,8 +45,9 @@ class Download:
 class Images:
     """Files that are images: `pattern` must match the whole path under the set's folder, with forward slashes.
 
-    `patient` and `split` are templates over the named groups. `count` is how many files the set holds, where that is
-    known. `unit` is needed only where the files' endings do not say it.
+    `patient`, `split` and the values of `traits` are templates over the named groups; traits are what subgroups are
+    made of, such as severity. `count` is how many files the set holds, where that is known. `unit` is needed only where
+    the files' endings do not say it.
     """
 
     pattern: re.Pattern[str]
@@ -55,17 +56,18 @@ class Images:
     split: str | None = None
     count: int | None = None
     unit: Unit | None = None
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A file of the set that says more about its images: CSV, TSV, XLSX, or lines of words.
 
-    `path`, `patient`, `label` and `split` are templates over the columns: `{name}`, or `{name?}` where the column may
-    be absent. `path` names an image; its extension may be left out. `labels` maps what the label template gives to a
-    label, `"*"` whatever else there is; what it does not map stays without one. Only rows whose columns match every
-    pattern of `where` count, and the first row that names an image decides. `partial` lets the table name images that
-    are not there.
+    `path`, `patient`, `label`, `split` and the values of `traits` are templates over the columns: `{name}`, or
+    `{name?}` where the column may be absent. `path` names an image; its extension may be left out. `labels` maps what
+    the label template gives to a label, `"*"` whatever else there is; what it does not map stays without one. Only rows
+    whose columns match every pattern of `where` count, and the first row that names an image decides. `partial` lets
+    the table name images that are not there.
     """
 
     file: str
@@ -78,6 +80,7 @@ class Table:
     labels: Mapping[str, Label] | None = None
     split: str | None = None
     partial: bool = False
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +295,7 @@ def _images(keys: _Keys) -> Images:
         split=keys.maybe("split"),
         count=keys.number("count"),
         unit=cast("Unit | None", keys.optional("unit", ("HU", "gray"))),
+        traits=keys.words("traits"),
     )
     keys.finish()
     return images
@@ -310,6 +314,7 @@ def _table(keys: _Keys) -> Table:
         labels=cast("Mapping[str, Label] | None", keys.mapping("labels", _LABELS)),
         split=keys.maybe("split"),
         partial=bool(keys.take("partial", bool, False)),
+        traits=keys.words("traits"),
     )
     keys.finish()
     return table

@@ -38,6 +38,10 @@ COMMANDS = {
     "pacs": "groundglass.doors.pacs",
     "deid": "groundglass.doors.deid",
     "serve": "groundglass.doors.server.commands",
+    **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.judge_commands"),
+    **dict.fromkeys(("faithfulness", "saliency"), "groundglass.doors.evidence_commands"),
+    "controls": "groundglass.doors.control_commands",
+    **dict.fromkeys(("choose", "cards"), "groundglass.doors.choice_commands"),
     **dict.fromkeys(
         ("sources", "collect", "split", "audit", "curate", "prepare"),
         "groundglass.doors.data_commands",

@@ -19,7 +19,7 @@ from groundglass.image.read import Decoder, Limits
 from groundglass.image.read.ahead import Ahead
 from groundglass.report import schema
 from groundglass.report.schema import Failure, Result
-from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.report.words import RESEARCH_USE_ONLY, worth
 from groundglass.signals import Interrupted, Signals
 from groundglass.types import Prediction, Refusal, Scan
 from groundglass.write import require_file, require_folder, write_bytes
@@ -44,6 +44,7 @@ class Settings:
     model: str | None
     tta: str | None
     threads: int | None
+    operating_point: str
     quiet: bool
     no_progress: bool
 
@@ -86,6 +87,13 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.IntRange(1, 1024),
                 envvar="GROUNDGLASS_THREADS",
                 help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
+            ),
+            click.option(
+                "--operating-point",
+                metavar="NAME",
+                default="balanced",
+                show_default=True,
+                help="The threshold of the card that gives the label: screen, balanced or confirm.",
             ),
             click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
             click.option(
@@ -252,7 +260,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
         with Ahead(settings.paths, decoder, as_scan=settings.as_scan, best_series=settings.best_series) as ahead:
             from groundglass.infer.model import load
 
-            yield ahead, load(settings.model, settings.threads)
+            yield ahead, load(settings.model, settings.threads, settings.operating_point)
 
 
 def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
@@ -393,5 +401,8 @@ def _print_table(results: Iterable[Result], file: TextIO) -> None:
     from groundglass.report.table import results_table
 
     console = Console(file=file, width=None if file.isatty() else _WIDTH)
+    results = list(results)
     console.print(results_table(results))
+    for point in {r.operating_point for r in results if isinstance(r, Prediction) and r.operating_point is not None}:
+        console.print(worth(point), markup=False, highlight=False)
     console.print(RESEARCH_USE_ONLY, style="dim")

@@ -1,4 +1,4 @@
-"""Where the model looked: class activation maps from the same forward pass that gave the score.
+"""Where the model looked: class activation maps from the same forward pass that gave the score, and occlusion.
 
 With global average pooling and one linear layer, the logit is the mean of the map plus a bias, so the map is a
 decomposition of the score and not an approximation (Zhou et al. 2016, arXiv:1512.04150).
@@ -6,11 +6,11 @@ decomposition of the score and not an approximation (Zhou et al. 2016, arXiv:151
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from groundglass.image.transforms import resize
+from groundglass.image.transforms import AIR_LEVEL, resize
 from groundglass.image.views import Place
 from groundglass.types import Attribution, Float32, Float64, Mask
 
@@ -31,3 +31,28 @@ def attribute(maps: Float32, places: Sequence[Place], weights: Float64, lungs: M
     total = float(positive.sum())
     share = float(positive[lungs].sum()) / total if total > 0 else None
     return Attribution(heat=heat, method="CAM", index=index, lung_fraction=share, lungs=lungs)
+
+
+def spread(cam: Float32, size: int) -> Float32:
+    """Maps of both classes (N, 2, h, w) -> evidence for COVID at the input's size (N, size, size), signed."""
+    return np.stack([resize(evidence(c), size, size) for c in cam])
+
+
+def occlusion(image: Float32, margin: Callable[[Float32], Float32], cells: int = 8) -> Float32:
+    """How much of the logit margin goes when a patch of an input (S, S) becomes aerated lung: (S, S), signed.
+
+    A square of a sixth of the side moves in `cells` steps each way (Zeiler and Fergus 2014, arXiv:1311.2901); `margin`
+    takes (N, 1, S, S) and gives (N,).
+    """
+    size = image.shape[0]
+    half = size / 12
+    middles = (np.arange(cells) + 0.5) * size / cells
+    whole = float(margin(np.ascontiguousarray(image[None, None]))[0])
+    lost = np.empty((cells, cells), np.float32)
+    for row, y in enumerate(middles):
+        batch = np.repeat(image[None, None], cells, axis=0)
+        for column, x in enumerate(middles):
+            top, left = max(0, round(y - half)), max(0, round(x - half))
+            batch[column, 0, top : round(y + half), left : round(x + half)] = AIR_LEVEL
+        lost[row] = whole - margin(batch)
+    return resize(lost, size, size)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundglass.errors import ModelError
+from groundglass.errors import ConfigError, ModelError
 from groundglass.image.field import KINDS
 from groundglass.image.views import VIEWS
 from groundglass.network import Network, read_onnx
-from groundglass.types import Float32, ModelCard, Window
+from groundglass.types import Estimate, Float32, ModelCard, OperatingPoint, Window
 
 LABELS = ("non-covid", "covid")
 OUTPUTS = ("logits", "cam")
@@ -32,6 +32,7 @@ class Model:
     classifier: Network
     field: Network
     card: ModelCard
+    point: str = OPERATING_POINT
 
     @property
     def name(self) -> str:
@@ -40,6 +41,12 @@ class Model:
     @property
     def sha256(self) -> str:
         return self.classifier.sha256
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """The threshold that gives the label, with what the card says it was worth."""
+        threshold = self.card.thresholds[self.point]
+        return self.card.operating_points.get(self.point, OperatingPoint(self.point, threshold))
 
     @property
     def accept(self) -> float:
@@ -62,23 +69,28 @@ def bundled() -> tuple[str, ...]:
     return tuple(name for name in PINNED if name != "field")
 
 
-def load(model: str | Path | None = None, threads: int | None = None) -> Model:
-    """Load a bundled model by name, or an ONNX file by path, with its lung-field network; nothing is downloaded.
-
-    `threads` is the number of threads of each network, by default one for each core. Raises ModelError (exit status 5)
-    where a file is missing, damaged, not the pinned one, fails its self-test, or has no valid card.
-    """
+def weights_path(model: str | Path | None = None) -> Path:
+    """The file of a bundled model by name, or the path of an ONNX file itself. Raises ModelError for anything else."""
     name = DEFAULT if model is None else str(model)
     if name in bundled():
-        classifier = read_onnx(weights_folder() / f"{name}.onnx", PINNED[name], threads)
-    elif Path(name).suffix == ".onnx":
-        classifier = read_onnx(Path(name), None, threads)
-    else:
-        choice = ", ".join(bundled())
-        raise ModelError(
-            "weights_missing",
-            f"model: one of {choice}, or the path of an .onnx file, got {name!r}; see `groundglass models`",
-        )
+        return weights_folder() / f"{name}.onnx"
+    if Path(name).suffix == ".onnx":
+        return Path(name)
+    choice = ", ".join(bundled())
+    raise ModelError(
+        "weights_missing",
+        f"model: one of {choice}, or the path of an .onnx file, got {name!r}; see `groundglass models`",
+    )
+
+
+def load(model: str | Path | None = None, threads: int | None = None, operating_point: str = OPERATING_POINT) -> Model:
+    """Load a bundled model by name, or an ONNX file by path, with its lung-field network; nothing is downloaded.
+
+    `threads` is the number of threads of each network, by default one for each core. `operating_point` names the
+    threshold of the card that gives the label. Raises ModelError (exit status 5) where a file is missing, damaged, not
+    the pinned one, fails its self-test, or has no valid card; ConfigError for an operating point that the card lacks.
+    """
+    classifier = read_onnx(weights_path(model), PINNED.get(DEFAULT if model is None else str(model)), threads)
     card = parse_card(classifier.card)
     if card.field_sha256 != PINNED["field"]:
         raise ModelError(
@@ -103,7 +115,10 @@ def load(model: str | Path | None = None, threads: int | None = None) -> Model:
         raise ModelError(
             "weights_contract", "lung-field network: the kinds of this version, got others; reinstall groundglass"
         )
-    return Model(classifier, field, card)
+    if operating_point not in card.thresholds:
+        choice = ", ".join(card.thresholds)
+        raise ConfigError("operating_point", f"operating point: one of {choice}, got {operating_point!r}; choose one")
+    return Model(classifier, field, card, operating_point)
 
 
 def parse_card(card: Mapping[str, Any]) -> ModelCard:
@@ -113,6 +128,16 @@ def parse_card(card: Mapping[str, Any]) -> ModelCard:
         values["window"] = Window(**values["window"])
         values["labels"] = tuple(values["labels"])
         values["sources"] = tuple(values.get("sources", ()))
+        points = values.get("operating_points", {})
+        values["operating_points"] = {name: _point(point) for name, point in points.items()}
+        if any(point.threshold != values["thresholds"][name] for name, point in values["operating_points"].items()):
+            raise ValueError("operating points with the card's thresholds, got others")
         return ModelCard(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError("weights_contract", f"card: every field valid, got {error}; export the model again") from error
+
+
+def _point(values: Mapping[str, Any]) -> OperatingPoint:
+    """An operating point as the card's JSON states it."""
+    found = {k: Estimate(**values[k]) for k in ("sensitivity", "specificity") if values.get(k) is not None}
+    return OperatingPoint(values["name"], values["threshold"], **found)

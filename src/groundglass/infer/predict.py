@@ -12,9 +12,9 @@ from groundglass.image.gate import gate, is_flat, notices, shows_lung
 from groundglass.image.transforms import to_gray
 from groundglass.image.views import VIEWS, Place, combine
 from groundglass.infer.cam import attribute
-from groundglass.infer.model import OPERATING_POINT, Model
+from groundglass.infer.model import Model
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.types import Attribution, Float32, Float64, Label, ModelCard, Notice, Prediction, Refusal, Scan
+from groundglass.types import Attribution, Float32, Float64, Label, Notice, Prediction, Refusal, Scan
 
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
@@ -135,27 +135,28 @@ def aggregate(
     """One verdict: the mean of the highest fifth of the slices that show lung, which for one slice is that slice."""
     count = max(1, round(TOP_SHARE * len(chosen)))
     probability = float(np.sort(probabilities)[-count:].mean(dtype=np.float64))
-    threshold = model.card.thresholds[OPERATING_POINT]
+    point = model.operating_point
     of_scan = (SCAN_NOTICE,) if len(scan.voxels) > 1 else ()
     return Prediction(
         source=scan.source,
         model=model.name,
         sha256=model.sha256,
         probability=probability,
-        label=label(probability, model.card),
-        threshold=threshold,
+        label=label(probability, point.threshold),
+        threshold=point.threshold,
         slices=tuple(chosen),
         slice_probabilities=tuple(float(p) for p in probabilities),
         lung_fraction=float(np.mean([found[i].fraction for i in chosen])),
         uncertainty=entropy(probability),
         prediction_set=prediction_set(probability, model.card),
         notices=(*scan.notices, *notices(found, chosen), *of_scan),
+        operating_point=point,
     )
 
 
-def label(probability: float, card: ModelCard) -> Label:
-    """The label at the card's balanced threshold; the threshold itself counts as COVID."""
-    return "covid" if probability >= card.thresholds[OPERATING_POINT] else "non-covid"
+def label(probability: float, threshold: float) -> Label:
+    """The label at a threshold; the threshold itself counts as COVID."""
+    return "covid" if probability >= threshold else "non-covid"
 
 
 def _all_flat(scan: Scan, model: Model) -> bool:

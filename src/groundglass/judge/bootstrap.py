@@ -32,22 +32,3 @@ def estimate(
     return Estimate(
         value, min(float(low), value), max(float(high), value), LEVEL, len(names), f"patient bootstrap, {rounds} rounds"
     )
-
-
-def share(true: Sequence[bool], patients: Sequence[str], rng: np.random.Generator) -> Estimate:
-    """The share of rows that are true, with its interval; from one patient it spans all that is possible.
-
-    Where all rows agree, resampling knows no spread: the interval is then Clopper and Pearson's (Biometrika 1934) for
-    as many trials as there are patients.
-    """
-    rows = np.asarray(true, np.float64)
-    if not len(rows):
-        raise ValueError("rows: at least one, got none")
-    count = len(set(patients))
-    if count == 1:
-        return Estimate(float(rows.mean()), 0.0, 1.0, LEVEL, 1, "one patient: nothing is known of others")
-    if 0 < rows.mean() < 1:
-        return estimate(lambda w: float((w * rows).sum() / w.sum()), patients, rng)
-    bound = float(((1 - LEVEL) / 2) ** (1 / count))
-    low, high = (bound, 1.0) if rows.mean() == 1 else (0.0, 1 - bound)
-    return Estimate(float(rows.mean()), low, high, LEVEL, count, "Clopper-Pearson, one trial a patient")

@@ -1,12 +1,13 @@
-"""Every metric returns an Estimate: value, interval, method and the number of patients it rests on."""
+"""The metrics: AUROC as an Estimate, and the rest as functions of row weights that `jackknife` turns into Estimates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.judge.jackknife import Scale, Statistic
 from groundglass.types import Estimate, Float64, Mask
 
 _NORMAL_95 = 1.959963984540054
@@ -32,14 +33,19 @@ def auroc_delong(scores: Float64, positive: Mask, patients: int | None = None) -
     several images use `auroc`. Raises ValueError where a class is empty.
     """
     value = auroc_value(scores, positive)
-    a, b = scores[positive], scores[~positive]
-    both = _midranks(np.concatenate([a, b]))
-    m, n = len(a), len(b)
-    v10 = (both[:m] - _midranks(a)) / n
-    v01 = 1.0 - (both[m:] - _midranks(b)) / m
+    v10, v01 = placements(scores, positive)
+    m, n = len(v10), len(v01)
     variance = (v10.var(ddof=1) / m if m > 1 else 0.0) + (v01.var(ddof=1) / n if n > 1 else 0.0)
     low, high = _logit_interval(value, float(np.sqrt(variance)))
     return Estimate(value, low, high, 0.95, patients if patients is not None else len(scores), "DeLong, logit scale")
+
+
+def placements(scores: Float64, positive: Mask) -> tuple[Float64, Float64]:
+    """For each positive the share of negatives below it, for each negative the share of positives above it."""
+    a, b = scores[positive], scores[~positive]
+    both = _midranks(np.concatenate([a, b]))
+    m, n = len(a), len(b)
+    return (both[:m] - _midranks(a)) / n, 1.0 - (both[m:] - _midranks(b)) / m
 
 
 def auroc(
@@ -98,3 +104,161 @@ def _logit_interval(value: float, error: float) -> tuple[float, float]:
     half = _NORMAL_95 * error / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-np.array([logit - half, logit + half])))
     return float(low), float(high)
+
+
+def weighted_auroc(scores: Float64, positive: Mask) -> Statistic:
+    """AUROC of scores (N,) as a function of row weights (N,); NaN where a class has no weight."""
+    _check(scores, positive)
+    _, place = np.unique(scores, return_inverse=True)
+    return lambda weight: _weighted_auroc(place, positive, weight)
+
+
+def average_precision(scores: Float64, positive: Mask) -> Statistic:
+    """Area under the precision-recall steps (not interpolated) as a function of row weights (N,)."""
+    _check(scores, positive)
+    values, place = np.unique(-scores, return_inverse=True)
+
+    def value(weight: Float64) -> float:
+        true = np.bincount(place, weights=weight * positive, minlength=len(values))
+        all_ = np.cumsum(np.bincount(place, weights=weight, minlength=len(values)))
+        if true.sum() == 0:
+            return float("nan")
+        return float((true * np.cumsum(true) / np.maximum(all_, 1e-300)).sum() / true.sum())
+
+    return value
+
+
+def confusion(probability: Float64, positive: Mask, threshold: float, weight: Float64) -> tuple[float, ...]:
+    """Weights of true positives, false positives, false negatives and true negatives; at the threshold is positive."""
+    above = probability >= threshold
+    cells = (above & positive, above & ~positive, ~above & positive, ~above & ~positive)
+    tp, fp, fn, tn = (float(weight[c].sum()) for c in cells)
+    return tp, fp, fn, tn
+
+
+def at_threshold(
+    probability: Float64, positive: Mask, threshold: float, prevalence: float
+) -> dict[str, tuple[Statistic, Scale]]:
+    """What follows from calling probabilities (N,) at a threshold, each as a function of row weights, with its range.
+
+    Predictive values are for a stated prevalence, from sensitivity and specificity (Bayes), because the share of
+    positives in a set is its collector's choice. F1 is that of COVID.
+    """
+
+    def of(formula: Callable[[float, float, float, float], float]) -> Statistic:
+        def value(weight: Float64) -> float:
+            cells = confusion(probability, positive, threshold, weight)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return float(formula(*(np.float64(c) for c in cells)))
+
+        return value
+
+    def predictive(right: float, wrong: float, share: float) -> float:
+        return right * share / (right * share + wrong * (1 - share))
+
+    return {
+        "accuracy": (of(lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn)), "share"),
+        "sensitivity": (of(lambda tp, fp, fn, tn: tp / (tp + fn)), "share"),
+        "specificity": (of(lambda tp, fp, fn, tn: tn / (tn + fp)), "share"),
+        f"PPV at {prevalence:.0%} prevalence": (
+            of(lambda tp, fp, fn, tn: predictive(tp / (tp + fn), fp / (tn + fp), prevalence)),
+            "share",
+        ),
+        f"NPV at {prevalence:.0%} prevalence": (
+            of(lambda tp, fp, fn, tn: predictive(tn / (tn + fp), fn / (tp + fn), 1 - prevalence)),
+            "share",
+        ),
+        "F1": (of(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn)), "share"),
+        "MCC": (
+            of(lambda tp, fp, fn, tn: (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+            "signed",
+        ),
+    }
+
+
+def brier(probability: Float64, positive: Mask) -> Statistic:
+    """Mean squared difference between probability and outcome (Brier 1950) as a function of row weights (N,)."""
+    return lambda weight: float(np.average((probability - positive) ** 2, weights=weight))
+
+
+def calibration_error(probability: Float64, positive: Mask, bins: int = 15) -> Statistic:
+    """Expected calibration error over equal bins of probability (Guo et al. 2017) as a function of row weights (N,)."""
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+
+    def value(weight: Float64) -> float:
+        gap = np.bincount(place, weights=weight * (probability - positive), minlength=bins)
+        return float(np.abs(gap).sum() / weight.sum())
+
+    return value
+
+
+def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, Statistic]:
+    """Calibration slope and intercept-in-the-large as functions of row weights (Cox 1958; Van Calster et al. 2016).
+
+    The slope is that of a logistic regression on the logit of the probability, 1 where it is neither over- nor
+    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN where the
+    regression has no maximum, as with classes that the score separates.
+    """
+    logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / np.clip(1 - probability, 1e-6, 1 - 1e-6))
+
+    def slope(weight: Float64) -> float:
+        return _newton(np.stack([np.ones_like(logit), logit], axis=1), np.zeros_like(logit), positive, weight)
+
+    def intercept(weight: Float64) -> float:
+        return _newton(np.ones((len(logit), 1)), logit, positive, weight)
+
+    return slope, intercept
+
+
+def _newton(columns: Float64, offset: Float64, positive: Mask, weight: Float64) -> float:
+    """The last coefficient of a weighted logistic regression on columns (N, K); NaN where it does not converge."""
+    beta = np.zeros(columns.shape[1])
+    for _ in range(50):
+        p = 0.5 * (1 + np.tanh((columns @ beta + offset) / 2))
+        gradient = columns.T @ (weight * (positive - p))
+        curvature = (columns * (weight * p * (1 - p))[:, None]).T @ columns
+        try:
+            step = np.linalg.solve(curvature, gradient)
+        except np.linalg.LinAlgError:
+            return float("nan")
+        beta = beta + np.clip(step, -4, 4)
+        if np.abs(step).max() < 1e-10:
+            return float(beta[-1])
+    return float("nan")
+
+
+def net_benefit(probability: Float64, positive: Mask, threshold: float) -> Statistic:
+    """True positives less false ones weighed by the odds of the threshold, a row (Vickers and Elkin 2006)."""
+    odds = threshold / (1 - threshold)
+
+    def value(weight: Float64) -> float:
+        tp, fp, _, _ = confusion(probability, positive, threshold, weight)
+        return float((tp - odds * fp) / weight.sum())
+
+    return value
+
+
+def risk_coverage(probability: Float64, positive: Mask, threshold: float, unsure: Float64) -> tuple[Float64, Float64]:
+    """Coverage (N,) and the error rate among the surest rows up to there (N,) (El-Yaniv and Wiener 2010).
+
+    Rows that are equally unsure enter together, so that the order of the file says nothing.
+    """
+    wrong = (probability >= threshold) != positive
+    _, place, counts = np.unique(unsure, return_inverse=True, return_counts=True)
+    errors = np.cumsum(np.bincount(place, weights=wrong))
+    seen = np.cumsum(counts)
+    return np.asarray(seen / len(wrong), np.float64), np.asarray(errors / seen, np.float64)
+
+
+def area_under_risk_coverage(probability: Float64, positive: Mask, threshold: float, unsure: Float64) -> Statistic:
+    """Mean error rate over all coverages as a function of row weights (N,); ties enter together."""
+    wrong = ((probability >= threshold) != positive).astype(np.float64)
+    _, place = np.unique(unsure, return_inverse=True)
+
+    def value(weight: Float64) -> float:
+        seen = np.bincount(place, weights=weight)
+        errors = np.cumsum(np.bincount(place, weights=weight * wrong))
+        risk = errors / np.maximum(np.cumsum(seen), 1e-300)
+        return float((risk * seen).sum() / seen.sum())
+
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.errors import ConfigError, InputError
+from groundglass.data.score import check_hash
+from groundglass.errors import ConfigError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import read
 from groundglass.image.transforms import to_gray
@@ -54,15 +54,6 @@ def read_slice(record: Record, root: Path, decoder: Decoder) -> Float32:
     scan = read(path, decoder)
     check_hash(path, record)
     return to_gray(scan.voxels[len(scan.voxels) // 2], scan.unit)
-
-
-def check_hash(path: Path, record: Record) -> None:
-    """Raises InputError (`unreadable`) where the file's bytes are not those that the manifest names."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != record.sha256:
-        raise InputError(
-            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
-        )
 
 
 def to_uint8(image: Float32) -> UInt8:

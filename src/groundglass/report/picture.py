@@ -225,3 +225,29 @@ def _verdict(
         origin += f"   |   {attribution.method}: {share}"
     _say(draw, (_PAD, top + 34), origin, 16, _PALE, room)
     _say(draw, (_PAD, top + 62), RESEARCH_USE_ONLY, 17, (255, 200, 110), room)
+
+
+def panels(tiles: Sequence[tuple[str, RGB]], title: str, columns: int = 4) -> RGB:
+    """Pictures (h, w, 3) of any size in a grid of equal tiles, each with its words: uint8 (rows, columns, 3)."""
+    from PIL import Image
+
+    if not tiles:
+        raise ValueError("tiles: one or more, got none")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    top, step = 44, _TILE + 30
+    canvas, draw = _canvas(_PAD + columns * (_TILE + _PAD), top + rows * step + 34)
+    for number, (words, tile) in enumerate(tiles):
+        left, above = _PAD + number % columns * (_TILE + _PAD), top + number // columns * step
+        canvas.paste(Image.fromarray(tile).resize((_TILE, _TILE), Image.Resampling.BILINEAR), (left, above))
+        _say(draw, (left + 2, above + _TILE + 4), words, 16, _INK, _TILE)
+    _title(draw, canvas.width, title)
+    _say(draw, (_PAD, canvas.height - 28), RESEARCH_USE_ONLY, 15, (255, 200, 110), canvas.width - 2 * _PAD)
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def shades(values: Float32) -> RGB:
+    """Values (H, W) from their least to their greatest as gray uint8 (H, W, 3)."""
+    span = float(np.ptp(values))
+    share = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    return np.asarray(np.repeat((share * 255).round()[..., None], 3, axis=-1), np.uint8)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from typing import Any, get_args
 
-from groundglass.types import Label, Notice, Prediction, Refusal
+from groundglass.types import Estimate, Label, Notice, OperatingPoint, Prediction, Refusal
 
 SCHEMA = "groundglass.prediction/1"
 _CODE = re.compile("[a-z][a-z0-9_]*")
@@ -25,6 +25,7 @@ FIELDS = (
     "probability",
     "label",
     "threshold",
+    "operating_point",
     "warnings",
     "slices",
     "lung_fraction",
@@ -62,6 +63,7 @@ def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
             "probability": result.probability,
             "label": result.label,
             "threshold": result.threshold,
+            "operating_point": asdict(result.operating_point) if result.operating_point is not None else None,
             "slices": [{"index": i, "probability": p} for i, p in pairs],
             "lung_fraction": result.lung_fraction,
             "uncertainty": result.uncertainty,
@@ -114,6 +116,7 @@ def _result(row: Mapping[str, Any]) -> Result:
             uncertainty=row["uncertainty"],
             prediction_set=None if row["prediction_set"] is None else tuple(row["prediction_set"]),
             notices=notices,
+            operating_point=_operating_point(row["operating_point"]),
         )
     if row["status"] not in ("refused", "error"):
         raise ValueError(f"status: ok, refused or error, got {row['status']!r}")
@@ -122,6 +125,13 @@ def _result(row: Mapping[str, Any]) -> Result:
     if row["status"] == "refused":
         return Refusal(row["input"], row["code"], row["detail"], notices)
     return Failure(row["input"], row["code"], row["detail"])
+
+
+def _operating_point(said: Mapping[str, Any] | None) -> OperatingPoint | None:
+    if said is None:
+        return None
+    known = {k: None if said[k] is None else Estimate(**said[k]) for k in ("sensitivity", "specificity")}
+    return OperatingPoint(said["name"], said["threshold"], **known)
 
 
 def to_json(row: Mapping[str, Any]) -> str:

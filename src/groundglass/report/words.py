@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from groundglass.types import Label
+    from groundglass.types import Label, OperatingPoint
 
 RESEARCH_USE_ONLY = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 
@@ -30,6 +30,16 @@ def percent(probability: float) -> str:
     if probability > 0.999:
         return "> 99.9 %"
     return f"{100 * probability:.1f} %"
+
+
+def worth(point: OperatingPoint) -> str:
+    """What an operating point was worth, in one sentence."""
+    if point.sensitivity is None or point.specificity is None:
+        return f"Operating point {point.name}: the model's card does not state what it is worth."
+    return (
+        f"Operating point {point.name} on validation: sensitivity {point.sensitivity}, specificity {point.specificity} "
+        f"(95 % interval; {point.sensitivity.patients} and {point.specificity.patients} patients)."
+    )
 
 
 def short(sha256: str) -> str:

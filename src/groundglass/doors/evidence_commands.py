@@ -1,0 +1,366 @@
+"""`groundglass faithfulness` and `groundglass saliency`: does the picture of where the model looked tell the truth?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+
+from groundglass.data import manifest
+from groundglass.data import score as scoring
+from groundglass.errors import ConfigError, InputError
+from groundglass.image.read import Decoder, read
+from groundglass.image.transforms import to_gray
+from groundglass.infer.cam import occlusion, spread
+from groundglass.infer.model import Model, load, weights_path
+from groundglass.infer.predict import examine
+from groundglass.judge import faithfulness as faith
+from groundglass.judge.faithfulness import Measure, Method, Sample
+from groundglass.judge.results import About, dumps
+from groundglass.judge.samples import phantoms, sample, score_of
+from groundglass.report.picture import blend, outline, panels, shades, to_png
+from groundglass.report.progress import Step, progress
+from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.types import Float32, Mask, Record, Refusal
+from groundglass.write import PUBLIC, require_folder, write_bytes
+
+SCHEMA = "groundglass.faithfulness/1"
+_PATH = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_SHOWN = 4
+_SANITY = 8
+
+_model = click.option(
+    "--model",
+    metavar="NAME|FILE.onnx",
+    envvar="GROUNDGLASS_MODEL",
+    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
+)
+_threads = click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    envvar="GROUNDGLASS_THREADS",
+    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
+)
+_no_progress = click.option(
+    "--no-progress",
+    is_flag=True,
+    envvar="GROUNDGLASS_NO_PROGRESS",
+    help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
+)
+
+
+def _learn(name: str) -> ModuleType:
+    """A module of the learn room, which needs torch."""
+    try:
+        return import_module(f"groundglass.learn.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", f"gradients: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
+        ) from error
+
+
+@click.command()
+@_model
+@click.option("--manifest", "manifest_path", type=_PATH, help="Judge heat on its validation slices too.")
+@click.option(
+    "--data",
+    type=_FOLDER,
+    envvar="GROUNDGLASS_DATA",
+    help="The folder that manifest paths are relative to, where lesion masks may lie.  [env: GROUNDGLASS_DATA]",
+)
+@click.option(
+    "--phantoms", "count", type=click.IntRange(2, 500), default=16, show_default=True, help="How many to draw."
+)
+@click.option("--slices", type=click.IntRange(4), default=24, show_default=True, help="Validation slices to draw.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
+@click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where the page and the table go.")
+@_threads
+@_no_progress
+def faithfulness(
+    model: str | None,
+    manifest_path: Path | None,
+    data: Path | None,
+    count: int,
+    slices: int,
+    seed: int,
+    output: Path,
+    threads: int | None,
+    no_progress: bool,
+) -> None:
+    """Measure every way to say where a model looked against lungs, lesions, the model's own answer and noise.
+
+    On phantoms with known lesions, on the lesion masks below --data, and with --manifest on validation slices; random
+    heat is measured beside the methods, and every map is drawn again with randomised weights. Needs the `learn` extra.
+    """
+    require_folder(output)
+    saliency = _learn("saliency")
+    loaded = load(model, threads)
+    graph = _learn("onnx_graph").Graph(weights_path(model))
+    rng = np.random.default_rng(seed)
+    if manifest_path is not None and data is None:
+        data = manifest_path.parent
+    groups = {"phantoms": phantoms(count, loaded, rng)}
+    if data is not None and (pairs := _lesion_pairs(data, loaded)):
+        groups["lesion pairs"] = pairs
+    digest = ""
+    if manifest_path is not None and data is not None:
+        records = manifest.load(manifest_path)
+        digest = manifest.sha256(records)
+        groups["validation slices"] = _validation(records, data, loaded, slices, rng)
+    methods = _methods(loaded, graph, saliency, rng)
+    score = score_of(loaded)
+    found: dict[str, list[Measure]] = {}
+    with progress(no_progress) as step:
+        for group, samples in groups.items():
+            found[group] = _measured(group, samples, methods, score, rng, step)
+        sanity = _sanity(graph, saliency, groups["phantoms"][:_SANITY], rng, step)
+    about = About(loaded.name, loaded.sha256, digest, "val" if digest else "")
+    said = {
+        "schema": SCHEMA,
+        **asdict(about),
+        "samples": {g: len(s) for g, s in groups.items()},
+        "measures": [
+            {"group": g, "method": m.method, "measure": m.measure, "chance": m.chance, "estimate": asdict(m.estimate)}
+            for g, rows in found.items()
+            for m in rows
+        ],
+        "sanity": [
+            {"method": name, "kernels_randomised": done, "estimate": asdict(e)}
+            for name, rows in sanity.items()
+            for done, e in rows
+        ],
+    }
+    write_bytes(output / "faithfulness.json", dumps(said).encode(), PUBLIC)
+    pictures = _pictures(groups["phantoms"][:_SHOWN], methods)
+    text = _page(about, found, sanity, pictures)
+    write_bytes(output / "faithfulness.html", text.encode(), PUBLIC)
+    for group, rows in found.items():
+        click.echo(f"{group}, {len(groups[group])}")
+        for m in rows:
+            click.echo(f"  {m.method:<22}{m.measure:<38}{m.estimate}  chance {m.chance:.3f}")
+    click.echo(f"open {output / 'faithfulness.html'}", err=True)
+
+
+def _methods(loaded: Model, graph: Any, saliency: ModuleType, rng: np.random.Generator) -> dict[str, Method]:
+    def cam(images: Float32) -> Float32:
+        return np.concatenate([spread(loaded.run(i[None, None])[1], len(i)) for i in images])
+
+    def margin(batch: Float32) -> Float32:
+        logits = loaded.run(np.ascontiguousarray(batch))[0]
+        return np.asarray(logits[:, 1] - logits[:, 0], np.float32)
+
+    def occluded(images: Float32) -> Float32:
+        return np.stack([occlusion(i, margin) for i in images])
+
+    def one_by_one(method: Callable[[Any, Float32], Float32], images: Float32) -> Float32:
+        return np.concatenate([method(graph, i[None]) for i in images])
+
+    found: dict[str, Method] = {"cam": cam, "occlusion": occluded}
+    found |= {n: partial(one_by_one, m) for n, m in saliency.METHODS.items() if n != "cam"}
+    found[faith.RANDOM] = lambda images: faith.random_heat(images, rng)
+    return found
+
+
+def _measured(
+    group: str,
+    samples: Sequence[Sample],
+    methods: dict[str, Method],
+    score: faith.Score,
+    rng: np.random.Generator,
+    step: Step,
+) -> list[Measure]:
+    baseline = faith.chances(samples, score, rng)
+    rows: list[Measure] = []
+    for done, (name, method) in enumerate(methods.items()):
+        step(group, done, len(methods))
+        rows += faith.measure(name, method, samples, score, rng, baseline)
+    step(group, len(methods), len(methods))
+    return rows
+
+
+def _sanity(
+    graph: Any, saliency: ModuleType, samples: Sequence[Sample], rng: np.random.Generator, step: Step
+) -> dict[str, list[tuple[float, Any]]]:
+    images = np.stack([s.image for s in samples])
+    methods = {n: m for n, m in saliency.METHODS.items() if n != "integrated-gradients"}
+    original = {name: method(graph, images) for name, method in methods.items()}
+    stages: dict[str, list[tuple[float, Float32]]] = {name: [] for name in methods}
+    for number, (done, changed) in enumerate(saliency.randomised(graph, rng)):
+        step("randomised weights", number, 6)
+        for name, method in methods.items():
+            stages[name].append((done, method(changed, images)))
+    return {name: faith.sanity(original[name], rows, samples) for name, rows in stages.items()}
+
+
+def _lesion_pairs(data: Path, loaded: Model) -> list[Sample]:
+    """The slices with a lesion mask below the data root; what the gate refuses is left out."""
+    folder = data / "masks" / "covid-lesion"
+    out: list[Sample] = []
+    with Decoder() as decoder:
+        for mask in sorted(folder.glob("GT*_bw.png")):
+            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
+            if not image.is_file():
+                continue
+            lesions = _mask(mask)
+            scan = read(image, decoder)
+            if scan.voxels[0].shape == lesions.shape:
+                made = sample(scan, loaded, image.name, lesions)
+                out += [made] if made is not None else []
+    return out
+
+
+def _mask(path: Path) -> Mask:
+    """White pixels (H, W); the reader would refuse a picture that is nearly all black."""
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as opened:
+        return np.asarray(opened.convert("L")) > 229
+
+
+def _validation(
+    records: Sequence[Record], data: Path, loaded: Model, count: int, rng: np.random.Generator
+) -> list[Sample]:
+    """So many validation slices, drawn at random, each of its own patient as far as there are enough."""
+    rows = scoring.of_split(records, "val")
+    by_patient: dict[str, list[Any]] = {}
+    for record, case in zip(rows, scoring.cases_of(rows, None), strict=True):
+        by_patient.setdefault(case.patient, []).append(record)
+    drawn = [(p, of[int(rng.integers(len(of)))]) for p, of in by_patient.items()]
+    order = rng.permutation(len(drawn))[:count]
+    out: list[Sample] = []
+    with Decoder() as decoder:
+        for patient, record in (drawn[int(i)] for i in order):
+            scoring.check_hash(data / record.path, record)
+            made = sample(read(data / record.path, decoder), loaded, patient)
+            out += [made] if made is not None else []
+    return out
+
+
+def _pictures(samples: Sequence[Sample], methods: dict[str, Method]) -> list[tuple[str, bytes]]:
+    """For each phantom the input with its lesions outlined, and the heat of each method on its own scale."""
+    found = []
+    for s in samples:
+        plain = shades(s.image)
+        if s.lesions is not None:
+            plain[outline(s.lesions)] = (255, 200, 110)
+        tiles = [("input, lesions outlined", plain)]
+        for name, method in methods.items():
+            heat = method(s.image[None])[0]
+            tiles.append((name, blend(s.image, heat, float(np.abs(heat).max()))))
+        found.append((s.patient, to_png(panels(tiles, s.patient, 5))))
+    return found
+
+
+def _page(
+    about: About,
+    found: dict[str, list[Measure]],
+    sanity: dict[str, list[tuple[float, Any]]],
+    pictures: Sequence[tuple[str, bytes]],
+) -> str:
+    from groundglass.judge.document import document, picture, section, table, words
+
+    parts = [
+        words(
+            f"Model {about.model}, SHA-256 {about.model_sha256}. Chance is what heat without meaning gets on the same "
+            "samples; a method whose interval holds chance has shown nothing. Intervals hold 95 %, over people."
+        )
+    ]
+    for group, rows in found.items():
+        names = list(dict.fromkeys(m.measure for m in rows))
+        cells = {(m.method, m.measure): f"{m.estimate}" for m in rows}
+        chance = {m.measure: f"{m.chance:.3f}" for m in rows}
+        body = [[x, *(cells.get((x, n), "–") for n in names)] for x in dict.fromkeys(m.method for m in rows)]
+        parts.append(section(group, table(["method", *names], [*body, ["chance", *(chance[n] for n in names)]])))
+    if sanity:
+        shares = [f"{done:.0%}" for done, _ in next(iter(sanity.values()))]
+        rows_out = [[name, *(str(e) for _, e in rows)] for name, rows in sanity.items()]
+        parts.append(
+            section(
+                "Randomised weights",
+                words(
+                    "Absolute rank correlation with the first map as more kernels are shuffled, the last ones first. "
+                    "A map that stays as it was shows the image and not the model."
+                ),
+                table(["method", *shares], rows_out),
+            )
+        )
+    parts.append(section("Phantoms", *[picture(caption, png) for caption, png in pictures]))
+    return document("Does the picture tell the truth?", parts)
+
+
+@click.command()
+@click.argument("image", type=_PATH)
+@_model
+@click.option("--method", default="gradient-maximum", show_default=True, help="One of faithfulness's methods.")
+@click.option("--layer", help="A part of a layer's name, for grad-cam and hirescam.  [default: the last map]")
+@click.option("--activations", is_flag=True, help="Draw what each layer sees, too.")
+@click.option("--list-layers", is_flag=True, help="Print the names of the layers and stop.")
+@click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where the pictures go.")
+@_threads
+def saliency(
+    image: Path,
+    model: str | None,
+    method: str,
+    layer: str | None,
+    activations: bool,
+    list_layers: bool,
+    output: Path,
+    threads: int | None,
+) -> None:
+    """Draw input, gradients, their maximum and the overlay of IMAGE; of a scan, for its highest slice.
+
+    The network is rebuilt from the model file itself. Needs the `learn` extra; `groundglass explain` does not.
+    """
+    methods = _learn("saliency")
+    graph = _learn("onnx_graph").Graph(weights_path(model))
+    if list_layers:
+        click.echo("\n".join(graph.maps))
+        return
+    loaded = load(model, threads)
+    known = _methods(loaded, graph, methods, np.random.default_rng(0))
+    if method not in known:
+        raise ConfigError("method", f"--method: one of {', '.join(known)}, got {method!r}; choose one")
+    if layer is not None and method not in ("grad-cam", "hirescam"):
+        raise ConfigError("layer", f"--layer: with grad-cam or hirescam, got it with {method}; leave it out")
+    require_folder(output)
+    with Decoder() as decoder:
+        scan = read(image, decoder)
+    seen = examine(scan, loaded)
+    if isinstance(seen.result, Refusal):
+        raise InputError(seen.result.code, seen.result.reason)
+    best = max(range(len(seen.result.slices)), key=lambda i: seen.result_probability(i))
+    index = seen.result.slices[best]
+    from groundglass.image.transforms import prepare
+
+    x = prepare(to_gray(scan.voxels[index], scan.unit, loaded.card.window), seen.found[index].lungs, loaded.card.size)
+    if layer is not None:
+        heat = methods.METHODS[method](graph, x[None], methods.find_layer(graph, layer))[0]
+    else:
+        heat = known[method](x[None])[0]
+    name = f"{method}{', ' + layer if layer else ''}, slice {index}"
+    top = float(np.abs(heat).max())
+    signed = blend(np.full_like(x, 0.12), heat, top)
+    tiles = [
+        ("input", shades(x)),
+        ("gradients" if "grad" in method else "heat", signed),
+        ("maximum", shades(np.abs(heat))),
+        ("overlay", blend(x, heat, top)),
+    ]
+    write_bytes(output / "panels.png", to_png(panels(tiles, name)))
+    click.echo(str(output / "panels.png"))
+    if activations:
+        seen_by = methods.activations(graph, x, graph.maps)
+        drawn = [(n.strip("/").removeprefix("trunk/"), shades(a)) for n, a in seen_by.items()]
+        write_bytes(output / "activations.png", to_png(panels(drawn, "mean activation, layer by layer", 6)))
+        click.echo(str(output / "activations.png"))
+    click.echo(RESEARCH_USE_ONLY, err=True)
+    sys.stdout.flush()

@@ -1,0 +1,71 @@
+"""What a model is judged on: one case a slice, with its label, its patient and the probability that it was given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groundglass.errors import ManifestError
+from groundglass.types import Float64, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One slice: `probability` of COVID, or None where the gate refused it; `traits` are what subgroups are made of."""
+
+    path: str
+    positive: bool
+    patient: str
+    probability: float | None
+    traits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Answered cases as arrays: probability (N,), positive (N,), and the patient of each."""
+
+    probability: Float64
+    positive: Mask
+    patients: tuple[str, ...]
+
+    def of(self, keep: Mask) -> Columns:
+        """The rows that a mask (N,) keeps."""
+        patients = tuple(q for q, k in zip(self.patients, keep, strict=True) if k)
+        return Columns(self.probability[keep], self.positive[keep], patients)
+
+
+def columns(cases: Sequence[Case]) -> Columns:
+    """The answered ones among the cases, in their order."""
+    answered = [(c.probability, c.positive, c.patient) for c in cases if c.probability is not None]
+    return Columns(
+        np.array([a[0] for a in answered], np.float64),
+        np.array([a[1] for a in answered], bool),
+        tuple(a[2] for a in answered),
+    )
+
+
+def check(cases: Sequence[Case]) -> None:
+    """Raises ManifestError (exit status 3) where the cases cannot carry a judgement.
+
+    That is: no cases, a path twice, a probability that is none, one class only, or one patient only.
+    """
+    if not cases:
+        raise ManifestError("scores", ["cases: one or more of the named split, got none; name another split"])
+    twice = [path for path, n in Counter(c.path for c in cases).items() if n > 1]
+    problems = [f"{path}: one row, got several" for path in twice]
+    problems += [
+        f"{c.path}: a probability within [0, 1], got {c.probability}"
+        for c in cases
+        if c.probability is not None and not 0.0 <= c.probability <= 1.0
+    ]
+    if not problems:
+        answered = [c for c in cases if c.probability is not None]
+        if len({c.positive for c in answered}) < 2:
+            problems.append("labels: covid and non-covid among the answered cases, got fewer; add the other class")
+        if len({c.patient for c in answered}) < 2:
+            problems.append("patients: two or more, got fewer; one patient says nothing of others")
+    if problems:
+        raise ManifestError("scores", problems)

@@ -1,0 +1,65 @@
+"""Prepared inputs to judge heat on: phantoms with known lesions, and real slices with or without a lesion mask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundglass.image import phantom
+from groundglass.image.gate import shows_lung
+from groundglass.image.transforms import lung_box, prepare, resize, to_gray
+from groundglass.infer.model import Model
+from groundglass.infer.predict import calibrate, find_fields
+from groundglass.judge.faithfulness import Sample, Score
+from groundglass.types import Float32, Float64, Mask, Scan
+
+
+def sample(
+    scan: Scan, model: Model, patient: str, lesions: Mask | None = None, lungs: Mask | None = None
+) -> Sample | None:
+    """The middle slice of a scan as the model sees it, or None where the gate refuses it.
+
+    `lesions` and `lungs` (H, W) are what is known of the slice; without `lungs` the lung-field network's are taken.
+    """
+    index = len(scan.voxels) // 2
+    found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
+    if not shows_lung(found, model.accept):
+        return None
+    size, box = model.card.size, lung_box(found.lungs)
+    gray = to_gray(scan.voxels[index], scan.unit, model.card.window)
+
+    def boxed(mask: Mask) -> Mask:
+        return np.asarray(resize(mask.astype(np.float32), size, size, box) > 0.5)
+
+    return Sample(
+        prepare(gray, found.lungs, size),
+        boxed(found.lungs if lungs is None else lungs),
+        None if lesions is None else boxed(lesions),
+        patient,
+    )
+
+
+def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]:
+    """Drawn chests of as many people, each with opacities on the slice that cover a twentieth of the lung or more."""
+    out: list[Sample] = []
+    for _ in range(20 * count):
+        if len(out) == count:
+            break
+        level = float(rng.uniform(0.3, 0.8))
+        drawn = phantom.chest_slice(rng, level=level, lesions=phantom.draw_lesions(rng, level=level), size=320)
+        if drawn.lesions.sum() < 0.05 * drawn.lungs.sum():
+            continue
+        scan = Scan(drawn.voxels, "HU", None, "phantom")
+        made = sample(scan, model, f"phantom {len(out)}", drawn.lesions[0], drawn.lungs[0])
+        if made is not None:
+            out.append(made)
+    return out
+
+
+def score_of(model: Model) -> Score:
+    """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
+
+    def score(batch: Float32) -> Float64:
+        parts = [model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)]
+        return calibrate(np.concatenate(parts), model.card.temperature).astype(np.float64)
+
+    return score

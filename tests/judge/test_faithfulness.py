@@ -1,0 +1,115 @@
+"""Heat without meaning scores at chance, heat that knows the answer scores above it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from groundglass.infer.cam import occlusion
+from groundglass.judge import faithfulness as faith
+from groundglass.types import Float32, Float64
+
+SIZE = 48
+
+
+def samples(count: int = 40) -> list[faith.Sample]:
+    """Dark lungs in bright tissue, each with a bright lesion somewhere in the lungs."""
+    rng = np.random.default_rng(0)
+    lungs = np.zeros((SIZE, SIZE), bool)
+    lungs[8:40, 6:21] = lungs[8:40, 27:42] = True
+    out = []
+    for n in range(count):
+        lesions = np.zeros((SIZE, SIZE), bool)
+        row, column = int(rng.integers(10, 30)), int(rng.choice([8, 30]) + rng.integers(0, 4))
+        lesions[row : row + 8, column : column + 8] = True
+        image = np.where(lungs, 0.2, 0.85) + 0.5 * lesions * lungs
+        out.append(faith.Sample(image.astype(np.float32), lungs, lesions & lungs, f"p{n}"))
+    return out
+
+
+SAMPLES = samples()
+LUNGS = SAMPLES[0].lungs
+
+
+def score(batch: Float32) -> Float64:
+    """A model that sees how much lesion there is in the lungs."""
+    inside = np.clip(batch[:, 0][:, LUNGS] - 0.45, 0, 1).mean(axis=1)
+    return np.asarray(1 / (1 + np.exp(-(200 * inside - 3))), np.float64)
+
+
+def oracle(images: Float32) -> Float32:
+    """Heat on the lesions."""
+    return np.stack([ndimage.gaussian_filter(np.where(LUNGS, i - 0.45, -0.1), 1) for i in images]).astype(np.float32)
+
+
+def measured(method: faith.Method, seed: int = 1) -> dict[str, faith.Measure]:
+    rng = np.random.default_rng(seed)
+    baseline = faith.chances(SAMPLES, score, rng)
+    return {m.measure: m for m in faith.measure("m", method, SAMPLES, score, rng, baseline)}
+
+
+def test_random_heat_is_no_better_than_chance_in_every_measure() -> None:
+    rng = np.random.default_rng(2)
+    found = measured(lambda images: faith.random_heat(images, rng))
+    assert len(found) == 6
+    for m in found.values():
+        # twice the half-width: one of six 95 % intervals may well miss
+        reach = 2 * max(m.estimate.high - m.estimate.value, m.estimate.value - m.estimate.low)
+        assert abs(m.estimate.value - m.chance) <= reach, m
+
+
+def test_heat_that_knows_the_lesions_is_better_than_chance_in_every_measure() -> None:
+    for name, m in measured(oracle).items():
+        assert m.estimate.low > m.chance, name
+
+
+def test_heat_outside_the_lungs_is_worse_than_chance() -> None:
+    found = measured(lambda images: np.repeat(~LUNGS[None], len(images), axis=0).astype(np.float32))
+    assert found["positive heat in the lungs"].estimate.value == 0
+    assert found["pointing game on lesions"].estimate.high < 0.2
+
+
+def test_heat_that_is_nowhere_positive_has_no_share_and_no_number() -> None:
+    assert np.isnan(faith.in_lungs(np.zeros((4, 4), np.float32), np.ones((4, 4), bool)))
+    found = measured(lambda images: -np.ones_like(images))
+    assert "positive heat in the lungs" not in found
+
+
+def test_uniform_heat_has_the_share_of_the_area() -> None:
+    assert faith.in_lungs(np.ones((SIZE, SIZE), np.float32), LUNGS) == pytest.approx(LUNGS.mean())
+
+
+def test_deletion_starts_whole_and_insertion_ends_whole() -> None:
+    s = SAMPLES[0]
+    whole = float(score(s.image[None, None])[0])
+    gone = faith.curve(s.image, oracle(s.image[None])[0], score, insertion=False)
+    come = faith.curve(s.image, oracle(s.image[None])[0], score, insertion=True)
+    assert gone[0] == pytest.approx(whole)
+    assert come[-1] == pytest.approx(whole)
+    assert gone[-1] == pytest.approx(come[0])
+    assert faith.area(gone) < faith.area(come)
+
+
+def test_the_area_of_a_line_is_its_mean() -> None:
+    assert faith.area(np.linspace(0, 1, 11)) == pytest.approx(0.5)
+
+
+def test_occlusion_finds_what_the_score_rests_on() -> None:
+    s = SAMPLES[0]
+    assert s.lesions is not None
+
+    def margin(batch: Float32) -> Float32:
+        p = score(batch)
+        return np.log(p / (1 - p)).astype(np.float32)
+
+    assert faith.points_at(occlusion(s.image, margin, 12), s.lesions)
+
+
+def test_a_map_that_forgets_is_told_from_one_that_does_not() -> None:
+    heat = oracle(np.stack([s.image for s in SAMPLES]))
+    rng = np.random.default_rng(0)
+    stages = [(0.5, heat), (1.0, faith.random_heat(heat, rng))]
+    (_, stays), (_, gone) = faith.sanity(heat, stages, SAMPLES)
+    assert stays.value == pytest.approx(1)
+    assert gone.high < 0.5

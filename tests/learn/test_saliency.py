@@ -1,0 +1,166 @@
+"""Gradients are of the very file, maps forget what the weights forget, and a planted shortcut shows in the heat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from groundglass.errors import ConfigError, ModelError
+from groundglass.judge.faithfulness import alike, in_lungs
+from groundglass.learn import saliency
+from groundglass.learn.classifier import Classifier, ClassifierOutputs
+from groundglass.learn.export import edge_cases, export, round_to_half
+from groundglass.learn.onnx_graph import Graph, as_tensor
+from groundglass.network import read_onnx
+from groundglass.types import Float32
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", params=["mobilenetv2-stride16", "resnet50v2-stage3"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    net = ClassifierOutputs(Classifier(request.param, 2, 0.2))
+    net.train()
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.rand(4, 1, SIZE, SIZE))
+    path = tmp_path_factory.mktemp("graph") / "c.onnx"
+    export(round_to_half(net).eval(), SIZE, ("logits", "cam"), {"name": "c"}, path)
+    return path
+
+
+def images(count: int = 2) -> Float32:
+    return edge_cases(SIZE, 3 + count, np.random.default_rng(0))[3:, 0]
+
+
+def test_the_rebuilt_graph_answers_as_the_file_does(file: Path) -> None:
+    batch = edge_cases(SIZE, 16, np.random.default_rng(0))
+    theirs = read_onnx(file).run(batch)
+    with torch.inference_mode():
+        ours = Graph(file).run(torch.from_numpy(batch))
+    for name in ("logits", "cam"):
+        assert np.abs(ours[name].numpy() - theirs[name]).max() < 1e-4
+
+
+def test_with_average_pooling_grad_cam_and_hires_cam_are_the_class_activation_map(file: Path) -> None:
+    graph = Graph(file)
+    cam = saliency.cam(graph, images())
+    for method in (saliency.grad_cam, saliency.hires_cam):
+        heat = method(graph, images())
+        scale = float((heat * cam).sum() / (cam * cam).sum())
+        assert np.abs(heat - scale * cam).max() < 1e-3 * np.abs(heat).max()
+
+
+def test_the_input_gradient_is_the_slope_of_the_margin(file: Path) -> None:
+    graph = Graph(file)
+    image = images(1)
+    grad = saliency.gradient(graph, image)[0]
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=image.shape).astype(np.float32)
+    step = 1e-3
+    with torch.inference_mode():
+        up, down = (float(graph.margin(as_tensor(image + s * step * direction))[0]) for s in (1, -1))
+    assert float((grad * direction[0]).sum()) == pytest.approx((up - down) / (2 * step), rel=0.1, abs=0.02)
+
+
+def test_integrated_gradients_add_up_to_the_change_of_the_margin(file: Path) -> None:
+    graph = Graph(file)
+    image = images(1)
+    with torch.inference_mode():
+        change = float(graph.margin(as_tensor(image)) - graph.margin(as_tensor(np.full_like(image, 0.2))))
+    total = float(saliency.integrated_gradients(graph, image).sum())
+    assert total == pytest.approx(change, abs=0.1 * abs(change) + 0.02)
+
+
+def test_maxima_are_never_negative_and_guided_ones_differ(file: Path) -> None:
+    graph = Graph(file)
+    plain, guided = saliency.gradient_maximum(graph, images()), saliency.guided(graph, images())
+    assert plain.min() >= 0
+    assert guided.min() >= 0
+    if "Relu" in {op for op, *_ in graph.nodes}:
+        assert not np.allclose(plain, guided)
+
+
+def test_random_weights_are_told_apart_from_the_trained_ones(file: Path) -> None:
+    graph = Graph(file)
+    original = saliency.cam(graph, images())
+    stages = list(saliency.randomised(graph, np.random.default_rng(0), 3))
+    assert [done for done, _ in stages][-1] == 1.0
+    last = saliency.cam(stages[-1][1], images())
+    assert alike(original[0], original[0]) == pytest.approx(1)
+    assert abs(alike(original[0], last[0])) < 0.9
+    # the graph that was given is as it was
+    assert np.array_equal(saliency.cam(graph, images()), original)
+
+
+def test_layers_are_found_by_a_part_of_their_name(file: Path) -> None:
+    graph = Graph(file)
+    assert saliency.find_layer(graph, graph.maps[0]) == graph.maps[0]
+    with pytest.raises(ConfigError, match="one layer"):
+        saliency.find_layer(graph, "trunk")
+    seen = saliency.activations(graph, images(1)[0], graph.maps[:2])
+    assert all(a.ndim == 2 for a in seen.values())
+
+
+def test_an_operator_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, 4, 4]) for n in ("gray", "logits"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Tan", ["gray"], ["logits"])], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match="Tan"):
+        Graph(tmp_path / "odd.onnx")
+
+
+class _Small(nn.Module):
+    """A small classifier of its own, with the outputs that ours have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = torch.relu(self.second(torch.relu(self.first(gray))))
+        cam = F.conv2d(maps, self.head.weight[:, :, None, None])
+        return cam.mean(dim=(2, 3)) + self.head.bias, cam
+
+
+def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    size = 32
+    lungs = np.zeros((size, size), bool)
+    lungs[8:28, 4:14] = lungs[8:28, 18:28] = True
+    sick = np.arange(64) % 2 == 0
+
+    def drawn(corner: bool) -> Float32:
+        base = np.where(lungs, 0.2, 0.5) + 0.02 * rng.normal(size=(64, size, size))
+        if corner:
+            base[sick, :5, :5] = 1.0
+        else:
+            base[sick, 12:20, 6:12] += 0.5
+        return base.astype(np.float32)
+
+    shares = {}
+    for name, corner in (("shortcut", True), ("disease", False)):
+        torch.manual_seed(0)
+        net, x, y = _Small(), drawn(corner), torch.from_numpy(sick.astype(np.int64))
+        optimizer = torch.optim.Adam(net.parameters(), 0.02)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(as_tensor(x))[0], y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        assert float(loss.detach()) < 0.3
+        path = tmp_path / f"{name}.onnx"
+        export(net.eval(), size, ("logits", "cam"), {"name": name}, path)
+        heat = saliency.integrated_gradients(Graph(path), x[sick][:6])
+        shares[name] = float(np.mean([in_lungs(h, lungs) for h in heat]))
+    assert shares["shortcut"] < lungs.mean() < shares["disease"]

@@ -11,19 +11,20 @@ import json
 from pathlib import Path
 
 import numpy as np
-from score import COLUMNS, ROOT, SEED, write
+from score import ROOT, write_table
 
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.shortcuts import people
-from groundglass.judge.bootstrap import estimate
-from groundglass.judge.metrics import auroc, auroc_value
+from groundglass.judge.jackknife import jackknife
+from groundglass.judge.metrics import weighted_auroc
+from groundglass.judge.results import FIGURES, cells
 from groundglass.learn.examples import prepare_examples
 from groundglass.learn.prepared import PreparedStore, cache_folder
 from groundglass.learn.recipe import read_recipe
 from groundglass.types import Estimate
 
-HEAD = ("idea", "model_sha256", "manifest_sha256", "size", "images_trained", "group", "slices", *COLUMNS, "minutes")
+HEAD = ("idea", "model_sha256", "manifest_sha256", "size", "images_trained", "group", "slices", *FIGURES, "minutes")
 
 
 def estimates(recipe_path: Path, onnx: Path, data: Path, store: PreparedStore) -> list[tuple[str, int, Estimate]]:
@@ -44,20 +45,13 @@ def estimates(recipe_path: Path, onnx: Path, data: Path, store: PreparedStore) -
     out = []
     for source, mine in parts.items():
         of_source = [p for p, m in zip(patients, mine, strict=True) if m]
-        e = auroc(margin[mine], positive[mine], of_source, np.random.default_rng(SEED), 2000)
+        y = positive[mine]
+        e = jackknife(weighted_auroc(margin[mine], y), of_source, "share", (y, ~y))
         out.append((source, int(mine.sum()), e))
-
-    def mean(weight: np.ndarray) -> float:
-        values = []
-        for mine in parts.values():
-            rows = np.repeat(np.nonzero(mine)[0], weight[mine].astype(int))
-            if len(set(positive[rows])) < 2:
-                return float("nan")
-            values.append(auroc_value(margin[rows], positive[rows]))
-        return float(np.mean(values))
-
-    out.append(("mean of the sources", len(made), estimate(mean, patients, np.random.default_rng(SEED), 1000)))
-    return out
+    each = [(mine, weighted_auroc(margin[mine], positive[mine])) for mine in parts.values()]
+    of_both = (positive, ~positive)
+    mean = jackknife(lambda w: float(np.mean([of(w[mine]) for mine, of in each])), patients, "share", of_both)
+    return [*out, ("mean of the sources", len(made), mean)]
 
 
 def main() -> None:
@@ -79,11 +73,10 @@ def main() -> None:
         onnx = next(found[0].glob("*.onnx"))
         for group, slices, e in estimates(recipe_path, onnx, given.data, store):
             key = (name, about["sha256"][:12], about["manifest_sha256"][:12], str(recipe["size"]), str(trained))
-            value = (*(f"{x:.4f}" for x in (e.value, e.low, e.high)), str(e.level), str(e.patients), e.method)
-            table.append((*key, group, str(slices), *value, str(about["minutes"])))
+            table.append((*key, group, str(slices), *cells(e), str(about["minutes"])))
             print(f"{name:22} {group:22} {e}")
     store.close()
-    write(ROOT / "results" / "ideas.csv", table)
+    write_table("ideas.csv", table)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from score import COLUMNS, ROOT, measures, score, write
+from score import PREVALENCE, ROOT, write_table
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.score import of_split, score
+from groundglass.judge.evaluate import measures
+from groundglass.judge.results import FIGURES, cells
 from groundglass.learn.recipe import read_recipe
+from groundglass.types import Estimate
 
 ORIGINAL = (
     "raw-resnet50",
@@ -29,7 +33,7 @@ ORIGINAL = (
     "blur-mask-by-label",
     "blur-mask-both",
 )
-HEAD = ("recipe", "split", "model_sha256", "manifest_sha256", "slices", "measure", *COLUMNS, "minutes", "machine")
+HEAD = ("recipe", "split", "model_sha256", "manifest_sha256", "slices", "measure", *FIGURES, "minutes", "machine")
 KEPT = ("AUROC", "accuracy", "sensitivity", "specificity", "refused")
 
 
@@ -37,10 +41,9 @@ def leaky(name: str, about: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows of a run with the leak, as it left them."""
     rows = []
     for measure, e in about["leaky"].items():
-        value = (*(f"{e[k]:.4f}" for k in ("value", "low", "high")), str(e["level"]), str(e["patients"]), e["method"])
         key = (name, "by picture, with the leak", "", about["manifest_sha256"][:12], str(about["examples"]["val"]))
         word = {"recall of COVID": "sensitivity"}.get(measure, measure)
-        rows.append((*key, word, *value, str(about["minutes"]), about["machine"]))
+        rows.append((*key, word, *cells(Estimate(**e)), str(about["minutes"]), about["machine"]))
     return rows
 
 
@@ -49,13 +52,13 @@ def honest(name: str, about: dict[str, Any], folder: Path, data: Path) -> list[t
     recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
     model = gg.load(folder / f"{name}.onnx")
     records = manifest.read(ROOT / "recipes" / recipe.manifest, data)
-    scored = score([r for r in records if r.split == "test"], data, model)
+    cases = score(of_split(records, "test"), data, model)
     rows = []
-    for measure, e in measures(scored, model.card.thresholds["balanced"]):
+    at = model.operating_point.threshold
+    for measure, e in measures(cases, at, PREVALENCE, model.card.temperature):
         if measure in KEPT:
-            value = (*(f"{x:.4f}" for x in (e.value, e.low, e.high)), str(e.level), str(e.patients), e.method)
-            key = (name, "by patient", model.sha256[:12], about["manifest_sha256"][:12], str(len(scored)))
-            rows.append((*key, measure, *value, str(about["minutes"]), about["machine"]))
+            key = (name, "by patient", model.sha256[:12], about["manifest_sha256"][:12], str(len(cases)))
+            rows.append((*key, measure, *cells(e), str(about["minutes"]), about["machine"]))
     return rows
 
 
@@ -76,7 +79,7 @@ def main() -> None:
             table += rows
             for row in rows:
                 print(f"{name:26} {row[1]:26} {row[5]:12} {row[6]} [{row[7]}, {row[8]}]  n={row[10]}")
-    write(ROOT / "results" / "recipes.csv", table)
+    write_table("recipes.csv", table)
 
 
 if __name__ == "__main__":

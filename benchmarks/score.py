@@ -8,6 +8,8 @@ score of every slice beside it. With --scores the rows are made again from such 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +43,13 @@ def groups(cases: list[Case]) -> Iterator[tuple[str, list[Case]]]:
         "LUNA, nobody has COVID": of("luna"),
     }
     yield from ((name, part) for name, part in parts.items() if part)
+
+
+def write_table(name: str, rows: list[tuple[str, ...]]) -> None:
+    """A CSV of results/, its head first."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    write_bytes(ROOT / "results" / name, out.getvalue().encode(), PUBLIC)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def answer(model: Model) -> Answer:
 
 def predicted(probabilities: list[float]) -> Prediction:
     count = len(probabilities)
-    return Prediction("x", "m", "0" * 64, 0.5, "covid", 0.3, tuple(range(count)), tuple(probabilities), 0.3)
+    return Prediction("x", "m", "0" * 64, 0.5, "covid", 0.3, tuple(range(count)), tuple(probabilities), 0.3, 1.0)
 
 
 def affine(step: float) -> np.ndarray:
@@ -58,16 +58,15 @@ def test_each_slice_of_a_series_knows_its_file(answer: Answer) -> None:
 def test_heat_that_is_the_same_everywhere_is_hot_where_its_probability_is_over_the_threshold(
     model: Model, answer: Answer
 ) -> None:
-    result = answer.examination.result
-    assert isinstance(result, Prediction)
+    seen = answer.examination.seen
+    assert seen is not None
     bias, temperature = -0.7, model.card.temperature
     for probability, share in ((0.9, 1.0), (0.34, 1.0), (0.32, 0.0), (0.05, 0.0)):
         level = temperature * math.log(probability / (1 - probability)) - bias
-        maps = np.zeros_like(answer.examination.maps)
-        maps[:, 1] = level
-        even = replace(answer.examination, maps=maps)
-        same = replace(result, slice_probabilities=(probability,) * len(result.slices))
-        assert hot_share(same, even, model) == share
+        maps = np.zeros_like(seen.maps)
+        maps[:, :, 1] = level
+        same = replace(seen, maps=maps, probabilities=np.full(seen.probabilities.shape, probability))
+        assert hot_share(replace(answer.examination, seen=same), model) == pytest.approx(share)
 
 
 def test_findings_of_a_refusal_are_an_error(model: Model, answer: Answer) -> None:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from groundglass.learn import augment
-from groundglass.learn.classifier_task import augment_boxes
+from groundglass.learn.classifier_task import box_matrix, degrade, erase
 
 CHANGES: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
-    "boxes": lambda x, rng: augment_boxes(x, 64, rng),
+    "boxes": lambda x, rng: augment.warp(x, box_matrix(rng, len(x)), 64),
+    "degrade": degrade,
+    "erase": lambda x, rng: erase(x, rng, 1.0),
     "coarsen": lambda x, rng: augment.coarsen(x, rng, 0.3, 0.9),
     "shade": lambda x, rng: augment.shade(x, rng, 0.2, 0.1, 0.3),
     "speckle": lambda x, rng: augment.speckle(x, rng, 0.1),

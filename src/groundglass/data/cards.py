@@ -109,7 +109,7 @@ _ITEMS = [
     ["reference standard and its limits", "[data card](data-card.md)"],
     ["sample size, partition by patient", "manifests/README.md"],
     ["model, software, initialisation, training", "recipe, docs/how-to/train.md"],
-    ["choice of the final model", "docs/decisions/0005"],
+    ["choice of the final model", "docs/decisions/0007"],
     ["metrics, intervals, significance", "docs/concepts/judgement.md"],
     ["robustness and sensitivity analysis", "robustness"],
     ["explainability and its validation", "does the picture tell the truth"],

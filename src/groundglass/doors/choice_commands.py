@@ -22,7 +22,7 @@ def choose(results: Path, as_json: bool) -> None:
     """Rank the candidate models in RESULTS, best first, and say what accuracy alone would have chosen.
 
     RESULTS holds a folder for each candidate, into which `evaluate`, `controls` and `faithfulness` wrote on validation.
-    The rule is docs/decisions/0005: passed controls, heat in the lungs, mean AUROC over sources, calibration.
+    The rule is docs/decisions/0007: passed controls, heat in the lungs, mean AUROC over sources, calibration.
     """
     try:
         folders = sorted(p for p in results.iterdir() if (p / "evaluation.json").is_file())

@@ -337,7 +337,7 @@ def saliency(
     seen = examine(scan, loaded)
     if isinstance(seen.result, Refusal):
         raise InputError(seen.result.code, seen.result.reason)
-    best = max(range(len(seen.result.slices)), key=lambda i: seen.result_probability(i))
+    best = max(range(len(seen.result.slices)), key=seen.result.slice_probabilities.__getitem__)
     index = seen.result.slices[best]
     from groundglass.image.transforms import prepare
 

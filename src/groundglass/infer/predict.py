@@ -14,7 +14,7 @@ from groundglass.image.views import VIEWS, Place, combine
 from groundglass.infer.cam import attribute
 from groundglass.infer.model import Model
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.types import Attribution, Float32, Float64, Label, Notice, Prediction, Refusal, Scan
+from groundglass.types import Attribution, Float32, Float64, Label, Mask, Notice, Prediction, Refusal, Scan
 
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
@@ -49,6 +49,10 @@ class Seen:
         """One probability for each slice (N,)."""
         return np.asarray((self.weights * self.probabilities).sum(axis=1))
 
+    def attribution(self, position: int, lungs: Mask, index: int) -> Attribution:
+        """Where the model looked on the slice at this position: slice `index` of its scan, with its lung field."""
+        return attribute(self.maps[position], self.places[position], self.weights[position], lungs, index)
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -60,14 +64,16 @@ class Examination:
 
     def attributions(self, most: int = 9) -> tuple[Attribution, ...]:
         """Where the model looked, for the `most` highest slices, highest first; empty where the scan was refused."""
+        if self.seen is None:
+            return ()
+        return self.attributions_at(np.argsort(-self.seen.combined, kind="stable")[:most].tolist())
+
+    def attributions_at(self, positions: Sequence[int]) -> tuple[Attribution, ...]:
+        """Where the model looked on the slices at these positions of the result's; empty where it was refused."""
         if isinstance(self.result, Refusal) or self.seen is None:
             return ()
         slices, seen = self.result.slices, self.seen
-        order = np.argsort(-seen.combined, kind="stable")[:most]
-        return tuple(
-            attribute(seen.maps[i], seen.places[i], seen.weights[i], self.found[slices[i]].lungs, slices[i])
-            for i in order
-        )
+        return tuple(seen.attribution(i, self.found[slices[i]].lungs, slices[i]) for i in positions)
 
 
 def predict(scan: Scan, model: Model, views: str | None = None) -> Prediction | Refusal:

@@ -13,8 +13,7 @@ from groundglass.image.isolate import Decoder
 from groundglass.image.read import find, read
 from groundglass.image.read.choice import ranked, study_of, told_of
 from groundglass.image.read.find import Input
-from groundglass.image.transforms import lung_box
-from groundglass.infer.cam import attribute, evidence
+from groundglass.infer.cam import evidence
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
 from groundglass.types import Attribution, Float64, Prediction, Refusal, Scan
@@ -48,11 +47,8 @@ def findings(answer: Answer, model: Model) -> SeriesFindings:
     result, examination = answer.examination.result, answer.examination
     if isinstance(result, Refusal):
         raise ValueError("a prediction, got a refusal")
-    key = tuple(
-        attribute(examination.maps[i], examination.found[result.slices[i]].lungs, result.slices[i])
-        for i in key_slices(result, answer.scan.affine)
-    )
-    return SeriesFindings(key, hot_share(result, examination, model))
+    key = examination.attributions_at(key_slices(result, answer.scan.affine))
+    return SeriesFindings(key, hot_share(examination, model))
 
 
 def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
@@ -68,26 +64,32 @@ def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def hot_share(result: Prediction, examination: Examination, model: Model) -> float:
+def hot_share(examination: Examination, model: Model) -> float:
     """The share of the lung field, over all judged slices, where evidence is hot.
 
     The logit is the mean of the map plus a bias (arXiv:1512.04150); hot is where the map plus that bias reaches the
-    threshold by itself, so a slice that were as hot everywhere would be called COVID.
+    threshold by itself, so a slice that were as hot everywhere would be called COVID. Several views of a slice count by
+    their weights. Raises ValueError for a refused scan.
     """
-    maps = [evidence(m) for m in examination.maps]
-    margins = model.card.temperature * _logit(np.asarray(result.slice_probabilities, np.float64))
-    bias = float(np.median(margins - [m.mean(dtype=np.float64) for m in maps]))
+    result, seen = examination.result, examination.seen
+    if isinstance(result, Refusal) or seen is None:
+        raise ValueError("a prediction, got a refusal")
+    maps = [[evidence(m) for m in of_slice] for of_slice in seen.maps]
+    margins = model.card.temperature * _logit(seen.probabilities)
+    bias = float(np.median(margins - [[m.mean(dtype=np.float64) for m in of_slice] for of_slice in maps]))
     level = model.card.temperature * float(_logit(np.asarray([result.threshold]))[0]) - bias
-    hot = lung = 0
-    for m, index in zip(maps, result.slices, strict=True):
+    hot = lung = 0.0
+    for i, index in enumerate(result.slices):
         lungs = examination.found[index].lungs
-        top, left, bottom, right = (round(x) for x in lung_box(lungs))
-        inside = lungs[top:bottom, left:right]
-        # the cell of the map that each pixel lies in: a share needs no smooth edges
-        rows = np.arange(bottom - top) * m.shape[0] // (bottom - top)
-        columns = np.arange(right - left) * m.shape[1] // (right - left)
-        hot += int(((m >= level)[np.ix_(rows, columns)] & inside).sum())
-        lung += int(inside.sum())
+        for m, place, weight in zip(maps[i], seen.places[i], seen.weights[i], strict=True):
+            top, left, bottom, right = (round(x) for x in place.box)
+            inside = lungs[top:bottom, left:right]
+            # the cell of the map that each pixel lies in: a share needs no smooth edges
+            rows = np.arange(bottom - top) * m.shape[0] // (bottom - top)
+            columns = np.arange(right - left) * m.shape[1] // (right - left)
+            shown = m[:, ::-1] if place.mirrored else m
+            hot += float(weight) * int(((shown >= level)[np.ix_(rows, columns)] & inside).sum())
+            lung += float(weight) * int(inside.sum())
     return hot / lung if lung else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Which of several trained models should ship: the rule of docs/decisions/0005, on validation and on nothing else."""
+"""Which of several trained models should ship: the rule of docs/decisions/0007, on validation and on nothing else."""
 
 from __future__ import annotations
 

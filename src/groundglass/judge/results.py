@@ -15,6 +15,7 @@ from groundglass.judge.evaluate import Evaluation, Measured
 from groundglass.types import Estimate
 
 EVALUATION = "groundglass.evaluation/1"
+FIGURES = ("value", "low", "high", "level", "patients", "method")
 COLUMNS = (
     "model",
     "model_sha256",
@@ -22,12 +23,7 @@ COLUMNS = (
     "group",
     "slices",
     "measure",
-    "value",
-    "low",
-    "high",
-    "level",
-    "patients",
-    "method",
+    *FIGURES,
 )
 
 
@@ -48,10 +44,13 @@ def to_csv(about: About, rows: Sequence[Measured]) -> str:
     writer.writerow(COLUMNS)
     key = (about.model, about.model_sha256[:12], about.manifest_sha256[:12])
     for r in rows:
-        e = r.estimate
-        figures = (f"{x:.4f}" for x in (e.value, e.low, e.high))
-        writer.writerow((*key, r.group, r.slices, r.measure, *figures, e.level, e.patients, e.method))
+        writer.writerow((*key, r.group, r.slices, r.measure, *cells(r.estimate)))
     return out.getvalue()
+
+
+def cells(e: Estimate) -> tuple[str, ...]:
+    """An estimate as the columns from `value` to `method`."""
+    return (*(f"{x:.4f}" for x in (e.value, e.low, e.high)), str(e.level), str(e.patients), e.method)
 
 
 def to_json(about: About, evaluation: Evaluation) -> str:

@@ -17,9 +17,9 @@ from groundglass.data import manifest
 from groundglass.data.shortcuts import people
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import LABELS, PINNED, load, parse_card, weights_folder
-from groundglass.judge.bootstrap import share
 from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, fit_thresholds, sigmoid
-from groundglass.judge.metrics import auroc
+from groundglass.judge.jackknife import jackknife, share
+from groundglass.judge.metrics import weighted_auroc
 from groundglass.learn.backbones import load_weights
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.classifier import ClassifierOutputs
@@ -204,13 +204,12 @@ def _leaky_figures(setup: Setup, task: ClassifierTask, average: nn.Module) -> di
     margin = task.margins(average, CPU)
     positive = task.val_labels
     patients = [e.patient for e in task.val]
-    rng = np.random.default_rng(setup.recipe.seed)
     right = (margin > 0) == positive
     of_covid = [p for p, covid in zip(patients, positive, strict=True) if covid]
     estimates = {
-        "AUROC": auroc(margin, positive, patients, rng),
-        "accuracy": share(list(right), patients, rng),
-        "recall of COVID": share(list(right[positive]), of_covid, rng),
+        "AUROC": jackknife(weighted_auroc(margin, positive), patients, "share", (positive, ~positive)),
+        "accuracy": share(list(right), patients),
+        "recall of COVID": share(list(right[positive]), of_covid),
     }
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

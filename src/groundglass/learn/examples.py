@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from groundglass.data.score import check_hash
 from groundglass.errors import ModelError
 from groundglass.image import phantom
 from groundglass.image.blur_mask import augmented
@@ -16,7 +17,7 @@ from groundglass.image.gate import shows_lung
 from groundglass.image.isolate import Decoder
 from groundglass.image.transforms import lung_box, prepare, resize, to_gray
 from groundglass.image.views import VIEWS, by_label
-from groundglass.learn.dataset import Example, check_hash, read_slice, to_uint8
+from groundglass.learn.dataset import Example, read_slice, to_uint8
 from groundglass.learn.field_task import random_lung_window
 from groundglass.learn.prepared import Pictures, PreparedStore
 from groundglass.learn.recipe import Recipe

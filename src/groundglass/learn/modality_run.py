@@ -19,7 +19,7 @@ from groundglass.errors import ConfigError
 from groundglass.image.isolate import Decoder
 from groundglass.image.transforms import resize
 from groundglass.image.views import centre_square
-from groundglass.judge.bootstrap import share as share_of
+from groundglass.judge.jackknife import share as share_of
 from groundglass.learn import refusals
 from groundglass.learn.backbones import load_weights
 from groundglass.learn.bayesian import Uncertainty, decompose, divergence, make_bayesian, set_sampling
@@ -136,14 +136,13 @@ def _figures(task: ModalityTask, found: Uncertainty) -> dict[str, Any]:
     labels = np.array([p.modality for p in task.val])
     right = found.probability.argmax(axis=1) == labels
     names = [p.path for p in task.val]
-    rng = np.random.default_rng(task.recipe.seed)
     of_modality = {}
     for i, name in enumerate(MODALITIES):
         mine = labels == i
         of_modality[name] = {
             "pictures": int(mine.sum()),
             "accuracy": dataclasses.asdict(
-                share_of(list(right[mine]), [n for n, m in zip(names, mine, strict=True) if m], rng)
+                share_of(list(right[mine]), [n for n, m in zip(names, mine, strict=True) if m])
             ),
             "aleatoric_bits": float(found.aleatoric[mine].mean()),
             "epistemic_bits": float(found.epistemic[mine].mean()),

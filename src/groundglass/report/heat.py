@@ -20,7 +20,6 @@ from pydicom.sr.coding import Code
 from scipy import ndimage
 
 from groundglass.errors import InputError
-from groundglass.infer.cam import attribute
 from groundglass.report.dicom import Reported, finished
 from groundglass.report.structured import SCHEME
 from groundglass.report.words import percent
@@ -44,9 +43,7 @@ def parametric_map(reported: Reported) -> list[Dataset]:
     """Signed evidence of every judged slice, float32, block means of the slice grid; 0 outside the lung box."""
     affine, result = _affine(reported), reported.result
     examination = reported.answer.examination
-    heat = [
-        attribute(m, examination.found[i].lungs, i).heat for m, i in zip(examination.maps, result.slices, strict=True)
-    ]
+    heat = [a.heat for a in examination.attributions_at(range(len(result.slices)))]
     block = max(1, min(heat[0].shape) // _SIDE)
     pixels = np.stack([_block_means(h, block) for h in heat])  # (N, h, w)
     down, across = affine[:3, 1], affine[:3, 2]

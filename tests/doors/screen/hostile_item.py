@@ -37,7 +37,7 @@ class Hostile(work.Worker):
         self._poison(content.rsplit(b"poison:", 1)[-1].decode("ascii", "replace").split())
         score = int(hashlib.sha256(content).hexdigest()[:8], 16) / 2**32
         label = "covid" if score >= 0.5 else "non-covid"
-        result = Prediction(task["name"], "stub", self._settings.sha256, score, label, 0.5, (0,), (score,), 0.3)  # type: ignore[arg-type]
+        result = Prediction(task["name"], "stub", self._settings.sha256, score, label, 0.5, (0,), (score,), 0.3, 0.5)  # type: ignore[arg-type]
         return {"row": to_row(result), "look": {"probability": score}}
 
     def _poison(self, words: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from serving import Served
 
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install '.[test-web]'")
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install '.[test]'")
 
 
 CHECKS = (

@@ -19,6 +19,8 @@ from groundglass.doors.server.view import View
 from groundglass.doors.server.watch import Stopped, Watch
 from groundglass.errors import ConfigError
 from groundglass.image.limits import Limits
+from groundglass.image.views import Place
+from groundglass.infer.predict import Seen
 from groundglass.types import Prediction, Window
 
 
@@ -74,9 +76,10 @@ def test_a_closed_pool_takes_nothing(pool: Pool) -> None:
 
 
 def _outcome(size: int) -> Outcome:
-    result = Prediction("a", "m", "0" * 64, 0.5, "covid", 0.4, (0,), (0.5,), 0.3)
-    maps = np.zeros((1, 2, 1, 1), np.float32)
-    return Outcome(result, View(result, (1, 1, 1), "HU", None, Window(0, 1), 0.0, (bytes(size),), (b"",), maps))
+    result = Prediction("a", "m", "0" * 64, 0.5, "covid", 0.4, (0,), (0.5,), 0.3, 1.0)
+    one = np.full((1, 1), 0.5)
+    seen = Seen(one, np.zeros((1, 1, 2, 1, 1), np.float32), one * 2, ((Place((0, 0, 1, 1)),),))
+    return Outcome(result, View(result, (1, 1, 1), "HU", None, Window(0, 1), 0.0, (bytes(size),), (b"",), seen))
 
 
 def test_ended_jobs_go_when_old_when_many_and_when_large() -> None:

@@ -16,7 +16,7 @@ from groundglass.types import Notice, Prediction, Refusal
 
 def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:
     label = "covid" if probability >= 0.4 else "non-covid"
-    given = Prediction("a", "first", "0" * 64, probability, label, 0.4, (0,), (probability,), 0.3)  # type: ignore[arg-type]
+    given = Prediction("a", "first", "0" * 64, probability, label, 0.4, (0,), (probability,), 0.3, 0.5)  # type: ignore[arg-type]
     return to_row(given) | more
 
 

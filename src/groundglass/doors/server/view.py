@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundglass.image.transforms import to_gray
-from groundglass.infer.cam import attribute, evidence
-from groundglass.infer.predict import Examination
+from groundglass.infer.predict import Examination, Seen
 from groundglass.report.picture import MONTAGE_TILES, colors, montage, outline, overlay, to_png
 from groundglass.types import Attribution, Float32, Mask, Prediction, Scan, Unit, Window
 
@@ -34,12 +33,12 @@ class View:
     scale: float
     slices: tuple[bytes, ...]
     lungs: tuple[bytes, ...]
-    maps: Float32
+    seen: Seen
 
     @property
     def size(self) -> int:
         """Bytes that are held."""
-        return sum(map(len, self.slices)) + sum(map(len, self.lungs)) + self.maps.nbytes
+        return sum(map(len, self.slices)) + sum(map(len, self.lungs)) + self.seen.maps.nbytes
 
     def voxels(self, index: int) -> Float32:
         """One slice (H, W) in HU or gray."""
@@ -57,7 +56,7 @@ class View:
         """Where the model looked on a slice, or None where it was not judged."""
         if index not in self.result.slices:
             return None
-        return attribute(self.maps[self.result.slices.index(index)], self.mask(index), index)
+        return self.seen.attribution(self.result.slices.index(index), self.mask(index), index)
 
     def ranked(self) -> list[int]:
         """The judged slices, highest probability first."""
@@ -67,8 +66,8 @@ class View:
 
 def view_of(scan: Scan, examination: Examination, window: Window) -> View | None:
     """The view of an answered scan; None where it was refused."""
-    result = examination.result
-    if not isinstance(result, Prediction):
+    result, seen = examination.result, examination.seen
+    if not isinstance(result, Prediction) or seen is None:
         return None
     spacing = None
     if scan.affine is not None:
@@ -81,16 +80,11 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
         unit=scan.unit,
         spacing=spacing,
         window=window,
-        scale=float(np.abs(evidence_of(examination.maps)).max()),
+        scale=float(np.abs(seen.maps[:, :, 1] - seen.maps[:, :, 0]).max()),
         slices=tuple(_packed(voxels, scan.unit) for voxels in scan.voxels),
         lungs=tuple(zlib.compress(np.packbits(field.lungs).tobytes(), 1) for field in examination.found),
-        maps=examination.maps,
+        seen=seen,
     )
-
-
-def evidence_of(maps: Float32) -> Float32:
-    """Maps (N, 2, h, w) -> signed evidence (N, h, w)."""
-    return np.stack([evidence(cam) for cam in maps])
 
 
 def _packed(voxels: Float32, unit: Unit) -> bytes:

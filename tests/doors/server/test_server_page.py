@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from serving import EXAMPLES, Serve, Served
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test-web]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
@@ -225,7 +225,7 @@ def test_without_javascript_a_form_gives_the_same_answer(opened: Open) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width: int, service: Served) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test-web]'").Axe()
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test]'").Axe()
 
     def check(page: Any) -> None:
         found = axe.run(page).response["violations"]

@@ -15,7 +15,7 @@ import click
 
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.discover import Shard
-from groundglass.doors.screen.ledger import NAME, Ledger
+from groundglass.doors.screen.ledger import NAME, Extras, Ledger
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, holder, locked
 from groundglass.doors.screen.run import screen as run_screen
@@ -106,6 +106,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run's folder."
 )
 @click.option("--overlays", is_flag=True, help="A picture for each answer, in RUN/overlays. They show patients.")
+@click.option(
+    "--sr", "reports", is_flag=True, help="A DICOM structured report for each answered DICOM scan, in RUN/sr."
+)
 @click.option("--shard", type=_Shard(), default="1/1", help="Only part K of N, by hash of the name; such as 3/16.")
 @click.option(
     "--data",
@@ -122,8 +125,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @_shared
 @click.pass_context
 def run(
-    ctx: click.Context, /, source: str, folder: Path, overlays: bool, shard: Shard, data: Path | None,
-    model: str | None, **given: Any,
+    ctx: click.Context, /, source: str, folder: Path, overlays: bool, reports: bool, shard: Shard,
+    data: Path | None, model: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Answer every scan of SOURCE that has no answer yet; stopped at any moment, it goes on when run again.
 
@@ -132,18 +135,21 @@ def run(
     """
     from groundglass.infer.model import DEFAULT
 
-    _go(ctx, source, folder, model or DEFAULT, overlays, shard, data, **given)
+    _go(ctx, source, folder, model or DEFAULT, Extras(overlays, reports), shard, data, **given)
 
 
 def _go(
-    ctx: click.Context, source: str, folder: Path, model: str, overlays: bool, shard: Shard, data: Path | None, /,
+    ctx: click.Context, source: str, folder: Path, model: str, extras: Extras, shard: Shard, data: Path | None, /,
     workers: int | None, scheduler: str | None, item_seconds: float, quiet: bool, no_progress: bool,
 ) -> None:  # fmt: skip
     from groundglass.doors.screen.summary import in_words
+    from groundglass.report.dicom import require_highdicom
 
+    if extras.reports:
+        require_highdicom()
     wanted = Wanted(
         open_source(source, data), folder, model, workers or _cores(), Limits.from_environment(os.environ),
-        item_seconds, scheduler, shard, overlays,
+        item_seconds, scheduler, shard, extras,
     )  # fmt: skip
     watcher = _watcher(quiet, no_progress)
     with watcher:
@@ -171,12 +177,12 @@ def _exit_status(progress: Progress) -> int:
 def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: Any) -> None:
     """Answer those inputs of RUN again that have one of these codes, and whatever is open besides.
 
-    Source, shard, model and overlays are those of the run. A run over standard input is retried by giving it again.
+    Source, shard, model, overlays and reports are those of the run. A run over standard input is retried by giving it
+    again.
     """
     with tables.opened(folder) as known:
-        facts = {
-            key: known.about(key) or "" for key in ("source", "shard", "model", "model_sha256", "overlays", "data")
-        }
+        keys = ("source", "shard", "model", "model_sha256", "overlays", "reports", "data")
+        facts = {key: known.about(key) or "" for key in keys}
     if facts["source"].startswith("list "):
         raise ConfigError(
             "source", "a run over a file or folder, got one over standard input; run it on a list in a file"
@@ -186,8 +192,8 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
     click.echo(f"{count} inputs to be tried again", err=True)
     number, of = facts["shard"].split("/")
     data = Path(facts["data"]) if facts["data"] else None
-    overlays = facts["overlays"] == "1"
-    _go(ctx, facts["source"], folder, facts["model"], overlays, Shard(int(number), int(of)), data, **given)
+    extras = Extras(facts["overlays"] == "1", facts["reports"] == "1")
+    _go(ctx, facts["source"], folder, facts["model"], extras, Shard(int(number), int(of)), data, **given)
 
 
 @screen.command()

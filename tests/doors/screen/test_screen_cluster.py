@@ -45,12 +45,12 @@ class Site:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self) -> None:
-        for process in self.processes:
+        # workers first: one whose scheduler is gone waits for another
+        for process in reversed(self.processes):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-        for process in self.processes:
             try:
-                process.wait(60)
+                process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -116,8 +116,9 @@ def test_a_scheduler_that_is_restarted_loses_nothing(tmp_path: Path) -> None:
     sites = [Site(port)]
 
     def restart() -> None:
-        sites[0].processes[0].kill()
-        sites[0].stop()
+        for process in sites[0].processes:
+            process.kill()
+            process.wait()
         sites.append(Site(port))
 
     try:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from running import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 from screening import put
 
@@ -23,7 +24,7 @@ from groundglass.report.schema import from_json
 
 def test_screen_says_of_every_input_what_predict_says(tmp_path: Path, groundglass: Groundglass) -> None:
     predicted = groundglass("predict", "examples", "--json", "-q", cwd=ROOT)
-    screened = groundglass("screen", "examples", "-o", tmp_path / "run", "--overlays", cwd=ROOT)
+    screened = groundglass("screen", "examples", "-o", tmp_path / "run", "--overlays", "--sr", cwd=ROOT)
     assert screened.returncode == 4  # two of the examples must be refused
     assert screened.stdout == "seen 7 = ok 5 + refused 2 + error 0 + skipped 0\n"
     assert USE in screened.stderr
@@ -36,6 +37,10 @@ def test_screen_says_of_every_input_what_predict_says(tmp_path: Path, groundglas
         assert cells["probability"] == ("" if row["probability"] is None else str(row["probability"]))
         assert bool(cells["picture"]) is (row["status"] == "ok")
         assert (tmp_path / "run" / (cells["picture"] or "results.csv")).is_file()
+        assert bool(cells["report"]) is (row["input"] == "examples/volume")
+    (report,) = (tmp_path / "run/sr").iterdir()
+    assert report.name == Path(table["examples/volume"]["report"]).name
+    assert dcmread(report).Modality == "SR"
     page = (tmp_path / "run/index.html").read_text()
     assert "seen 7 = ok 5 + refused 2" in page
     assert "not_axial_lung_ct" in page
@@ -83,8 +88,8 @@ def test_a_changed_model_answers_everything_again(tmp_path: Path, invoke: Invoke
     shutil.copy(HEALTHY, tmp_path / "in")
     assert invoke("screen", tmp_path / "in", "-o", tmp_path / "run").exit_code == 0
     with Ledger(tmp_path / "run" / NAME) as ledger:
-        assert list(ledger.pending("0" * 64, False))
-        assert not list(ledger.pending(ledger.about("model_sha256") or "", False))
+        assert list(ledger.pending("0" * 64))
+        assert not list(ledger.pending(ledger.about("model_sha256") or ""))
     damaged = bytearray((weights_folder() / "first.onnx").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     put(tmp_path / "damaged.onnx", bytes(damaged))

@@ -68,7 +68,7 @@ def test_discovery_finds_the_scans_that_predict_finds(tmp_path: Path) -> None:
     with Decoder(Limits()) as decoder, Ledger(tmp_path / NAME) as ledger:
         fetcher = Fetcher(tmp_path)
         discover(open_source(str(archived)), ledger, decoder, fetcher, ALL, lambda files: None)
-        items = list(ledger.pending("", False))
+        items = list(ledger.pending(""))
         tasks = {item.name: task_of(item, ledger) for item in items}
         expected = find(archived, decoder=decoder)
     assert len(tasks) == len(expected) == 5
@@ -85,7 +85,7 @@ def test_a_series_over_several_folders_is_one_scan(tmp_path: Path) -> None:
         put(tmp_path / f"in/{number:02x}/{file.name}", file.read_bytes())
     with Decoder(SMALL) as decoder, Ledger(tmp_path / NAME) as ledger:
         discover(open_source(str(tmp_path / "in")), ledger, decoder, Fetcher(tmp_path), ALL, lambda files: None)
-        (item,) = ledger.pending("", False)
+        (item,) = ledger.pending("")
         assert len(task_of(item, ledger)["files"]) == 4
         assert item.name == "in"
 

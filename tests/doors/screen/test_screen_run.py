@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from screening import HERE, archive, children_of, png, put, results, run, wanted
 
-from groundglass.doors.screen.ledger import NAME, Item, Ledger
+from groundglass.doors.screen.ledger import NAME, Extras, Item, Ledger
 from groundglass.doors.screen.run import locked
 from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
@@ -282,8 +282,11 @@ def test_content_that_stayed_is_done_only_under_the_model_that_answered_it(tmp_p
     row = {"status": "ok", "code": None}
     with Ledger(tmp_path / NAME) as ledger:
         ledger.list_item(Item("scan", 0, "a", "old stamp"), 1)
-        ledger.record(Item("scan", 0, "a", "old stamp"), "model", {"content": "c", "row": row, "tries": 1}, None)
+        ledger.record(Item("scan", 0, "a", "old stamp"), "model", {"content": "c", "row": row, "tries": 1}, None, None)
         ledger.list_item(Item("scan", 0, "a", "new stamp"), 2)
-        assert [item.former for item in ledger.pending("model", False)] == ["c"]
-        assert [item.former for item in ledger.pending("other", False)] == [None]
-        assert [item.former for item in ledger.pending("model", True)] == [None]  # its picture is wanted too
+        assert [item.former for item in ledger.pending("model")] == ["c"]
+        assert [item.former for item in ledger.pending("other")] == [None]
+        assert [item.former for item in ledger.pending("model", Extras(True, False))] == [
+            None
+        ]  # its picture is wanted too
+        assert [item.former for item in ledger.pending("model", Extras(False, True))] == [None]

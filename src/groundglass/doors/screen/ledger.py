@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groundglass.errors import OutputError
 
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS items (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS items_by_name ON items (name);
 CREATE TABLE IF NOT EXISTS results (
-  content TEXT, model TEXT, status TEXT NOT NULL, code TEXT, line TEXT NOT NULL, look TEXT, picture TEXT,
+  content TEXT, model TEXT, status TEXT NOT NULL, code TEXT, line TEXT NOT NULL, look TEXT, picture TEXT, report TEXT,
   seconds TEXT NOT NULL, tries INTEGER NOT NULL, finished REAL NOT NULL, PRIMARY KEY (content, model)
 ) WITHOUT ROWID;
 """
@@ -67,9 +67,22 @@ class Item:
     former: str | None = None
 
 
+class Extras(NamedTuple):
+    """What a run makes of each answer beside its row."""
+
+    overlays: bool
+    reports: bool
+
+
+NO_EXTRAS = Extras(False, False)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the ledger holds of one item: its name and everything that its answer said."""
+    """What the ledger holds of one item: its name and everything that its answer said.
+
+    `picture` and `report` are files of the run folder; None where they were not asked for, empty where there is none.
+    """
 
     name: str
     content: str
@@ -78,6 +91,7 @@ class Result:
     line: str
     look: Mapping[str, Any] | None
     picture: str | None
+    report: str | None
     seconds: Mapping[str, float]
     tries: int
 
@@ -218,15 +232,15 @@ class Ledger:
             "ELSE '' END AS BLOB) WHERE name IN (SELECT name FROM items GROUP BY name HAVING COUNT(*) > 1)"
         )
 
-    def pending(self, model: str, pictures: bool) -> Iterator[Item]:
-        """The items without a result, by name; the ledger may be written meanwhile."""
+    def pending(self, model: str, extras: Extras = NO_EXTRAS) -> Iterator[Item]:
+        """The items without a result, or without an extra that is wanted, by name; the ledger may be written meanwhile."""
         last = b""
         while True:
             with self._kept_in_order():
                 rows = self._db.execute(
                     f"SELECT i.scan, i.part, i.name, i.stamp, {_FORMER} {_ITEMS} AND i.name > ? AND {_OPEN} "
                     "ORDER BY i.name LIMIT ?",
-                    (model, pictures, model, last, pictures, _CHUNK),
+                    (model, *extras, model, last, *extras, _CHUNK),
                 ).fetchall()
             for row in rows:
                 yield Item(row[0], row[1], os.fsdecode(row[2]), row[3], row[4])
@@ -236,7 +250,9 @@ class Ledger:
 
     # ---- results ----
 
-    def record(self, item: Item, model: str, answer: Mapping[str, Any], picture: str | None) -> None:
+    def record(
+        self, item: Item, model: str, answer: Mapping[str, Any], picture: str | None, report: str | None
+    ) -> None:
         """Take the answer for an item; what `answer` holds is in `work`."""
         with self.whole():
             self._db.execute(
@@ -246,10 +262,10 @@ class Ledger:
                 return
             row = answer["row"]
             self._db.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     answer["content"], model, row["status"], row["code"], json.dumps({**row, "input": ""}),
-                    None if answer.get("look") is None else json.dumps(answer["look"]), picture,
+                    None if answer.get("look") is None else json.dumps(answer["look"]), picture, report,
                     json.dumps(answer.get("seconds", {})), answer["tries"], time.time(),
                 ),
             )  # fmt: skip
@@ -257,12 +273,13 @@ class Ledger:
     def results(self, model: str) -> Iterator[Result]:
         """Every item with its result under a model, by name."""
         for row in self._db.execute(
-            "SELECT i.name, i.content, r.status, r.code, r.line, r.look, r.picture, r.seconds, r.tries "
+            "SELECT i.name, i.content, r.status, r.code, r.line, r.look, r.picture, r.report, r.seconds, r.tries "
             f"{_ITEMS} AND r.content IS NOT NULL ORDER BY i.name",
             (model,),
         ):
             look = None if row[5] is None else json.loads(row[5])
-            yield Result(os.fsdecode(row[0]), row[1], row[2], row[3], row[4], look, row[6], json.loads(row[7]), row[8])
+            name, seconds = os.fsdecode(row[0]), json.loads(row[8])
+            yield Result(name, row[1], row[2], row[3], row[4], look, row[6], row[7], seconds, row[9])
 
     def counts(self, model: str) -> dict[str, int]:
         """Items by status (ok, refused, error), and those without a result as `open`."""
@@ -311,12 +328,12 @@ class Ledger:
 _FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"
 # The items with their result under one model, which is the first parameter.
 _ITEMS = "FROM items AS i LEFT JOIN results AS r ON r.content = i.content AND r.model = ? WHERE 1"
-# Without a result; or, where pictures are wanted, with an answer and without its picture.
-_OPEN = "(r.content IS NULL OR (? AND r.status = 'ok' AND r.picture IS NULL))"
+# Without a result; or with an answer, and without a picture or report that is wanted.
+_OPEN = "(r.content IS NULL OR (r.status = 'ok' AND ((? AND r.picture IS NULL) OR (? AND r.report IS NULL))))"
 # What an item held before, where that has all that is wanted of it under the model: if it holds that still, it is done.
 _FORMER = (
     "(SELECT f.content FROM results AS f WHERE f.content = i.former AND f.model = ? "
-    "AND NOT (? AND f.status = 'ok' AND f.picture IS NULL))"
+    "AND NOT (f.status = 'ok' AND ((? AND f.picture IS NULL) OR (? AND f.report IS NULL))))"
 )
 
 

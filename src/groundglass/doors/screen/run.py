@@ -20,9 +20,9 @@ from groundglass import errors
 from groundglass.doors.screen import ledger as ledger_file
 from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants
 from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
-from groundglass.doors.screen.ledger import Item, Ledger
+from groundglass.doors.screen.ledger import NO_EXTRAS, Extras, Item, Ledger
 from groundglass.doors.screen.places import Fetcher, Source, gone
-from groundglass.doors.screen.summary import OVERLAYS, finish
+from groundglass.doors.screen.summary import KEPT, finish
 from groundglass.doors.screen.work import Settings, failed
 from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
@@ -52,7 +52,7 @@ class Wanted:
     seconds: float = 600.0
     scheduler: str | None = None
     shard: Shard = ALL
-    overlays: bool = False
+    extras: Extras = NO_EXTRAS
     command: tuple[str, ...] | None = None
 
 
@@ -177,7 +177,13 @@ def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
             raise OutputError(
                 "other_run", f"the {key} that this folder was made for, got another; choose another folder"
             )
-    ledger.set_about(**facts, model=_named(wanted.model), overlays=str(int(wanted.overlays)), data=wanted.source.data)
+    ledger.set_about(
+        **facts,
+        model=_named(wanted.model),
+        overlays=str(int(wanted.extras.overlays)),
+        reports=str(int(wanted.extras.reports)),
+        data=wanted.source.data,
+    )
 
 
 def _named(model: str) -> str:
@@ -189,14 +195,14 @@ def _answer_all(
     wanted: Wanted, ledger: Ledger, model: Model, anchor: str, watcher: Watcher, signals: Signals
 ) -> Progress:
     settings = Settings(
-        _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), wanted.overlays,
+        _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), *wanted.extras,
         wanted.seconds,
     )  # fmt: skip
     counts = ledger.counts(model.sha256)
     progress = Progress(sum(counts.values()), counts)
     ledger.seconds = 0.0
     watcher.answered(progress)
-    answers = _answers(_opener(wanted, settings), ledger, model.sha256, wanted.overlays, settings)
+    answers = _answers(_opener(wanted, settings), ledger, model.sha256, wanted.extras, settings)
     with closing(answers):
         for item, answer in answers:
             if "stop" in answer:
@@ -204,9 +210,9 @@ def _answer_all(
                 raise getattr(errors, kind)(code, detail)
             if (answer.get("row") or {}).get("code") in _PERHAPS_GONE and wanted.source.anchor() != anchor:
                 raise gone()
-            with signals.whole():  # picture and row go together
-                picture = _keep_picture(wanted.folder, answer)
-                ledger.record(item, model.sha256, answer, picture)
+            with signals.whole():  # files and row go together
+                picture, report = (_keep(wanted.folder, answer, kind) for kind in KEPT)
+                ledger.record(item, model.sha256, answer, picture, report)
             _count(progress, answer, ledger, model.sha256)
             progress.ledger_seconds, progress.seconds = ledger.seconds, time.monotonic() - progress.started
             watcher.answered(progress)
@@ -226,12 +232,13 @@ def _as_dict(limits: Limits) -> dict[str, int]:
     return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
 
 
-def _keep_picture(folder: Path, answer: Mapping[str, Any]) -> str | None:
-    """Write the overlay of an answer; its name comes from the content, so that it names nobody and repeats."""
-    if answer.get("picture") is None:
-        return None
-    name = f"{OVERLAYS}/{answer['content'][:24]}.png"
-    write_bytes(folder / name, base64.b64decode(answer["picture"]))
+def _keep(folder: Path, answer: Mapping[str, Any], kind: str) -> str | None:
+    """Write a file of an answer; its name comes from the content, so that it names nobody and repeats."""
+    if not answer.get(kind):
+        return answer.get(kind)
+    place, suffix = KEPT[kind]
+    name = f"{place}/{answer['content'][:24]}{suffix}"
+    write_bytes(folder / name, base64.b64decode(answer[kind]))
     return name
 
 
@@ -249,7 +256,7 @@ def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
 
 
 def _answers(
-    opened: Callable[[], Any], ledger: Ledger, model: str, pictures: bool, settings: Settings
+    opened: Callable[[], Any], ledger: Ledger, model: str, extras: Extras, settings: Settings
 ) -> Generator[tuple[Item, dict[str, Any]], None, None]:
     """Every open item with its answer, as they come; a lost scheduler is waited for."""
     away_since: float | None = None
@@ -258,7 +265,7 @@ def _answers(
         try:
             with opened() as pool:
                 begun = True
-                for answered in _from_pool(pool, ledger, model, pictures, settings):
+                for answered in _from_pool(pool, ledger, model, extras, settings):
                     away_since = None
                     yield answered
             return
@@ -277,13 +284,13 @@ class _Lost(Exception):
 
 
 def _from_pool(
-    pool: Pool, ledger: Ledger, model: str, pictures: bool, settings: Settings
+    pool: Pool, ledger: Ledger, model: str, extras: Extras, settings: Settings
 ) -> Generator[tuple[Item, dict[str, Any]], None, None]:
     """Keep every slot busy.
 
     A slot gets its next item only after its last answer was taken, so what is lost by a kill is bounded by the slots.
     """
-    open_items = ledger.pending(model, pictures)
+    open_items = ledger.pending(model, extras)
     running: dict[Future[dict[str, Any]], tuple[Item, dict[str, Any], int]] = {}
     try:
         while True:

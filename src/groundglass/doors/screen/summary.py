@@ -26,8 +26,9 @@ from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, shor
 from groundglass.write import write_bytes
 
 SCHEMA = "groundglass.screen/1"
-OVERLAYS = "overlays"
-_PICTURE = re.compile(r"[0-9a-f]{24}\.png")
+# Files that a run makes of an answer, by their key in it: the folder they lie in, and their suffix.
+KEPT = {"picture": ("overlays", ".png"), "report": ("sr", ".dcm")}
+_OURS = re.compile(r"[0-9a-f]{24}")
 PAGE, MANIFEST = "index.html", "manifest.json"
 _SLOWEST, _FAILED, _BINS = 10, 100, 20
 _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy", "pyarrow", "distributed", "s3fs")
@@ -47,7 +48,7 @@ class Tally:
     scores: list[int] = field(default_factory=lambda: [0] * _BINS)
     labels: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
-    pictures: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
     failed: list[tuple[str, str, int]] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
 
@@ -60,8 +61,7 @@ class Tally:
             heapq.heappop(self.slowest)
         if result.status == "error" and len(self.failed) < _FAILED:
             self.failed.append((result.name, str(result.code), result.tries))
-        if result.picture is not None:
-            self.pictures.add(Path(result.picture).name)
+        self.files |= {name for name in (result.picture, result.report) if name}
         if result.look is not None:
             probability = float(result.look["probability"])
             self.scores[min(int(probability * _BINS), _BINS - 1)] += 1
@@ -77,7 +77,7 @@ def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[s
     tally = Tally()
     for result in ledger.results(model.sha256):
         tally.add(result)
-    _drop_pictures(folder / OVERLAYS, tally.pictures)
+    _drop(folder, tally.files)
     known = reference_of(ledger.about("model") or "", model)
     found = drift(known, _looks(ledger, model.sha256)) if known is not None else None
     text = page(ledger, model, conserved, tally, known, found)
@@ -86,11 +86,12 @@ def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[s
     return conserved
 
 
-def _drop_pictures(folder: Path, kept: Collection[str]) -> None:
-    """Remove the overlays that no row names any more; they show patients."""
-    for path in folder.glob("*.png") if folder.is_dir() else ():
-        if path.name not in kept and _PICTURE.fullmatch(path.name):
-            path.unlink()
+def _drop(folder: Path, kept: Collection[str]) -> None:
+    """Remove the overlays and reports that no row names any more; they show and name patients."""
+    for place, suffix in KEPT.values():
+        for path in (folder / place).glob(f"*{suffix}") if (folder / place).is_dir() else ():
+            if f"{place}/{path.name}" not in kept and _OURS.fullmatch(path.stem):
+                path.unlink()
 
 
 def conservation(ledger: Ledger, model: str) -> dict[str, int]:

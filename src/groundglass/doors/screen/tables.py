@@ -20,7 +20,7 @@ from groundglass.write import writing
 
 FORMATS = ("jsonl", "csv", "parquet")
 # What a table has beside the published fields.
-_OWN = ("content_sha256", "picture")
+_OWN = ("content_sha256", "picture", "report")
 # A cell that opens with one of these is run as a formula by spreadsheet programs (CWE-1236).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _ROWS_TOGETHER = 5_000
@@ -34,7 +34,7 @@ def row_of(result: Result) -> dict[str, Any]:
 
 
 def columns() -> tuple[str, ...]:
-    """The columns of CSV and Parquet: the published fields, the model's name and hash apart, and two of our own."""
+    """The columns of CSV and Parquet: the published fields, the model's name and hash apart, and our own."""
     names = [part for name in FIELDS for part in ((name, "model_sha256") if name == "model" else (name,))]
     return (*(n for n in names if n != "schema"), *_OWN)
 
@@ -47,8 +47,13 @@ def flat(result: Result) -> dict[str, str | float | None]:
     """A result as one line of a table: lists become their number or their codes, nothing is left out but slices."""
     row = row_of(result)
     model = row.pop("model") or {"name": None, "sha256": None}
-    own = (None if result.content.startswith("unread-") else result.content, result.picture)
+    own = (
+        None if result.content.startswith("unread-") else result.content,
+        result.picture or None,
+        result.report or None,
+    )
     row |= {"model": model["name"], "model_sha256": model["sha256"], **dict(zip(_OWN, own, strict=True))}
+    row["operating_point"] = (row["operating_point"] or {}).get("name")
     row["slices"] = None if row["slices"] is None else str(len(row["slices"]))
     return {name: _cell(row[name]) for name in columns()}
 

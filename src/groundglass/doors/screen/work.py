@@ -1,8 +1,8 @@
 """One item -> one answer. Every worker, on this machine or in a cluster, runs this and nothing else.
 
 An answer is a JSON object: `content` is the hash of what was read; `row` is the result by the published schema; `look`
-holds what drift is measured on; `picture` the overlay as base64 PNG where asked for; `seconds` by step. Where the
-content is what it was before (`former`), there is `same` and no row.
+holds what drift is measured on; `picture` the overlay as base64 PNG, `report` the structured report as base64 DICOM, empty for a scan of another format,
+both where asked for; `seconds` by step. Where the content is what it was before (`former`), there is `same` and no row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Settings:
     sha256: str
     version: str
     limits: Mapping[str, int]
-    pictures: bool
+    overlays: bool
+    reports: bool
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -154,17 +155,30 @@ class Worker:
         answer: dict[str, Any] = {"row": to_row(examination.result)}
         if isinstance(examination.result, Prediction):
             answer["look"] = look_of(scan, examination.result, self._model)
-            answer["picture"] = self._picture(scan, examination)
+            if self._settings.overlays:
+                answer["picture"] = self._picture(examination.result, scan, examination)
+            if self._settings.reports:
+                answer["report"] = self._report(scan, examination)
             clock.lap("draw")
         return answer
 
-    def _picture(self, scan: Scan, examination: Examination) -> str | None:
-        if not self._settings.pictures or not isinstance(examination.result, Prediction):
-            return None
+    def _picture(self, result: Prediction, scan: Scan, examination: Examination) -> str:
         from groundglass.report.gallery import draw
 
-        png = draw(examination.result, scan, examination, self._model.card.window)
-        return base64.b64encode(png).decode("ascii")
+        return base64.b64encode(draw(result, scan, examination, self._model.card.window)).decode("ascii")
+
+    def _report(self, scan: Scan, examination: Examination) -> str:
+        from groundglass.infer.series import Answer
+        from groundglass.report import dicom
+
+        if not scan.files:
+            return ""
+        try:
+            reported = dicom.report(Answer(scan, examination), self._model, self._decoder)
+        except InputError:  # it has an answer, and no study to go back into
+            return ""
+        ((_, made),) = dicom.objects(reported, ["sr"])
+        return base64.b64encode(dicom.to_bytes(made)).decode("ascii")
 
 
 class _Clock:

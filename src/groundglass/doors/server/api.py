@@ -110,7 +110,7 @@ def card_of(service: Service) -> dict[str, Any]:
     card |= {
         "sha256": model.sha256,
         "operating_point": point,
-        "threshold": service.judge_at(None).threshold,
+        "threshold": model.operating_point.threshold,
         "measured": [dataclasses.asdict(m) for m in measured(model.sha256, point)],
     }
     return {"models": [card], "version": version("groundglass")}

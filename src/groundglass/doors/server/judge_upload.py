@@ -14,9 +14,9 @@ from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder, watch
 from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.image.read import Input, find, read
 from groundglass.infer.model import Model
-from groundglass.infer.predict import examine
+from groundglass.infer.predict import examine, label
 from groundglass.report.schema import Failure, Result
-from groundglass.types import Label, Prediction, Refusal, Scan
+from groundglass.types import Prediction, Refusal, Scan
 
 # The name of whatever was sent; what a client calls its files may be a patient's name.
 NAME = "upload"
@@ -40,10 +40,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model at one threshold."""
+    """A model at its operating point, or at the threshold that a client asked for."""
 
     model: Model
-    threshold: float
+    threshold: float | None = None
 
     def one(self, path: Path, decoder: WatchedDecoder, watch: Watch, *, look: bool = False) -> Outcome:
         """The result of a file that holds one scan. Raises InputError where it cannot be read as such."""
@@ -99,7 +99,9 @@ class Judge:
         started = time.perf_counter()
         examination = examine(scan, watched(self.model, watch))
         seconds = time.perf_counter() - started
-        result = at_threshold(examination.result, self.threshold)
+        result = examination.result
+        if self.threshold is not None and isinstance(result, Prediction):
+            result = at_threshold(result, self.threshold)
         if not look:
             return Outcome(result, None, seconds, _kind(scan))
         watch.enter("drawing")
@@ -118,12 +120,10 @@ def _kind(scan: Scan) -> str:
     return ("slice" if len(scan.voxels) == 1 else "scan") + "_" + scan.unit.lower()
 
 
-def at_threshold(result: Prediction | Refusal, threshold: float) -> Prediction | Refusal:
-    """The same result, labelled at `threshold`."""
-    if isinstance(result, Refusal):
-        return result
-    label: Label = "covid" if result.probability >= threshold else "non-covid"
-    return dataclasses.replace(result, threshold=threshold, label=label)
+def at_threshold(result: Prediction, threshold: float) -> Prediction:
+    """The same result, labelled at a threshold that no operating point has, so that nothing is known of its worth."""
+    found = label(result.probability, threshold)
+    return dataclasses.replace(result, threshold=threshold, label=found, operating_point=None)
 
 
 def failure(name: str, error: BaseException) -> Failure:

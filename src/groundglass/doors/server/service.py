@@ -26,7 +26,7 @@ from groundglass.doors.server.upload import Upload
 from groundglass.doors.server.upload import receive as receive_upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
-from groundglass.errors import ConfigError, GroundglassError
+from groundglass.errors import GroundglassError
 from groundglass.image.limits import MIB
 from groundglass.infer.model import Model, load
 from groundglass.report.schema import to_json, to_row
@@ -98,14 +98,7 @@ class Service:
 
     def _loaded(self) -> Judge:
         # one thread a network: the workers share the cores
-        model = load(self.settings.model, threads=1)
-        points = model.card.thresholds
-        if self.settings.operating_point not in points:
-            raise ConfigError(
-                "operating_point",
-                f"one of {', '.join(sorted(points))}, got {self.settings.operating_point!r}; choose one",
-            )
-        return Judge(model, points[self.settings.operating_point])
+        return Judge(load(self.settings.model, threads=1, operating_point=self.settings.operating_point))
 
     async def _sweep(self) -> None:
         while True:

@@ -233,7 +233,7 @@ class Ledger:
         )
 
     def pending(self, model: str, extras: Extras = NO_EXTRAS) -> Iterator[Item]:
-        """The items without a result, or without an extra that is wanted, by name; the ledger may be written meanwhile."""
+        """The items without a result or a wanted extra, by name; the ledger may be written meanwhile."""
         last = b""
         while True:
             with self._kept_in_order():

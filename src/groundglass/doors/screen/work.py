@@ -1,8 +1,9 @@
 """One item -> one answer. Every worker, on this machine or in a cluster, runs this and nothing else.
 
 An answer is a JSON object: `content` is the hash of what was read; `row` is the result by the published schema; `look`
-holds what drift is measured on; `picture` the overlay as base64 PNG, `report` the structured report as base64 DICOM, empty for a scan of another format,
-both where asked for; `seconds` by step. Where the content is what it was before (`former`), there is `same` and no row.
+holds what drift is measured on; `picture` the overlay as base64 PNG and `report` the structured report as base64 DICOM
+(empty for a scan of another format), where asked for; `seconds` by step. Where the content is what it was before
+(`former`), there is `same` and no row.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from groundglass.judge.operate import calibrate, worth
 
 
 def test_three_points_each_state_sensitivity_and_specificity() -> None:
-    temperature, points = calibrate(cases(60), 1.0, np.random.default_rng(0))
-    assert temperature > 0
+    found = calibrate(cases(60), 1.0, np.random.default_rng(0))
+    assert found.temperature > 0
+    assert set(found.conformal) == {"covid", "non-covid"}
+    points = found.operating_points
     assert set(points) == {"screen", "balanced", "confirm"}
     assert points["screen"].threshold <= points["balanced"].threshold <= points["confirm"].threshold
     for point in points.values():
@@ -26,16 +28,15 @@ def test_three_points_each_state_sensitivity_and_specificity() -> None:
 
 
 def test_the_temperature_that_was_there_before_does_not_matter() -> None:
-    first, points = calibrate(cases(60), 1.0, np.random.default_rng(0))
+    first = calibrate(cases(60), 1.0, np.random.default_rng(0))
 
     def cooler(p: float | None) -> float | None:
         return None if p is None else float(1 / (1 + np.exp(-np.log(p / (1 - p)) / 3)))
 
-    again, same = calibrate(
-        [replace(c, probability=cooler(c.probability)) for c in cases(60)], 3.0, np.random.default_rng(0)
-    )
-    assert again == pytest.approx(first, rel=1e-3)
-    assert same["screen"].threshold == pytest.approx(points["screen"].threshold, abs=1e-3)
+    again = calibrate([replace(c, probability=cooler(c.probability)) for c in cases(60)], 3.0, np.random.default_rng(0))
+    assert again.temperature == pytest.approx(first.temperature, rel=1e-3)
+    of = [c.operating_points["screen"].threshold for c in (again, first)]
+    assert of[0] == pytest.approx(of[1], abs=1e-3)
 
 
 def test_cross_fitting_does_not_repeat_the_promise_of_the_fit() -> None:

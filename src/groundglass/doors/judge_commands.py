@@ -281,7 +281,7 @@ def calibrate(
     threads: int | None,
     no_progress: bool,
 ) -> None:
-    """Fit temperature and thresholds on the validation part of a manifest, and write them into a model's card.
+    """Fit temperature, thresholds and prediction sets on validation, and write them into a model's card.
 
     What each operating point is worth is measured by cross-fitting over patients and written beside it, so that
     `predict --operating-point` can say so. The weights stay as they are; the file's hash changes.
@@ -296,18 +296,19 @@ def calibrate(
     with progress(no_progress) as step:
         rows = _of_split(records, "val")
         cases = scoring.score(rows, _root(manifest_path, data), loaded, lambda d, t: step("slices", d, t))
-    temperature, points = fit(cases, loaded.card.temperature, np.random.default_rng(seed))
+    found = fit(cases, loaded.card.temperature, np.random.default_rng(seed))
     card = replace(
         loaded.card,
-        temperature=temperature,
-        thresholds={name: p.threshold for name, p in points.items()},
-        operating_points=points,
+        temperature=found.temperature,
+        thresholds={name: p.threshold for name, p in found.operating_points.items()},
+        operating_points=found.operating_points,
+        conformal=found.conformal,
     )
     content = with_metadata(weights_path(model).read_bytes(), CARD_KEY, asdict(card))
     write_bytes(output, content, PUBLIC)
     digest = load(output).sha256  # the file is opened as a user would open it
-    click.echo(f"temperature {loaded.card.temperature:.3f} before, {temperature:.3f} now", err=True)
-    for point in points.values():
+    click.echo(f"temperature {loaded.card.temperature:.3f} before, {found.temperature:.3f} now", err=True)
+    for point in found.operating_points.values():
         click.echo(f"{point.name} {point.threshold:.4f}: {worth(point)}", err=True)
     click.echo(f"{output}\tsha256 {digest}")
 

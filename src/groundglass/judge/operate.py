@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from groundglass.errors import ManifestError
-from groundglass.judge.calibrate import equal_weights, fit_temperature, fit_thresholds, sigmoid
+from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, fit_thresholds, sigmoid
 from groundglass.judge.cases import Case, check, columns
 from groundglass.judge.jackknife import jackknife
 from groundglass.types import Estimate, Float64, Mask, OperatingPoint
@@ -15,10 +16,17 @@ from groundglass.types import Estimate, Float64, Mask, OperatingPoint
 _FOLDS = 10
 
 
-def calibrate(
-    cases: Sequence[Case], temperature: float, rng: np.random.Generator
-) -> tuple[float, dict[str, OperatingPoint]]:
-    """Validation cases -> temperature and operating points with sensitivity and specificity (see `worth`).
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What validation says of a model's probabilities; its fields are those of `ModelCard`."""
+
+    temperature: float
+    operating_points: Mapping[str, OperatingPoint]
+    conformal: Mapping[str, float]
+
+
+def calibrate(cases: Sequence[Case], temperature: float, rng: np.random.Generator) -> Calibration:
+    """Validation cases -> temperature, operating points with sensitivity and specificity, and conformal limits.
 
     `temperature` is the one that their probabilities were made with. Every source and label weighs the same. Raises
     ManifestError where the cases cannot be judged.
@@ -33,9 +41,17 @@ def calibrate(
     weight = weights(cases)
     fitted = fit_temperature(margin, answered.positive, weight)
     probability = sigmoid(margin, fitted)
-    thresholds = fit_thresholds(probability, answered.positive, weight)
-    found = worth(probability, answered.positive, answered.patients, weight, rng)
-    return fitted, {name: OperatingPoint(name, t, *found[name]) for name, t in thresholds.items()}
+    points = operating_points(probability, answered.positive, answered.patients, weight, rng)
+    return Calibration(fitted, points, fit_conformal(probability, answered.positive))
+
+
+def operating_points(
+    probability: Float64, positive: Mask, patients: Sequence[str], weight: Float64, rng: np.random.Generator
+) -> dict[str, OperatingPoint]:
+    """The thresholds that validation slices (N,) choose, each with what it is worth (see `worth`)."""
+    found = worth(probability, positive, patients, weight, rng)
+    thresholds = fit_thresholds(probability, positive, weight)
+    return {name: OperatingPoint(name, t, *found[name]) for name, t in thresholds.items()}
 
 
 def weights(cases: Sequence[Case]) -> Float64:

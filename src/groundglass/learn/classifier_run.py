@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from groundglass.infer.model import LABELS, PINNED, load, parse_card, weights_fo
 from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, fit_thresholds, sigmoid
 from groundglass.judge.jackknife import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
+from groundglass.judge.operate import operating_points
 from groundglass.learn.backbones import load_weights
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.classifier import ClassifierOutputs
@@ -35,10 +37,11 @@ from groundglass.learn.examples import (
 )
 from groundglass.learn.export import edge_cases, export, parity, round_to_half
 from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.recipe import Recipe
 from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
 from groundglass.learn.train import train
 from groundglass.network import Network, read_onnx
-from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Record
+from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask, OperatingPoint, Record
 from groundglass.write import PUBLIC, write_bytes
 
 CPU = torch.device("cpu")
@@ -157,7 +160,7 @@ def export_classifier(
     temperature = fit_temperature(margin, positive, weight)
     probability, slices = task.combined(margin, temperature)
     labels = np.array([e.label == 1 for e in slices])
-    slice_weight = equal_weights([(e.source, e.label) for e in slices])
+    points = _operating_points(recipe, slices, probability, labels)
     card = {
         "name": recipe.name,
         "version": version("groundglass"),
@@ -165,7 +168,8 @@ def export_classifier(
         "size": recipe.size,
         "window": dataclasses.asdict(LUNG_WINDOW),
         "temperature": temperature,
-        "thresholds": fit_thresholds(probability, labels, slice_weight),
+        "thresholds": {name: p.threshold for name, p in points.items()},
+        "operating_points": {name: dataclasses.asdict(p) for name, p in points.items()},
         "conformal": fit_conformal(probability, labels),
         "training_manifest_sha256": manifest.sha256(setup.records),
         "field_sha256": PINNED["field"],
@@ -190,6 +194,17 @@ def export_classifier(
         "parameters": sum(p.numel() for name, p in average.named_parameters() if not name.startswith(_TEACHING)),
         "onnx_difference": parity(net, read_onnx(path, digest), _parity_inputs(task)),
     }
+
+
+def _operating_points(
+    recipe: Recipe, slices: Sequence[Example], probability: Float64, positive: Mask
+) -> dict[str, OperatingPoint]:
+    """The thresholds that the validation slices choose, with their worth where there are people enough to tell."""
+    weight = equal_weights([(e.source, e.label) for e in slices])
+    patients = [f"{e.source}/{e.patient}" for e in slices]
+    if min(len({p for p, y in zip(patients, positive, strict=True) if y == label}) for label in (True, False)) < 2:
+        return {n: OperatingPoint(n, t) for n, t in fit_thresholds(probability, positive, weight).items()}
+    return operating_points(probability, positive, patients, weight, np.random.default_rng(recipe.seed))
 
 
 def _parity_inputs(task: ClassifierTask) -> Float32:

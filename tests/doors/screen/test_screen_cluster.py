@@ -152,7 +152,11 @@ def test_jobs_that_sbatch_starts_do_the_work(tmp_path: Path, monkeypatch: pytest
 
     tools, jobs = tmp_path / "bin", tmp_path / "jobs"
     jobs.mkdir()
-    submit = f'#!/bin/sh\nsetsid sh "$1" >/dev/null 2>&1 &\necho $! > {jobs}/$!\necho "Submitted batch job $!"\n'
+    # as SLURM does, it keeps a copy: dask-jobqueue removes the script at once
+    submit = (
+        f'#!/bin/sh\nkept=$(mktemp {tmp_path}/script.XXXXXX) && cp "$1" "$kept"\n'
+        f'setsid sh "$kept" >/dev/null 2>&1 &\necho $! > {jobs}/$!\necho "Submitted batch job $!"\n'
+    )
     cancel = f'#!/bin/sh\nfor job in "$@"; do kill -- -"$job"; rm -f {jobs}/"$job"; done\n'
     for name, script in (("sbatch", submit), ("scancel", cancel)):
         put(tools / name, script.encode()).chmod(0o755)

@@ -38,6 +38,10 @@ class Abandoned(Exception):
     """The run was stopped while this item was in the works."""
 
 
+class Unprepared(Exception):
+    """A worker of a scheduler that was restarted: it knows nothing of the run."""
+
+
 class _Gone(Exception):
     """The child died (`worker_crash`) or took too long (`time_limit`)."""
 

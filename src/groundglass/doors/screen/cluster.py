@@ -11,13 +11,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
 from distributed import Client, WorkerPlugin, get_worker
 
-from groundglass.doors.screen.attendant import Attendants
+from groundglass.doors.screen.attendant import Attendants, Unprepared
 from groundglass.doors.screen.work import Settings
 from groundglass.errors import RemoteError
 
@@ -52,8 +52,9 @@ class Answering(WorkerPlugin):  # type: ignore[misc]
 
 
 def _on_worker(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    plugin = get_worker().plugins[name]
-    assert isinstance(plugin, Answering)
+    plugin = get_worker().plugins.get(name)
+    if not isinstance(plugin, Answering):
+        raise Unprepared(name)
     return plugin.answer(task)
 
 
@@ -83,7 +84,8 @@ class Cluster:
 
     def close(self) -> None:
         """Take the attendants off the workers; what is in the works is abandoned."""
-        self._client.unregister_worker_plugin(self._name)
+        with suppress(ValueError):  # a scheduler that was restarted knows nothing of them
+            self._client.unregister_worker_plugin(self._name)
 
 
 @contextmanager

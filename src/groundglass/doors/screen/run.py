@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from groundglass import errors
 from groundglass.doors.screen import ledger as ledger_file
-from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants
+from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants, Unprepared
 from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
 from groundglass.doors.screen.ledger import NO_EXTRAS, Extras, Item, Ledger
 from groundglass.doors.screen.places import Fetcher, Source, gone
@@ -303,7 +303,7 @@ def _from_pool(
                 item, task, times = running.pop(future)
                 try:
                     answer = future.result()
-                except CancelledError as error:
+                except (CancelledError, Unprepared) as error:
                     raise _Lost from error
                 except Abandoned:  # dask: the worker that had it was told to leave
                     running[pool.submit(task)] = (item, task, times)

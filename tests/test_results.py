@@ -17,6 +17,11 @@ def test_the_results_page_is_what_the_files_make() -> None:
     assert (RESULTS / "README.md").read_text(encoding="utf-8") == page, "run: python benchmarks/leaderboard.py"
 
 
+def test_the_figures_of_the_web_page_are_those_of_the_files() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks/leaderboard.py"))
+    assert made["MEASURED"].read_text(encoding="utf-8") == made["measured"](), "run: python benchmarks/leaderboard.py"
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.csv")), ids=lambda p: p.name)
 def test_no_result_stands_without_its_interval_and_its_patients(path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:

@@ -13,12 +13,15 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from groundglass.errors import INPUT_CODES
 from groundglass.report.schema import FIELDS, Failure, Result, from_json, from_row, to_json, to_row
-from groundglass.types import Notice, Prediction, Refusal
+from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "prediction-1.json").read_text(encoding="utf-8"))
+# What an answer may be without: a card may know no conformal limits, and a threshold of one's own has no worth.
+NULLABLE = ("code", "detail", "warnings", "prediction_set", "operating_point")
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 shares = st.floats(0, 1)
+rates = st.none() | st.just(Estimate(0.8, 0.7, 0.9, 0.95, 40, "patient jackknife"))
 notices = st.lists(st.builds(Notice, st.sampled_from(["hu_unknown", "gap"]), st.text()), max_size=3).map(tuple)
 
 
@@ -35,6 +38,9 @@ def predictions(draw: st.DrawFn) -> Prediction:
         slices=tuple(draw(st.lists(st.integers(0, 5000), min_size=count, max_size=count))),
         slice_probabilities=tuple(draw(st.lists(shares, min_size=count, max_size=count))),
         lung_fraction=draw(shares),
+        uncertainty=draw(shares),
+        prediction_set=draw(st.sampled_from([None, (), ("covid",), ("non-covid",), ("non-covid", "covid")])),
+        operating_point=draw(st.none() | st.builds(OperatingPoint, st.text(), shares, rates, rates)),
         notices=draw(notices),
     )
 
@@ -73,7 +79,7 @@ def test_without_an_answer_there_is_no_number(result: Result) -> None:
             VALIDATOR.validate(row | {field: value})
 
 
-@given(predictions(), st.sampled_from([f for f in FIELDS if f not in ("code", "detail", "warnings")]))
+@given(predictions(), st.sampled_from([f for f in FIELDS if f not in NULLABLE]))
 def test_an_answer_lacks_nothing(prediction: Prediction, field: str) -> None:
     row = to_row(prediction) | {field: None}
     with pytest.raises(ValidationError):

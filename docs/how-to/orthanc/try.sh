@@ -33,6 +33,12 @@ case $series in
 *) echo "no answer came back" >&2; exit 1 ;;
 esac
 
+# the first result is there; the others follow it
+for _ in $(seq 60); do
+  $groundglass node status --store "$work/node" | grep -q "results waiting  *0" && break
+  sleep 0.4
+done
+
 echo "What the study holds now:"
 printf '%s' "$series" | grep -o '"[^"]*RESEARCH[^"]*"\|"synthetic chest"' | sort
 $groundglass node status --store "$work/node"

@@ -145,8 +145,7 @@ def ideas(path: Path) -> str:
     return (
         "\n## Ideas, on validation\n\n"
         f"`python benchmarks/ideas.py --data DATA` → [{path.name}]({path.name}). AUROC on P5's validation slices; no "
-        "test part was opened. One seed each.\n\n"
-        + table(["idea", "pixels", "images drawn", "minutes", *groups], body)
+        "test part was opened. One seed each.\n\n" + table(["idea", "pixels", "images drawn", "minutes", *groups], body)
     )
 
 
@@ -159,8 +158,8 @@ def across(path: Path) -> str:
     body = [[g, t, n, *(cells.get((t, g, m), "–") for m in measures)] for g, t, n in keys]
     return (
         "\n## A source that training never saw (P2)\n\n"
-        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across, 128 pixels, one seed. "
-        "Threshold from the validation slices of the other sources.\n\n"
+        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across, 128 pixels, one "
+        "seed. Threshold from the validation slices of the other sources.\n\n"
         + table(["tested on", "taught", "slices", *measures], body)
     )
 
@@ -192,12 +191,12 @@ def measured() -> str:
     """Sensitivity and specificity of the bundled models on the test part, as the web page shows them."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("model_sha256", "operating_point", "group", "measure", "value", "low", "high", "level", "patients"))
+    figures = ("value", "low", "high", "level", "patients")
+    writer.writerow(("model_sha256", "operating_point", "group", "measure", *figures))
     for path in sorted(RESULTS.glob("*-p5-test.csv")):
         for r in rows_of(path):
             if r["measure"] in ("sensitivity", "specificity") and r["group"] in SHOWN:
-                figures = (r[k] for k in ("value", "low", "high", "level", "patients"))
-                writer.writerow((r["model_sha256"], "balanced", r["group"], r["measure"], *figures))
+                writer.writerow((r["model_sha256"], "balanced", r["group"], r["measure"], *(r[k] for k in figures)))
     return out.getvalue()
 
 

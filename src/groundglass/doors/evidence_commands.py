@@ -25,11 +25,11 @@ from groundglass.infer.predict import examine
 from groundglass.judge import faithfulness as faith
 from groundglass.judge.faithfulness import Measure, Method, Sample
 from groundglass.judge.results import About, dumps
-from groundglass.judge.samples import phantoms, sample, score_of
+from groundglass.judge.samples import lesion_pairs, phantoms, sample, score_of
 from groundglass.report.picture import blend, outline, panels, shades, to_png
 from groundglass.report.progress import Step, progress
 from groundglass.report.words import RESEARCH_USE_ONLY
-from groundglass.types import Float32, Mask, Record, Refusal
+from groundglass.types import Float32, Record, Refusal
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 SCHEMA = "groundglass.faithfulness/1"
@@ -109,7 +109,7 @@ def faithfulness(
     if manifest_path is not None and data is None:
         data = manifest_path.parent
     groups = {"phantoms": phantoms(count, loaded, rng)}
-    if data is not None and (pairs := _lesion_pairs(data, loaded)):
+    if data is not None and (pairs := lesion_pairs(data, loaded)):
         groups["lesion pairs"] = pairs
     digest = ""
     if manifest_path is not None and data is not None:
@@ -199,31 +199,6 @@ def _sanity(
         for name, method in methods.items():
             stages[name].append((done, method(changed, images)))
     return {name: faith.sanity(original[name], rows, samples) for name, rows in stages.items()}
-
-
-def _lesion_pairs(data: Path, loaded: Model) -> list[Sample]:
-    """The slices with a lesion mask below the data root; what the gate refuses is left out."""
-    folder = data / "masks" / "covid-lesion"
-    out: list[Sample] = []
-    with Decoder() as decoder:
-        for mask in sorted(folder.glob("GT*_bw.png")):
-            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
-            if not image.is_file():
-                continue
-            lesions = _mask(mask)
-            scan = read(image, decoder)
-            if scan.voxels[0].shape == lesions.shape:
-                made = sample(scan, loaded, image.name, lesions)
-                out += [made] if made is not None else []
-    return out
-
-
-def _mask(path: Path) -> Mask:
-    """White pixels (H, W); the reader would refuse a picture that is nearly all black."""
-    from PIL import Image
-
-    with Image.open(path, formats=("PNG",)) as opened:
-        return np.asarray(opened.convert("L")) > 229
 
 
 def _validation(

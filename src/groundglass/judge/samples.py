@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from groundglass.image import phantom
 from groundglass.image.gate import shows_lung
+from groundglass.image.read import Decoder, read
 from groundglass.image.transforms import lung_box, prepare, resize, to_gray
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate, find_fields
@@ -53,6 +56,31 @@ def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]
         if made is not None:
             out.append(made)
     return out
+
+
+def lesion_pairs(data: Path, model: Model) -> list[Sample]:
+    """The slices with a lesion mask below the data root; what the gate refuses is left out."""
+    folder = data / "masks" / "covid-lesion"
+    out: list[Sample] = []
+    with Decoder() as decoder:
+        for mask in sorted(folder.glob("GT*_bw.png")):
+            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
+            if not image.is_file():
+                continue
+            lesions = _mask(mask)
+            scan = read(image, decoder)
+            if scan.voxels[0].shape == lesions.shape:
+                made = sample(scan, model, image.name, lesions)
+                out += [made] if made is not None else []
+    return out
+
+
+def _mask(path: Path) -> Mask:
+    """White pixels (H, W); the reader would refuse a picture that is nearly all black."""
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as opened:
+        return np.asarray(opened.convert("L")) > 229
 
 
 def score_of(model: Model) -> Score:

@@ -48,6 +48,9 @@ class Classifier(nn.Module):
         self.hidden = nn.Linear(channels, _HIDDEN) if head == "mlp" else None
         self.head = nn.Linear(channels if self.hidden is None else _HIDDEN, classes)
         self.opacity = nn.Conv2d(channels, 1, 1) if opacity else None
+        if self.opacity is not None:  # no opinion at the start
+            nn.init.zeros_(self.opacity.weight)
+            nn.init.zeros_(self.opacity.bias)  # type: ignore[arg-type]
         self.source = nn.Sequential(nn.Linear(channels, 64), nn.ReLU(), nn.Linear(64, sources)) if sources else None
         if mixstyle > 0:
             early(self.trunk).register_forward_hook(MixStyle(mixstyle))

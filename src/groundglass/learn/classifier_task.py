@@ -19,6 +19,8 @@ from groundglass.learn.train import Row, Share
 from groundglass.types import Float64
 
 _SCORED_AT_ONCE = 32
+# About one cell in twenty of a painted batch is opaque.
+_OPAQUE_WEIGHT = 10.0
 
 
 class ClassifierTask:
@@ -222,16 +224,19 @@ def _masks(examples: Sequence[Example]) -> Tensor:
 
 
 def opacity_loss(logits: Tensor, opacity: Tensor) -> Tensor:
-    """Cross-entropy of a map (N, 1, h, w) against the mean painted opacity of each cell; NaN examples count nothing.
+    """Cross-entropy of a map (N, 1, h, w) against the painted share of each cell; NaN examples count nothing.
 
-    Summed over examples, averaged over cells.
+    Summed over examples, averaged over cells. Opaque cells weigh more, because they are few: unweighted, a map learns
+    first to say no wherever there is much to see.
     """
     known = ~torch.isnan(opacity).flatten(1).any(dim=1)
     if not known.any():
         return logits.sum() * 0
     seen = (opacity[known] > lesions.VISIBLE).float()
     target = F.adaptive_avg_pool2d(seen, (logits.shape[-2], logits.shape[-1]))
-    return F.binary_cross_entropy_with_logits(logits[known], target, reduction="none").mean(dim=(1, 2, 3)).sum()
+    weight = logits.new_tensor(_OPAQUE_WEIGHT)
+    each = F.binary_cross_entropy_with_logits(logits[known], target, reduction="none", pos_weight=weight)
+    return each.mean(dim=(1, 2, 3)).sum()
 
 
 def box_matrix(rng: np.random.Generator, n: int) -> Tensor:

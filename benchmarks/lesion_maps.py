@@ -1,0 +1,81 @@
+"""Does a network that learnt from painted opacities find real ones? python benchmarks/lesion_maps.py --data DATA
+
+On the slices with a lesion mask below DATA/masks/covid-lesion, which no training has seen: the chance that a pixel of a
+lesion is hotter than another pixel of the lung (AUROC over the pixels of a slice, then the mean over slices), for the
+class activation map of each finished run, and for the opacity map of the run that was taught one. Writes
+results/lesion-maps.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from score import ROOT, write_table
+
+import groundglass as gg
+from groundglass.image.transforms import resize
+from groundglass.infer.cam import spread
+from groundglass.judge.jackknife import jackknife
+from groundglass.judge.metrics import auroc_value
+from groundglass.judge.results import FIGURES, cells
+from groundglass.judge.samples import Sample, lesion_pairs
+from groundglass.learn.checkpoint import load_average
+from groundglass.learn.classifier import Classifier
+from groundglass.learn.recipe import read_recipe
+from groundglass.types import Float32
+
+RUNS = ("first", "ideas/logistic-head", "ideas/lesions", "ideas/lesion-map", "ideas/lesions-only")
+
+
+def opacity_maps(run: Path, recipe_path: Path, samples: list[Sample]) -> list[Float32]:
+    """The opacity map of a run that was taught one, at the size of the input."""
+    recipe = read_recipe(recipe_path)
+    net = Classifier(recipe.trunk, 2, recipe.dropout, opacity=True)
+    load_average(run / "checkpoint.safetensors", net)
+    net.eval()
+    out = []
+    for s in samples:
+        with torch.no_grad():
+            found = net.answers(torch.from_numpy(s.image)[None, None]).opacity
+        assert found is not None
+        out.append(resize(found[0, 0].numpy(), recipe.size, recipe.size))
+    return out
+
+
+def hotter(heat: Float32, s: Sample) -> float:
+    """AUROC of the heat over the pixels of the lung field, lesion against the rest."""
+    assert s.lesions is not None
+    inside = s.lungs | s.lesions
+    return auroc_value(heat[inside].astype(np.float64), s.lesions[inside])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    given = parser.parse_args()
+    table: list[tuple[str, ...]] = [("run", "map", "model_sha256", *FIGURES)]
+    for run in RUNS:
+        found = sorted((given.runs / run).glob("*.onnx"))
+        if not found:
+            print(f"{run}: no finished run")
+            continue
+        model = gg.load(found[0])
+        samples = lesion_pairs(given.data, model)
+        maps = {"class activation": [spread(model.run(s.image[None, None])[1], model.card.size)[0] for s in samples]}
+        if run.endswith("lesion-map"):
+            recipe = ROOT / "recipes/ideas/lesion-map.toml"
+            maps["opacity"] = opacity_maps(given.runs / run, recipe, samples)
+        for name, heats in maps.items():
+            values = np.array([hotter(h, s) for h, s in zip(heats, samples, strict=True)])
+            e = jackknife(lambda w, v=values: float((w * v).sum() / w.sum()), [s.patient for s in samples])
+            table.append((Path(run).name, name, model.sha256[:12], *cells(e)))
+            print(f"{run:22} {name:18} {e}  {np.round(values, 2)}")
+    write_table("lesion-maps.csv", table)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,8 +31,9 @@ def protocol(bounds: Bounds) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            # any byte that the kernel does not take at once counts as a reader that is behind
-            transport.set_write_buffer_limits(high=0)
+            # What the kernel does not take at once counts as a reader that is behind. Not 0: asyncio's TLS transport
+            # pauses at "size >= high", so that an empty buffer would stop the answer until the next byte came in.
+            transport.set_write_buffer_limits(high=1, low=0)
             self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -11,13 +11,14 @@ from hypothesis import settings
 # No test is timed: a busy machine is no reason to fail.
 settings.register_profile("groundglass", deadline=None)
 settings.load_profile("groundglass")
+# The commands read it too; a test that wants it there sets it.
+_DATA = os.environ.pop("GROUNDGLASS_DATA", None)
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with the real images; skips where it is absent, never in CI."""
-    given = os.environ.get("GROUNDGLASS_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(_DATA) if _DATA else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (root / "covid-ct").is_dir():
         if os.environ.get("CI"):
             pytest.fail("real images: expected them beside the checkout in CI; set GROUNDGLASS_DATA")

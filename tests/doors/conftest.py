@@ -20,7 +20,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """An empty folder for settings, and no GROUNDGLASS_* in the environment but the limits of the tests."""
     folder = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith("GROUNDGLASS_") and name != "GROUNDGLASS_DATA":
+        if name.startswith("GROUNDGLASS_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder

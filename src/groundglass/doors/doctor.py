@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,6 +79,10 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from groundglass.image.limits import Limits
 
     limits = Limits.from_environment(os.environ)
+    with suppress(Exception):
+        # Where the dicom extra is, pydicom loads requests, whose urllib3 asks the kernel for IPv6 by binding a socket.
+        # That reaches nobody, and is done before anybody watches.
+        import pydicom  # noqa: F401
     sockets = _watch_sockets()
     statuses = []
     for check in _checks(sockets, limits):

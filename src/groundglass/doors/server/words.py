@@ -134,10 +134,10 @@ def _certainty(row: Mapping[str, Any], probability: float, threshold: float) -> 
     if uncertainty is not None:
         level = "low" if uncertainty < 1 / 3 else "moderate" if uncertainty < 2 / 3 else "high"
         said.append(f"The model's own uncertainty is {level} ({100 * uncertainty:.0f} of 100).")
-    if not said:
-        near = abs(probability - threshold) < 0.1
-        far = "close to the threshold: take it as undecided" if near else "not close to the threshold"
-        said.append(f"The number is {far}.")
+    if abs(probability - threshold) < 0.1:
+        said.append("The number is close to the threshold: take it as undecided.")
+    elif not said:
+        said.append("The number is not close to the threshold.")
     return " ".join(said)
 
 

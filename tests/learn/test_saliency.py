@@ -153,12 +153,14 @@ def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: P
         torch.manual_seed(0)
         net, x, y = _Small(), drawn(corner), torch.from_numpy(sick.astype(np.int64))
         optimizer = torch.optim.Adam(net.parameters(), 0.02)
-        for _ in range(60):
+        for _ in range(500):
             optimizer.zero_grad()
             loss = F.cross_entropy(net(as_tensor(x))[0], y)
+            if float(loss.detach()) < 0.2:
+                break
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        assert float(loss.detach()) < 0.3
+        assert float(loss.detach()) < 0.2
         path = tmp_path / f"{name}.onnx"
         export(net.eval(), size, ("logits", "cam"), {"name": name}, path)
         heat = saliency.integrated_gradients(Graph(path), x[sick][:6])

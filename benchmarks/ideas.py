@@ -1,7 +1,7 @@
 """What each screened idea is worth on validation: python benchmarks/ideas.py --data DATA
 
-Reads the finished runs of recipes/ideas/*.toml below `runs/ideas` (or `runs`), and writes results/ideas.csv: AUROC of
-each source's validation slices with its interval, and their mean. No test part is opened.
+Reads the finished runs of recipes/ideas/*.toml below `runs/ideas` (or `runs`), and of the recipes that ship, and writes
+results/ideas.csv: AUROC of each source's validation slices with its interval, and their mean. No test part is opened.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def main() -> None:
     given = parser.parse_args()
     table: list[tuple[str, ...]] = [HEAD]
     store = PreparedStore(cache_folder())
-    for recipe_path in sorted((ROOT / "recipes" / "ideas").glob("*.toml")):
+    shipped = [ROOT / "recipes" / f"{name}.toml" for name in ("first", "fast")]
+    for recipe_path in [*shipped, *sorted((ROOT / "recipes" / "ideas").glob("*.toml"))]:
         name = recipe_path.stem
         found = [f for f in (given.runs / "ideas" / name, given.runs / name) if (f / "run.json").is_file()]
         if not found:

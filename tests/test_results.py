@@ -35,10 +35,11 @@ def test_no_result_stands_without_its_interval_and_its_patients(path: Path) -> N
 
 
 def test_the_figures_are_of_the_weights_that_ship() -> None:
-    from groundglass.infer.model import PINNED
+    from groundglass.infer.model import PINNED, bundled
 
-    for path in RESULTS.glob("first-*-test.csv"):
+    for name in bundled():
+        path = RESULTS / f"{name}-p5-test.csv"
         with path.open(encoding="utf-8", newline="") as file:
-            assert {r["model_sha256"] for r in csv.DictReader(file)} == {PINNED["first"][:12]}
+            assert {r["model_sha256"] for r in csv.DictReader(file)} == {PINNED[name][:12]}
     with (RESULTS / "gate.csv").open(encoding="utf-8", newline="") as file:
         assert {r["field_sha256"] for r in csv.DictReader(file)} == {PINNED["field"][:12]}

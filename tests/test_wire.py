@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from groundglass.errors import ModelError
-from groundglass.infer.model import weights_folder
+from groundglass.infer.model import PINNED, weights_folder
 from groundglass.network import read_onnx
 from groundglass.wire import input_of, reaches_for, with_metadata, with_output
 
@@ -55,7 +55,7 @@ def test_words_are_no_weights() -> None:
     assert reaches_for(model([node], [])) is None
 
 
-@pytest.mark.parametrize("name", ["first", "field"])
+@pytest.mark.parametrize("name", sorted(PINNED))
 def test_the_bundled_files_reach_for_nothing(name: str) -> None:
     assert reaches_for((weights_folder() / f"{name}.onnx").read_bytes()) is None
 

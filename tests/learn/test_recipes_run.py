@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
+from groundglass.data import manifest
 from groundglass.errors import ConfigError, ModelError
+from groundglass.infer.model import load
 from groundglass.learn.export_run import export_run
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.run import run
@@ -52,6 +55,50 @@ def test_a_leaky_run_says_what_the_leak_gave_and_leaves_no_model(data_root: Path
 def test_an_augmented_recipe_has_no_leaky_run(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="augment"):
         run(FOLDER / "first.toml", data_root, tmp_path / "run", Options("cpu", leaky=True, fast_dev_run=True))
+
+
+SMALL = """
+task = "classifier"
+name = "small"
+manifest = "few.csv"
+trunk = "mobilenetv2"
+size = 64
+epochs = 1
+steps_per_epoch = 2
+batch = 4
+learning_rate = 1e-4
+weight_decay = 0.0
+ema = 0.5
+seed = 3
+phantom_share = 0.5
+lesion_share = 0.3
+opacity_weight = 0.3
+source_share = { "covid-ct" = 0.7, mosmed = 0.2, phantom = 0.1 }
+"""
+
+
+@pytest.mark.data
+def test_an_export_says_what_the_run_said(data_root: Path, tmp_path: Path) -> None:
+    rows = manifest.load(FOLDER.parent / "manifests" / "p5.csv")
+    few = [
+        record
+        for split, source, label in itertools.product(("train", "val"), ("covid-ct", "mosmed"), ("covid", "non-covid"))
+        for record in [r for r in rows if (r.split, r.source, r.label) == (split, source, label)][:3]
+    ]
+    manifest.write(few, tmp_path / "few.csv")
+    (tmp_path / "small.toml").write_text(SMALL)
+    made = run(tmp_path / "small.toml", data_root, tmp_path / "run", Options("cpu", threads=1))
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    said = export_run(
+        checkpoint, tmp_path / "small.toml", data_root, tmp_path / "again.onnx", bundle=tmp_path / "bundle"
+    )
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert said["temperature"] == pytest.approx(about["temperature"], rel=1e-4)
+    assert said["thresholds"] == pytest.approx(about["thresholds"], rel=1e-4)
+    first, again = load(made).card, load(tmp_path / "again.onnx").card
+    assert (again.name, again.sources, again.recipe) == (first.name, first.sources, first.recipe)
+    assert "phantom" in again.sources
+    assert (tmp_path / "bundle").is_dir()
 
 
 def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_path: Path) -> None:

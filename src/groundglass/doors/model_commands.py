@@ -8,7 +8,7 @@ import json
 import click
 
 from groundglass.errors import ModelError
-from groundglass.report.words import printable
+from groundglass.report.words import printable, worth
 
 
 @click.group(invoke_without_command=True)
@@ -43,7 +43,10 @@ def card(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps(values, allow_nan=False))
         return
     for key, value in values.items():
-        click.echo(f"{key.replace('_', ' ')}: {_words(value)}")
+        if key != "operating_points":
+            click.echo(f"{key.replace('_', ' ')}: {_words(value)}")
+    for point in model.card.operating_points.values():
+        click.echo(worth(point))
 
 
 def _words(value: object) -> str:

@@ -175,7 +175,7 @@ def export_classifier(
         "field_sha256": PINNED["field"],
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
-        "sources": task.sources,
+        "sources": tuple(sorted(recipe.source_share)),
         "figures": task.figures(average),
         "recipe": setup.recipe_path.name,
         "views": recipe.views,

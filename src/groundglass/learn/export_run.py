@@ -63,8 +63,14 @@ def export_run(
         prepared = prepare_examples(rows, people(rows), root, field, recipe, recipe.size, store, tick)
     finally:
         store.close()
+    # nothing is drawn here: phantoms, and whatever else stands beside the real slices in training, are left out
+    present = {e.source for e in prepared.examples}
+    shares = {source: share for source, share in recipe.source_share.items() if source in present}
+    scored = dataclasses.replace(
+        recipe, source_share=shares, lesion_share=0.0, opacity_weight=0.0, source_adversary=0.0, real_positives=True
+    )
     task = ClassifierTask(
-        dataclasses.replace(recipe, lesion_share=0.0, opacity_weight=0.0, source_adversary=0.0, real_positives=True),
+        scored,
         prepared.examples,
         prepared.examples,
         manifest.sha256(records),

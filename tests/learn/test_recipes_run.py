@@ -78,7 +78,9 @@ source_share = { "covid-ct" = 0.7, mosmed = 0.2, phantom = 0.1 }
 
 
 @pytest.mark.data
-def test_an_export_says_what_the_run_said(data_root: Path, tmp_path: Path) -> None:
+def test_an_export_says_what_the_run_said_and_leaves_nothing_where_eight_bits_lose(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = manifest.load(FOLDER.parent / "manifests" / "p5.csv")
     few = [
         record
@@ -99,6 +101,10 @@ def test_an_export_says_what_the_run_said(data_root: Path, tmp_path: Path) -> No
     assert (again.name, again.sources, again.recipe) == (first.name, first.sources, first.recipe)
     assert "phantom" in again.sources
     assert (tmp_path / "bundle").is_dir()
+    monkeypatch.setattr("groundglass.learn.quantize.MOST_PROBABILITY_CHANGED", 0.0)
+    with pytest.raises(ModelError, match="float file"):
+        export_run(checkpoint, tmp_path / "small.toml", data_root, tmp_path / "int8.onnx", int8=True)
+    assert not (tmp_path / "int8.onnx").exists()
 
 
 def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_path: Path) -> None:

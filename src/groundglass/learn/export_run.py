@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -77,12 +78,15 @@ def export_run(
     )
     load_average(checkpoint, task.net)
     average = round_to_half(task.net.eval())
-    written, report = export_classifier(setup, task, average, path)
-    if int8:
-        quantized = quantize(written, load(written), prepared.examples, path)
-        report |= {"sha256": quantized.sha256, "int8": as_row(quantized)}
-    if bundle is not None:
-        write_bundle(ClassifierOutputs(average).eval(), load(written), bundle)  # type: ignore[arg-type]
+    with TemporaryDirectory() as folder:
+        # what the 8 bits are compared with is no result: where they lose too much, nothing is left behind
+        target = Path(folder) / path.name if int8 else path
+        written, report = export_classifier(setup, task, average, target)
+        if int8:
+            quantized = quantize(written, load(written), prepared.examples, path)
+            report |= {"sha256": quantized.sha256, "int8": as_row(quantized)}
+        if bundle is not None:
+            write_bundle(ClassifierOutputs(average).eval(), load(written), bundle)  # type: ignore[arg-type]
     return {
         **report,
         "megabytes": round(path.stat().st_size / 1e6, 2),

@@ -12,6 +12,12 @@ import pytest
 from pydicom import dcmread
 from running import EXAMPLES, HEALTHY, Groundglass, Invoke, rows
 
+from groundglass.doors.server.dicom_results import dicom_results
+from groundglass.errors import OutputError
+from groundglass.image.isolate import Decoder
+from groundglass.image.read import read
+from groundglass.infer.model import load
+from groundglass.infer.predict import examine
 from groundglass.remote.worklist import Worklist
 
 VOLUME = EXAMPLES / "volume"
@@ -39,6 +45,43 @@ def test_what_has_no_study_gets_its_row_and_a_word_on_stderr(tmp_path: Path, gro
     assert rows(done.stdout)[0]["status"] == "ok"
     assert "no DICOM result" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_fault_on_a_dicom_object_costs_no_row(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("groundglass.report.structured.structured_report", broken)
+    done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)
+    assert done.exit_code == 1
+    assert rows(done.stdout)[0]["status"] == "ok"
+    assert "no DICOM result" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_folder_that_takes_no_object_costs_no_row(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> object:
+        raise OutputError("write_failed", "room, got none; free some")
+
+    monkeypatch.setattr("groundglass.doors.predict_commands.write_bytes", full)
+    done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)
+    assert done.exit_code == 6
+    assert rows(done.stdout)[0]["status"] == "ok"
+
+
+def test_our_fault_on_a_dicom_object_costs_the_page_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("groundglass.report.structured.structured_report", broken)
+    model = load(threads=1)
+    with Decoder() as decoder:
+        scan = read(VOLUME, decoder)
+        assert dicom_results(scan, examine(scan, model), model, decoder) == {}
 
 
 def test_key_images_go_with_a_report(invoke: Invoke) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -99,6 +101,7 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
 
 
 def _instance(values: Mapping[str, str]) -> Dataset:
+    """One source, with what highdicom and the standard accept of its values; what they do not is left empty."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import DSfloat
 
@@ -107,6 +110,8 @@ def _instance(values: Mapping[str, str]) -> Dataset:
     for name in _EMPTY:
         setattr(ds, name, "")
     for name, text in values.items():
+        if not _valid(name, text):
+            continue
         if name in _NUMBERS:
             setattr(ds, name, [DSfloat(float(part), auto_format=True) for part in text.split("\\")])
         elif name in _ONE_NUMBER:
@@ -115,7 +120,29 @@ def _instance(values: Mapping[str, str]) -> Dataset:
             setattr(ds, name, int(text))
         else:
             setattr(ds, name, text)
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:  # a state takes both or none
+        ds.setdefault("RescaleSlope", DSfloat(1.0, auto_format=True))
+        ds.setdefault("RescaleIntercept", DSfloat(0.0, auto_format=True))
     return ds
+
+
+def _valid(name: str, text: str) -> bool:
+    """Whether a value that has the form of its representation also means something (PS3.3 C.7.1.1, PS3.5 6.2)."""
+    try:
+        if name == "PatientSex":
+            return text in ("M", "F", "O")
+        if name in ("PatientBirthDate", "StudyDate"):
+            return bool(datetime.strptime(text, "%Y%m%d"))
+        if name == "StudyTime":
+            whole = text.partition(".")[0]
+            return bool(datetime.strptime(whole, "%H%M%S"[: len(whole)]))
+        if name == "SliceThickness":
+            return 0.0 < float(text) < math.inf
+        if name in _ONE_NUMBER:
+            return math.isfinite(float(text))
+    except ValueError:
+        return False
+    return True
 
 
 def finished(ds: Dataset, reported: Reported, description: str) -> Dataset:

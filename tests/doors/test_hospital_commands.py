@@ -18,7 +18,7 @@ from groundglass.image.isolate import Decoder
 from groundglass.image.read import read
 from groundglass.infer.model import load
 from groundglass.infer.predict import examine
-from groundglass.remote.worklist import Worklist
+from groundglass.remote.worklist import MOST_TRIES, Worklist, digest
 
 VOLUME = EXAMPLES / "volume"
 
@@ -133,6 +133,19 @@ def test_a_second_node_on_one_folder_says_who_holds_it(tmp_path: Path, groundgla
     assert str(os.getpid()) in done.stderr
     assert running["process"] == os.getpid()
     assert json.loads(groundglass("node", "status", "--store", tmp_path, "--json").stdout)["process"] is None
+
+
+def test_what_was_refused_is_queued_again_on_request(tmp_path: Path, invoke: Invoke) -> None:
+    with Worklist(tmp_path, time.time) as worklist:
+        worklist.arrived("1.2", "1.2.3", {"1.2.3.4": "0" * 64})
+        worklist.answered(digest("1.2"), 1, "answered", "", "", [("2.25.1", "1.2", b"x")])
+        for _ in range(MOST_TRIES):
+            worklist.refused("2.25.1", "C-STORE status 0x0110")
+        assert worklist.counts()["results_rejected"] == 1
+        done = invoke("node", "retry", "--store", tmp_path)
+        assert (done.exit_code, done.output) == (0, "1 results queued again\n")
+        assert len(worklist.outgoing()) == 1
+    assert invoke("node", "retry", "--store", tmp_path / "none").exit_code == 2
 
 
 def test_a_status_of_no_node_is_a_wrong_setting(tmp_path: Path, invoke: Invoke) -> None:

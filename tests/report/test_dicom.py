@@ -20,7 +20,7 @@ from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.infer.series import Answer
 from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, _instance, objects, report, to_bytes
-from groundglass.types import Prediction
+from groundglass.types import Notice, OperatingPoint, Prediction
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -108,6 +108,27 @@ def test_a_repeated_run_makes_the_same_uids_and_another_model_others(
     assert len(set(uids)) == len(uids)
     other = replace(reported, version="99")
     assert not set(uids) & {str(ds.SOPInstanceUID) for _, ds in objects(other, ["sr", "sc"])}
+
+
+def test_another_threshold_or_other_views_make_other_uids(reported: Reported) -> None:
+    def uids(of: Reported) -> set[str]:
+        return {str(of.place(kind, 1)["sop_instance_uid"]) for kind in SERIES_NUMBERS}
+
+    answer, result = reported.answer, reported.result
+    point = OperatingPoint("screen", 0.2)
+    moved = replace(reported, result=replace(result, threshold=0.2, operating_point=point))
+    renamed = replace(reported, result=replace(result, operating_point=replace(point, threshold=result.threshold)))
+    mirrored = replace(reported, answer=replace(answer, examination=replace(answer.examination, views="mirror")))
+    every = [uids(one) for one in (reported, moved, renamed, mirrored)]
+    assert len(set().union(*every)) == 4 * len(SERIES_NUMBERS)
+    warned = replace(reported, result=replace(result, notices=(*result.notices, Notice("other_series", "one"))))
+    assert len(uids(reported) - uids(warned)) == 1  # the report alone repeats warnings
+
+
+def test_the_report_states_threshold_operating_point_and_views(made: dict[str, list[Path]]) -> None:
+    text = str(dcmread(made["sr"][0]))
+    assert "operating point balanced" in text
+    assert "views lungs" in text
 
 
 def groups(sr: Dataset) -> list[Dataset]:

@@ -1,8 +1,9 @@
 """An answer as DICOM objects that go back into the study it was given for.
 
 Every object shares StudyInstanceUID, patient and frame of reference with its source, lies in a new series, and says
-that it is research. UIDs derive from the source instances, the model and the version of the software: the same run
-twice makes the same objects, and a PACS keeps one of them (PS3.5 B.2 for the root 2.25).
+that it is research. UIDs derive from all that objects differ by: source instances, model, threshold, views, version of
+the software, and for a report its warnings. The same run twice makes the same objects, and a PACS keeps one of them
+(PS3.5 B.2 for the root 2.25).
 """
 
 from __future__ import annotations
@@ -50,9 +51,15 @@ class Reported:
     patient_name: str
     version: str
 
+    @property
+    def point(self) -> str | None:
+        """The name of the operating point, or None where the threshold has none."""
+        return None if self.result.operating_point is None else self.result.operating_point.name
+
     def uid(self, *role: object) -> str:
-        """The UID of one part of this answer, the same on every run."""
+        """The UID of one part of this answer: the same on every run, another one for another content."""
         digest = hashlib.sha256(f"groundglass {self.version} {self.model.sha256} {self.model.field.sha256}".encode())
+        digest.update(repr((self.result.threshold, self.point, self.answer.examination.views)).encode())
         for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
             digest.update(source.encode())
         digest.update(repr(role).encode())
@@ -63,7 +70,7 @@ class Reported:
         return {
             "series_instance_uid": self.uid(kind, "series"),
             "series_number": SERIES_NUMBERS[kind],
-            "sop_instance_uid": self.uid(kind, number),
+            "sop_instance_uid": self.uid(kind, number, *(self.result.notices if kind == "sr" else ())),
             "instance_number": number,
             "manufacturer": MANUFACTURER,
         }

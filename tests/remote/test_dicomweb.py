@@ -230,6 +230,20 @@ def test_a_series_says_how_many_instances_it_holds_and_only_ct_is_asked_for(coun
     assert archive.instances(found) == [f"{SERIES}.1", f"{SERIES}.3"]
 
 
+def test_a_series_is_never_left_because_the_archive_fails(server: Server, tmp_path: Path, decoder: Decoder) -> None:
+    now = 1_000_000.0
+    server.replies["/studies"] = rows(row("0020000D", STUDY))
+    server.replies["/series"] = rows(row("0020000E", SERIES))
+    server.replies["/instances"] = rows(row("00080018", INSTANCE))
+    with Worklist(tmp_path / "store", lambda: now) as worklist:
+        watch = Watch(server.archive(), worklist, Identifier(decoder), lambda: now)
+        for _ in range(8):
+            list(watch.look({}, 20))
+            now += 300
+        assert sum(path.endswith(INSTANCE) for path, _ in server.asked) == 7
+        assert (watch.left, watch.settled(20)) == (0, False)
+
+
 def test_a_watch_asks_five_times_for_a_series_that_never_comes_whole_and_again_when_it_grows(
     server: Server, tmp_path: Path, decoder: Decoder
 ) -> None:

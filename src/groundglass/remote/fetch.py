@@ -124,7 +124,7 @@ class Watch:
     """Fetches each new series of an archive once it has stopped growing. `clock` gives seconds nobody sets back.
 
     A series that does not come whole is tried again later, with pauses that double, and after five tries it is left
-    until it grows.
+    until it grows. One that fails because the archive does is never left.
     """
 
     def __init__(
@@ -169,6 +169,8 @@ class Watch:
 
     def _failed(self, row: SeriesRow, error: RemoteError) -> str:
         tries = self._seen[row].tries + 1
+        if error.code == "pacs":  # the archive fails, which says nothing of the series
+            tries = min(tries, MOST_TRIES - 1)
         pause = _PAUSE * 2.0 ** (tries - 1)
         self._seen[row] = seen = replace(self._seen[row], tries=tries, not_before=self._clock() + pause)
         left = "; left until it grows" if seen.left else ""

@@ -77,7 +77,7 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
         scan = timed("decode and place", lambda: read(one, decoder))
         found = timed("lung fields", lambda: predict.find_fields(scan, model))
         chosen = [i for i, f in enumerate(found) if predict.shows_lung(f, model.accept)]
-        timed("classify", lambda: predict.infer(scan, found, chosen, model))
+        timed("classify", lambda: predict.infer(scan, found, chosen, model, model.card.views))
         examination = predict.examine(scan, model)
         reported = timed("findings and identity", lambda: report(Answer(scan, examination), model, decoder))
         made = timed("DICOM objects", lambda: objects(reported, ["sr", "sc", "key-images"]))

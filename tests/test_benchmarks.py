@@ -36,3 +36,10 @@ def test_a_child_counts_whichever_thread_started_it() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_the_steps_of_a_series_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    rows = runpy.run_path(str(BENCHMARKS / "series.py"))["steps"](BENCHMARKS.parent / "examples" / "volume")
+    assert [name for name, *_ in rows][-3:] == ["findings and identity", "DICOM objects", "encode"]
+    assert all(wall > 0 and used >= 0 for _, wall, used in rows)

@@ -50,6 +50,7 @@ INPUT_CODES: dict[str, int] = {
     "possible_burned_in_phi": 422,
     # series
     "gap": 422,
+    "incomplete": 422,
     "conflicting_slices": 422,
     "inconsistent": 422,
     "no_geometry": 422,

@@ -12,7 +12,13 @@ import pytest
 from pydicom import dcmread
 from running import EXAMPLES, HEALTHY, Groundglass, Invoke, rows
 
-from groundglass.remote.worklist import Worklist
+from groundglass.doors.server.dicom_results import dicom_results
+from groundglass.errors import OutputError
+from groundglass.image.isolate import Decoder
+from groundglass.image.read import read
+from groundglass.infer.model import load
+from groundglass.infer.predict import examine
+from groundglass.remote.worklist import MOST_TRIES, Worklist, digest
 
 VOLUME = EXAMPLES / "volume"
 
@@ -39,6 +45,43 @@ def test_what_has_no_study_gets_its_row_and_a_word_on_stderr(tmp_path: Path, gro
     assert rows(done.stdout)[0]["status"] == "ok"
     assert "no DICOM result" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_fault_on_a_dicom_object_costs_no_row(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("groundglass.report.structured.structured_report", broken)
+    done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)
+    assert done.exit_code == 1
+    assert rows(done.stdout)[0]["status"] == "ok"
+    assert "no DICOM result" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_folder_that_takes_no_object_costs_no_row(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> object:
+        raise OutputError("write_failed", "room, got none; free some")
+
+    monkeypatch.setattr("groundglass.doors.predict_commands.write_bytes", full)
+    done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)
+    assert done.exit_code == 6
+    assert rows(done.stdout)[0]["status"] == "ok"
+
+
+def test_our_fault_on_a_dicom_object_costs_the_page_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("groundglass.report.structured.structured_report", broken)
+    model = load(threads=1)
+    with Decoder() as decoder:
+        scan = read(VOLUME, decoder)
+        assert dicom_results(scan, examine(scan, model), model, decoder) == {}
 
 
 def test_key_images_go_with_a_report(invoke: Invoke) -> None:
@@ -90,6 +133,19 @@ def test_a_second_node_on_one_folder_says_who_holds_it(tmp_path: Path, groundgla
     assert str(os.getpid()) in done.stderr
     assert running["process"] == os.getpid()
     assert json.loads(groundglass("node", "status", "--store", tmp_path, "--json").stdout)["process"] is None
+
+
+def test_what_was_refused_is_queued_again_on_request(tmp_path: Path, invoke: Invoke) -> None:
+    with Worklist(tmp_path, time.time) as worklist:
+        worklist.arrived("1.2", "1.2.3", {"1.2.3.4": "0" * 64})
+        worklist.answered(digest("1.2"), 1, "answered", "", "", [("2.25.1", "1.2", b"x")])
+        for _ in range(MOST_TRIES):
+            worklist.refused("2.25.1", "C-STORE status 0x0110")
+        assert worklist.counts()["results_rejected"] == 1
+        done = invoke("node", "retry", "--store", tmp_path)
+        assert (done.exit_code, done.output) == (0, "1 results queued again\n")
+        assert len(worklist.outgoing()) == 1
+    assert invoke("node", "retry", "--store", tmp_path / "none").exit_code == 2
 
 
 def test_a_status_of_no_node_is_a_wrong_setting(tmp_path: Path, invoke: Invoke) -> None:

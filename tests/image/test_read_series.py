@@ -54,6 +54,16 @@ def test_slice_order_ignores_file_names(seed: int, tmp_path: Path, decoder: Deco
     assert np.array_equal(read(put(tmp_path, series(6), names), decoder).voxels, volume(6))
 
 
+def test_what_is_still_being_written_is_not_read(tmp_path: Path, decoder: Decoder) -> None:
+    put(tmp_path / "whole", series(6))
+    put(tmp_path / "half.part", series(3))
+    (tmp_path / "whole" / "last.dcm.part").write_bytes(series(7)[6])
+    found = find(tmp_path, decoder=decoder)
+    (one,) = found.inputs
+    assert len(one.files) == 6
+    assert found.skipped == {"unfinished": 2}
+
+
 def test_a_zip_is_the_same_scan_as_its_folder(tmp_path: Path, decoder: Decoder) -> None:
     files = series(6)
     (tmp_path / "study.zip").write_bytes(zipped({f"x/{n}.dcm": files[n] for n in (3, 1, 5, 0, 2, 4)}))

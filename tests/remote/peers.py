@@ -121,10 +121,13 @@ def ct(study: int, number: int, size: int = 64, **tags: Any) -> Dataset:
 
 
 class Archive:
-    """A C-STORE provider that keeps every object and counts how often it came; it answers C-FIND by UID."""
+    """A C-STORE provider that keeps every object and counts how often it came; it answers C-FIND by UID.
+
+    Where `hangs_up`, it ends an association at the first C-FIND.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.came = folder, Counter[str]()
+        self.folder, self.came, self.hangs_up = folder, Counter[str](), False
         self._ae = AE(ae_title="ARCHIVE")
         self._ae.supported_contexts = []
         from pynetdicom.presentation import AllStoragePresentationContexts
@@ -154,6 +157,9 @@ class Archive:
 
     def _found(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         uid = str(event.identifier.SOPInstanceUID)
+        if self.hangs_up:
+            event.assoc.abort()
+            return
         if self.came[uid]:
             answer = Dataset()
             answer.QueryRetrieveLevel, answer.SOPInstanceUID = "IMAGE", uid

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from peers import ROOT, ct, free_port
@@ -20,10 +21,12 @@ from peers import ROOT, ct, free_port
 from groundglass.errors import ConfigError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import MIB
+from groundglass.image.read.dicom import CT
 from groundglass.remote import dicomweb
 from groundglass.remote.dicomweb import ATTEMPTS, Archive, Origin, SeriesRow
-from groundglass.remote.fetch import fetch
+from groundglass.remote.fetch import Watch, fetch
 from groundglass.remote.inbox import Identifier
+from groundglass.remote.worklist import MOST_TRIES, Worklist
 from groundglass.report.dicom import to_bytes
 
 STUDY, SERIES = f"{ROOT}.1", f"{ROOT}.1.1"
@@ -195,6 +198,80 @@ def test_a_server_that_ignores_the_offset_does_not_hold_us(server: Server) -> No
     assert len(server.asked) == 2
 
 
+def pages(uids: list[str], cap: int) -> Reply:
+    """A server that sends at most `cap` rows a page, as many do."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        start = int(parse_qs(urlsplit(handler.path).query).get("offset", ["0"])[0])
+        rows(*(row("00080018", uid) for uid in uids[start : start + cap]))(handler)
+
+    return reply
+
+
+def test_pages_that_a_server_caps_are_all_read(server: Server) -> None:
+    uids = [f"{SERIES}.{n}" for n in range(250)]
+    server.replies["/instances"] = pages(uids, 100)
+    assert server.archive().instances(ROW) == uids
+    server.asked.clear()
+    assert server.archive().instances(SeriesRow(STUDY, SERIES, 250)) == uids
+    assert len(server.asked) == 3
+    assert code(lambda: server.archive().instances(SeriesRow(STUDY, SERIES, 251))) == "incomplete"
+
+
+@pytest.mark.parametrize("count", [3, "3"])
+def test_a_series_says_how_many_instances_it_holds_and_only_ct_is_asked_for(count: int | str, server: Server) -> None:
+    server.replies["/studies"] = rows(row("0020000D", STUDY))
+    server.replies["/series"] = rows(row("0020000E", SERIES) | {"00201209": {"vr": "IS", "Value": [count]}})
+    kinds = {f"{SERIES}.1": CT, f"{SERIES}.2": "1.2.840.10008.5.1.4.1.1.7", f"{SERIES}.3": CT}
+    server.replies["/instances"] = rows(*(row("00080018", uid, **{"00080016": kind}) for uid, kind in kinds.items()))
+    archive = server.archive()
+    (found,) = archive.series({})
+    assert found.stated == 3
+    assert archive.instances(found) == [f"{SERIES}.1", f"{SERIES}.3"]
+
+
+def test_a_series_is_never_left_because_the_archive_fails(server: Server, tmp_path: Path, decoder: Decoder) -> None:
+    now = 1_000_000.0
+    server.replies["/studies"] = rows(row("0020000D", STUDY))
+    server.replies["/series"] = rows(row("0020000E", SERIES))
+    server.replies["/instances"] = rows(row("00080018", INSTANCE))
+    with Worklist(tmp_path / "store", lambda: now) as worklist:
+        watch = Watch(server.archive(), worklist, Identifier(decoder), lambda: now)
+        for _ in range(8):
+            list(watch.look({}, 20))
+            now += 300
+        assert sum(path.endswith(INSTANCE) for path, _ in server.asked) == 7
+        assert (watch.left, watch.settled(20)) == (0, False)
+
+
+def test_a_watch_asks_five_times_for_a_series_that_never_comes_whole_and_again_when_it_grows(
+    server: Server, tmp_path: Path, decoder: Decoder
+) -> None:
+    now = 1_000_000.0
+    capture = ct(1, 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    server.replies["/studies"] = rows(row("0020000D", STUDY))
+    server.replies["/series"] = rows(row("0020000E", SERIES))
+    server.replies["/instances"] = rows(row("00080018", INSTANCE))
+    server.replies[f"/instances/{INSTANCE}"] = body(multipart(to_bytes(capture)), RELATED)
+    with Worklist(tmp_path / "store", lambda: now) as worklist:
+        watch = Watch(server.archive(), worklist, Identifier(decoder), lambda: now)
+        for _ in range(80):
+            list(watch.look({}, 20))
+            now += 30
+        assert sum(path.endswith(INSTANCE) for path, _ in server.asked) == MOST_TRIES
+        assert (watch.left, watch.settled(20)) == (1, True)
+        server.replies["/instances"] = rows(row("00080018", INSTANCE), row("00080018", f"{SERIES}.2"))
+        server.replies[f"/instances/{INSTANCE}"] = body(multipart(DICOM), RELATED)
+        server.replies[f"/instances/{SERIES}.2"] = body(multipart(to_bytes(ct(1, 2))), RELATED)
+        list(watch.look({}, 20))
+        assert not watch.settled(20)
+        now += 30
+        (line,) = watch.look({}, 20)
+        assert line.endswith("2 instances fetched")
+        assert (watch.left, watch.settled(20)) == (0, True)
+        assert [p.suffix for p in worklist.folder.rglob("*") if p.name.endswith(".part")] == []
+
+
 @pytest.mark.parametrize(
     "to", ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/", "/dicom-web/x"]
 )
@@ -260,7 +337,10 @@ def resolved(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     monkeypatch.setattr(dicomweb.socket, "getaddrinfo", answer)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "0.0.0.0", "224.0.0.1"])
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "169.254.169.254", "::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254"],
+)
 def test_N16_a_name_that_stands_for_this_machine_is_refused_unless_listed(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,10 +408,11 @@ def test_nothing_of_a_series_stays_where_one_instance_does_not_come(
     server.replies[f"/instances/{uids[1]}"] = body(multipart(to_bytes(ct(1, 9))), RELATED)  # another instance
     place = tmp_path / "series"
     with pytest.raises(RemoteError) as caught:
-        fetch(server.archive(), ROW, uids, place, Identifier(decoder), str)
+        fetch(server.archive(), ROW, uids, tmp_path / "incoming", place, Identifier(decoder), str)
     assert caught.value.code == "incomplete"
     assert uids[1] in caught.value.detail
     assert list(tmp_path.iterdir()) == []
     server.replies[f"/instances/{uids[1]}"] = body(multipart(to_bytes(ct(1, 2))), RELATED)
-    assert set(fetch(server.archive(), ROW, uids, place, Identifier(decoder), str)) == set(uids)
+    fetched = fetch(server.archive(), ROW, uids, tmp_path / "incoming", place, Identifier(decoder), str)
+    assert set(fetched) == set(uids)
     assert sorted(p.name for p in place.iterdir()) == [f"{uid}.dcm" for uid in uids]

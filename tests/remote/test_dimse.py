@@ -11,20 +11,29 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import peers
 import pytest
 from peers import ROOT, ct, free_port
 from pydicom import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLosslessSV1, MRImageStorage
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    MRImageStorage,
+)
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
 
-from groundglass.errors import OutputError
+from groundglass.errors import OutputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.remote import dimse
 from groundglass.remote.dimse import Peer, Receiver
 from groundglass.remote.inbox import Inbox
-from groundglass.remote.worklist import Worklist
+from groundglass.remote.worklist import Outgoing, Worklist
+from groundglass.report.dicom import to_bytes
 
 TITLE = "SENDER"
 
@@ -44,7 +53,7 @@ class Node:
         return ae.associate("127.0.0.1", self.port, ae_title=called)
 
     def send(self, ds: Dataset) -> int:
-        association = self.associate()
+        association = self.associate(syntax=ds.file_meta.TransferSyntaxUID)
         assert association.is_established
         status = association.send_c_store(ds)
         association.release()
@@ -227,6 +236,36 @@ def test_N10_the_same_instance_twice_is_taken_once_and_other_pixels_are_a_confli
     assert node.send(ct(10, 1)) == 0x0000
     assert node.send(ct(10, 1, PixelData=b"\7\0" * 64 * 64)) == 0xA900
     assert node.files() == before
+
+
+def test_N10_the_same_image_in_another_transfer_syntax_is_the_same_image(node: Node) -> None:
+    def implicit(**tags: object) -> Dataset:
+        ds = ct(14, 1, **tags)
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        return ds
+
+    assert node.send(ct(14, 1)) == 0x0000
+    before = node.files(), node.worklist.counts()
+    assert node.send(implicit()) == 0x0000
+    assert (node.files(), node.worklist.counts()) == before
+    assert node.send(implicit(PixelData=b"\7\0" * 64 * 64)) == 0xA900
+    assert node.send(implicit(RescaleIntercept="0")) == 0xA900
+
+
+def test_an_archive_that_hangs_up_when_asked_leaves_the_object_uncertain(
+    archive: peers.Archive, tmp_path: Path
+) -> None:
+    ds, told = ct(15, 1), list[str]()
+    (tmp_path / "one.dcm").write_bytes(to_bytes(ds))
+    item = Outgoing(ds.SOPInstanceUID, CTImageStorage, tmp_path / "one.dcm", uncertain=True)
+    deliver = dimse.sender(Peer.parse(archive.peer), "GROUNDGLASS", told.append, told.append)
+    archive.hangs_up = True
+    with pytest.raises(RemoteError):
+        list(deliver([item]))
+    assert (told, archive.came) == ([], {})
+    archive.hangs_up = False
+    assert list(deliver([item])) == [(item, None)]
+    assert archive.came == {ds.SOPInstanceUID: 1}
 
 
 def test_a_slice_over_the_limit_is_refused_by_status(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

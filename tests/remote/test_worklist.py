@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.infer.model import Model
 from groundglass.remote import service
-from groundglass.remote.inbox import Conflict, Inbox, Mismatch
+from groundglass.remote.inbox import Conflict, Inbox, Mismatch, move
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest, holder
 from groundglass.report.dicom import to_bytes
 
@@ -231,19 +232,107 @@ def test_the_outbox_survives_an_hour_without_its_archive(
     assert worklist.counts()["results_delivered"] == 6
 
 
-def test_what_an_archive_refuses_five_times_is_left_and_said(
+def test_what_an_archive_refuses_is_offered_later_each_time_then_left_and_said_and_queued_again(
     tmp_path: Path, worklist: Worklist, model: Model, decoder: Decoder, clock: Clock
 ) -> None:
     take(Inbox(worklist, decoder), chest_series(tmp_path / "chest", 3))
     away = Away(clock, back=0.0, refused=frozenset({"1.2.840.10008.5.1.4.1.1.88.34"}))
     served = running(worklist, model, decoder, clock, away)
-    for _ in range(MOST_TRIES + 2):
-        clock.now += 30
+    for _ in range(1200):
+        clock.now += 1
         list(served.answer(20))
         list(served.deliver())
+    waits = [b - a for a, b in zip(away.tries, away.tries[1:], strict=False)]
+    assert waits == [60, 120, 240, 480]
+    assert len(away.tries) == MOST_TRIES
     assert worklist.counts()["results_rejected"] == 1
     assert worklist.counts()["results_delivered"] == 5
     assert ("pacs", "C-STORE status 0x0122", 1) in worklist.reasons()
+    worklist._sweep()  # as a start does
+    away.refused = frozenset()
+    assert worklist.retry() == 1
+    list(served.deliver())
+    assert worklist.counts()["results_delivered"] == 6
+
+
+def test_an_object_that_was_left_is_offered_again_by_the_next_answer(worklist: Worklist, decoder: Decoder) -> None:
+    inbox, ds, more = Inbox(worklist, decoder), ct(1, 1), ct(1, 2)
+    objects = [("2.25.1", "1.2", b"x")]
+    inbox.take(to_bytes(ds), ds.SOPInstanceUID)
+    worklist.answered(digest(f"{ROOT}.1"), 1, "answered", "", "", objects)
+    for _ in range(MOST_TRIES):
+        worklist.refused("2.25.1", "C-STORE status 0xC000")
+    assert worklist.outgoing() == []
+    inbox.take(to_bytes(more), more.SOPInstanceUID)
+    worklist.answered(digest(f"{ROOT}.1"), 2, "answered", "", "", objects)
+    assert [item.path.read_bytes() for item in worklist.outgoing()] == [b"x"]
+
+
+def test_a_clock_that_is_set_back_a_day_stops_nothing(worklist: Worklist, decoder: Decoder, clock: Clock) -> None:
+    ds = ct(1, 1)
+    Inbox(worklist, decoder).take(to_bytes(ds), ds.SOPInstanceUID)
+    clock.now -= 24 * HOUR
+    assert worklist.quiet(20) == []
+    clock.now += 20
+    assert worklist.quiet(20) == [(digest(f"{ROOT}.1"), 1)]
+    worklist.answered(digest(f"{ROOT}.1"), 1, "answered", "", "", [("2.25.1", "1.2", b"x")])
+    worklist.refused("2.25.1", "C-STORE status 0x0110")
+    assert worklist.outgoing() == []
+    clock.now -= 24 * HOUR
+    assert len(worklist.outgoing()) == 1
+
+
+def test_part_of_a_series_whose_rest_was_purged_is_refused_until_all_is_there_again(
+    worklist: Worklist, model: Model, decoder: Decoder, clock: Clock
+) -> None:
+    inbox, slices = Inbox(worklist, decoder), [ct(1, 1), ct(1, 2)]
+    for ds in slices:
+        inbox.take(to_bytes(ds), ds.SOPInstanceUID)
+    worklist.answered(digest(f"{ROOT}.1"), 2, "answered", "", "", [])
+    clock.now += 48 * HOUR
+    assert worklist.purge(24 * HOUR) == 1
+    served = running(worklist, model, decoder, clock, Away(clock, 0.0))
+    inbox.take(to_bytes(slices[0]), slices[0].SOPInstanceUID)
+    clock.now += 21
+    (line,) = served.answer(20)
+    assert line.endswith("refused, incomplete")
+    inbox.take(to_bytes(slices[1]), slices[1].SOPInstanceUID)
+    assert not worklist.part_purged(digest(f"{ROOT}.1"))
+
+
+def test_nothing_is_purged_between_a_file_and_its_row(
+    worklist: Worklist, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, ds, more = Inbox(worklist, decoder), ct(1, 1), ct(1, 2)
+    inbox.take(to_bytes(ds), ds.SOPInstanceUID)
+    worklist.answered(digest(f"{ROOT}.1"), 1, "answered", "", "", [])
+    purging = threading.Thread(target=worklist.purge, args=(0,))
+
+    def move_and_purge(part: Path, place: Path) -> None:
+        move(part, place)
+        purging.start()
+        purging.join(2)  # it waits for the row, or is done
+
+    monkeypatch.setattr("groundglass.remote.inbox.move", move_and_purge)
+    inbox.take(to_bytes(more), more.SOPInstanceUID)
+    purging.join()
+    assert worklist.place(f"{ROOT}.1", f"{ROOT}.1.1", more.SOPInstanceUID).is_file()
+
+
+def test_our_fault_in_a_delivery_is_tried_again_like_an_archive_that_is_away(
+    worklist: Worklist, model: Model, decoder: Decoder, clock: Clock
+) -> None:
+    def broken(items: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, str | None]]:
+        raise ZeroDivisionError
+        yield
+
+    ds = ct(1, 1)
+    Inbox(worklist, decoder).take(to_bytes(ds), ds.SOPInstanceUID)
+    worklist.answered(digest(f"{ROOT}.1"), 1, "answered", "", "", [("2.25.1", "1.2", b"x")])
+    served = service.Service(worklist, model, decoder, broken, service.Circuit(clock, random.Random(0)))
+    assert list(served.deliver()) == ["delivery failed 1 times: ZeroDivisionError"]
+    assert list(served.deliver()) == []
+    assert len(worklist.outgoing()) == 1
 
 
 def test_our_fault_on_one_study_is_tried_again_and_then_left(

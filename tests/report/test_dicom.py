@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from groundglass.image.read import read
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.infer.series import Answer
-from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, objects, report, to_bytes
-from groundglass.types import Prediction
+from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, _instance, objects, report, to_bytes
+from groundglass.types import Notice, OperatingPoint, Prediction
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -105,10 +106,29 @@ def test_a_repeated_run_makes_the_same_uids_and_another_model_others(
     uids = [str(ds.SOPInstanceUID) for _, ds in objects(reported, SERIES_NUMBERS)]
     assert uids == [str(ds.SOPInstanceUID) for _, ds in objects(again, SERIES_NUMBERS)]
     assert len(set(uids)) == len(uids)
-    import dataclasses
-
-    other = dataclasses.replace(reported, version="99")
+    other = replace(reported, version="99")
     assert not set(uids) & {str(ds.SOPInstanceUID) for _, ds in objects(other, ["sr", "sc"])}
+
+
+def test_another_threshold_or_other_views_make_other_uids(reported: Reported) -> None:
+    def uids(of: Reported) -> set[str]:
+        return {str(of.place(kind, 1)["sop_instance_uid"]) for kind in SERIES_NUMBERS}
+
+    answer, result = reported.answer, reported.result
+    point = OperatingPoint("screen", 0.2)
+    moved = replace(reported, result=replace(result, threshold=0.2, operating_point=point))
+    renamed = replace(reported, result=replace(result, operating_point=replace(point, threshold=result.threshold)))
+    mirrored = replace(reported, answer=replace(answer, examination=replace(answer.examination, views="mirror")))
+    every = [uids(one) for one in (reported, moved, renamed, mirrored)]
+    assert len(set().union(*every)) == 4 * len(SERIES_NUMBERS)
+    warned = replace(reported, result=replace(result, notices=(*result.notices, Notice("other_series", "one"))))
+    assert len(uids(reported) - uids(warned)) == 1  # the report alone repeats warnings
+
+
+def test_the_report_states_threshold_operating_point_and_views(made: dict[str, list[Path]]) -> None:
+    text = " ".join(str(element.value) for element in dcmread(made["sr"][0]).iterall() if element.VR == "UT")
+    assert "operating point balanced" in text
+    assert "views lungs" in text
 
 
 def groups(sr: Dataset) -> list[Dataset]:
@@ -209,6 +229,55 @@ def test_a_plain_image_has_no_study_to_go_back_into(model: Model, decoder: Decod
     with pytest.raises(InputError) as caught:
         report(Answer(scan, examine(scan, model)), model, decoder)
     assert caught.value.code == "unsupported"
+
+
+ODD = [
+    ("PatientSex", "U"),
+    ("PatientSex", "MALE"),
+    ("PatientBirthDate", "19000230"),
+    ("StudyDate", "20201399"),
+    ("StudyTime", "256199"),
+    ("StudyTime", "24"),
+    ("SliceThickness", "0"),
+    ("SliceThickness", "1\\2"),
+    ("SliceThickness", "1e400"),
+]
+
+
+@pytest.fixture(scope="module")
+def identities(reported: Reported, decoder: Decoder) -> list[dict[str, str]]:
+    """What the worker says of each source."""
+    return [dict(decoder.ask("dicom_identity", f.item()).header["values"]) for f in reported.answer.scan.files]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_a_value_that_means_nothing_is_left_empty(name: str, value: str, identities: list[dict[str, str]]) -> None:
+    fine = {"PatientSex": "F", "PatientBirthDate": "20000229", "StudyDate": "20200101", "StudyTime": "235959.25",
+            "SliceThickness": "1.5"}  # fmt: skip
+    assert str(_instance({**identities[0], name: fine[name]}).get(name)) == fine[name]
+    assert not _instance({**identities[0], name: value}).get(name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_mean_nothing_cost_no_object(
+    reported: Reported, made: dict[str, list[Path]], identities: list[dict[str, str]]
+) -> None:
+    sources = tuple(_instance(values | dict(ODD)) for values in identities)
+    again = objects(replace(reported, sources=sources), SERIES_NUMBERS)
+    assert len([to_bytes(ds) for _, ds in again]) == sum(map(len, made.values()))
+
+
+def test_a_series_without_frame_of_reference_has_all_but_a_heat_map(
+    reported: Reported, identities: list[dict[str, str]]
+) -> None:
+    bare = [{name: value for name, value in one.items() if name != "FrameOfReferenceUID"} for one in identities]
+    loose = replace(reported, sources=tuple(map(_instance, bare)))
+    assert {kind for kind, _ in objects(loose, [k for k in SERIES_NUMBERS if k != "heat-map"])} == {
+        "sr", "key-images", "sc", "gsps"
+    }  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        objects(loose, ["heat-map"])
+    assert caught.value.code == "no_geometry"
 
 
 @pytest.mark.filterwarnings("error")

@@ -131,7 +131,7 @@ def _run(
     with Worklist(store, time.time) as worklist, Decoder(limits) as incoming, Decoder(limits) as reading:
         loaded = load(model, threads)
         deliver = sender(target, aet, worklist.sending, worklist.waiting)
-        service = Service(worklist, loaded, reading, deliver, Circuit(time.time, random.Random()))
+        service = Service(worklist, loaded, reading, deliver, Circuit(time.monotonic, random.Random()))
         with Receiver(Inbox(worklist, incoming), aet, host, port, [target, *known]):
             click.echo(f"{aet} listens at {host}:{port}; results go to {send_to}. {RESEARCH_USE_ONLY}", err=True)
             cleaned = -_CLEAN
@@ -153,8 +153,7 @@ def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
     """What a node has received, answered and delivered, and why not; without names."""
     from groundglass.remote.worklist import Worklist, holder
 
-    if not (store / "worklist.sqlite").is_file():
-        raise ConfigError("store", "--store: the folder of a node, got one without a worklist; start the node first")
+    _require_store(store)
     with Worklist(store, time.time, exclusive=False) as worklist:
         counts, reasons = worklist.counts(), worklist.reasons()
     running = holder(store)
@@ -169,6 +168,22 @@ def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
             click.echo(f"{count} x {code}: {detail}")
     if echo is not None:
         _echo(echo, aet)
+
+
+@node.command()
+@_store_option
+def retry(store: Path) -> None:
+    """Offer again what the destination refused, from the first try; a node or watch that runs does so at once."""
+    from groundglass.remote.worklist import Worklist
+
+    _require_store(store)
+    with Worklist(store, time.time, exclusive=False) as worklist:
+        click.echo(f"{worklist.retry()} results queued again")
+
+
+def _require_store(store: Path) -> None:
+    if not (store / "worklist.sqlite").is_file():
+        raise ConfigError("store", "--store: the folder of a node, got one without a worklist; start the node first")
 
 
 def _echo(text: str, aet: str) -> None:

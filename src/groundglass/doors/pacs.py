@@ -93,7 +93,7 @@ def pacs() -> None:
     help="Where the series go, as STUDY/SERIES/INSTANCE.dcm; those that are there whole are not fetched again.",
 )
 def pull(output: Path, patient: str | None, date: str | None, study: str | None, **how: Any) -> None:
-    """Fetch the CT series that match, each whole or not at all."""
+    """Fetch the CT images of the series that match, each series whole or not at all."""
     filters = _filters(patient, date, study)
     if not filters:
         raise click.UsageError("say what to fetch: --patient, --date or --study")
@@ -104,12 +104,15 @@ def pull(output: Path, patient: str | None, date: str | None, study: str | None,
         rows, failures = archive.series(filters), 0
         for number, row in enumerate(rows, 1):
             place = output / row.study / row.series
-            instances = archive.instances(row)
-            if place.is_dir() and len(list(place.glob("*.dcm"))) == len(instances):
-                click.echo(f"{number} of {len(rows)}: there already", err=True)
-                continue
             try:
-                fetched = fetch(archive, row, instances, place, identifier, str)
+                instances = archive.instances(row)
+                if place.is_dir() and len(list(place.glob("*.dcm"))) == len(instances):
+                    click.echo(f"{number} of {len(rows)}: there already", err=True)
+                    continue
+                if not instances:
+                    click.echo(f"{number} of {len(rows)}: no CT images", err=True)
+                    continue
+                fetched = fetch(archive, row, instances, output / "incoming", place, identifier, str)
             except RemoteError as error:
                 failures += 1
                 click.echo(f"{number} of {len(rows)}: {error.code}: {error.detail}", err=True)
@@ -160,7 +163,7 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
     show_default=True,
     help="Hours that the images of a study stay after it is answered and delivered.",
 )
-@click.option("--once", is_flag=True, help="Stop when everything that is there is answered and delivered.")
+@click.option("--once", is_flag=True, help="Stop when everything that is there is answered and delivered, or left.")
 @click.option("--model", metavar="NAME|FILE.onnx", envvar="GROUNDGLASS_MODEL", help="[env: GROUNDGLASS_MODEL]")
 @click.option(
     "--threads",
@@ -179,7 +182,7 @@ def watch(
     patient: str | None, date: str | None, study: str | None, every: float, quiet_time: float, keep: float, once: bool,
     model: str | None, threads: int | None, store: Path, **how: Any,
 ) -> None:  # fmt: skip
-    """Answer for each new CT series once, and store report and pictures in its study.
+    """Answer for each study with CT, again where it grows, and store report and pictures in it.
 
     Without a search it watches the studies of today.
     """
@@ -194,9 +197,9 @@ def watch(
         require_highdicom()
         with Worklist(store, time.time) as worklist, Decoder(Limits.from_environment(os.environ)) as decoder:
             deliver = stow(archive, identifier, worklist.sending)
-            circuit = Circuit(time.time, random.Random())
+            circuit = Circuit(time.monotonic, random.Random())
             service = Service(worklist, load(model, threads), decoder, deliver, circuit)
-            watching = Watch(archive, worklist, identifier, time.time)
+            watching = Watch(archive, worklist, identifier, time.monotonic)
             click.echo(f"watching. {RESEARCH_USE_ONLY}", err=True)
             while True:
                 looked = filters or {"StudyDate": Day.today().strftime("%Y%m%d")}
@@ -213,6 +216,8 @@ def watch(
                 if once and watching.settled(quiet_time) and worklist.idle:
                     break
                 time.sleep(min(every, 1.0) if once else every)
+            if watching.left:
+                raise RemoteError("incomplete", f"whole series, got {watching.left} that did not come whole; see above")
 
 
 def _filters(patient: str | None, date: str | None, study: str | None) -> dict[str, str]:

@@ -138,10 +138,12 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
     with _opened(settings) as (ahead, model), out, _DicomResults(folders, model) as results:
         for answer in _answers(ahead, model, settings):
             with signals.whole():  # the objects of an answer and its row go together
-                results.add(answer)
-                out.add(answer.result)
+                try:
+                    results.add(answer)
+                finally:
+                    out.add(answer.result)
             del answer  # its scan must go before the next one comes
-    ctx.exit(exit_status(out.counts))
+    ctx.exit(1 if results.faults else exit_status(out.counts))
 
 
 def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
@@ -165,7 +167,7 @@ class _DicomResults:
     """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
 
     def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
-        self._folders, self._model = folders, model
+        self._folders, self._model, self.faults = folders, model, 0
         self._decoder = Decoder(Limits.from_environment(os.environ))
 
     def __enter__(self) -> _DicomResults:
@@ -175,7 +177,10 @@ class _DicomResults:
         self._decoder.close()
 
     def add(self, answer: Answer) -> None:
-        """Write the objects of an answer. What has none, such as a PNG, is said on stderr."""
+        """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
+
+        Raises OutputError where they cannot be written.
+        """
         if not self._folders or answer.scan is None or answer.examination is None:
             return
         if not isinstance(answer.result, Prediction):
@@ -188,9 +193,16 @@ class _DicomResults:
             for kind, made in dicom.objects(reported, self._folders):
                 write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
         except InputError as error:
-            click.echo(
-                f"groundglass: no DICOM result for {answer.result.source}: {error.code}: {error.detail}", err=True
-            )
+            self._say(answer.result, f"{error.code}: {error.detail}")
+        except GroundglassError:
+            raise
+        except Exception as error:  # the answer stands, whatever becomes of its objects
+            self.faults += 1
+            failure = _failure(answer.result.source, error)
+            self._say(answer.result, f"{failure.code}: {failure.detail}")
+
+    def _say(self, result: Prediction, why: str) -> None:
+        click.echo(f"groundglass: no DICOM result for {result.source}: {why}", err=True)
 
 
 @click.command()

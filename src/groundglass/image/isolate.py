@@ -50,6 +50,7 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
     "dicom_header": ("groundglass.image.read.dicom", "header"),
     "dicom": ("groundglass.image.read.dicom", "decode"),
     "dicom_identity": ("groundglass.image.read.identity", "identity"),
+    "dicom_content": ("groundglass.image.read.identity", "content"),
     "nifti": ("groundglass.image.read.nifti", "decode"),
     "members": ("groundglass.image.read.archive", "members"),
 }

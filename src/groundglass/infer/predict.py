@@ -56,11 +56,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A result with what it rests on: the lung fields of all slices, and what was seen on the chosen ones."""
+    """A result with what it rests on: the lung fields of all slices, and what was seen on the chosen ones.
+
+    `views` is the name of the views that it was seen in, empty where the scan was refused.
+    """
 
     result: Prediction | Refusal
     found: tuple[Field, ...]
     seen: Seen | None
+    views: str = ""
 
     def attributions(self, most: int = 9) -> tuple[Attribution, ...]:
         """Where the model looked, for the `most` highest slices, highest first; empty where the scan was refused."""
@@ -97,11 +101,12 @@ def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
     refused = gate(_all_flat(scan, model), found, model.accept)
     if refused is not None:
         return Examination(Refusal(scan.source, *refused, scan.notices), found, None)
-    seen = infer(scan, found, chosen, model, views or model.card.views)
+    used = views or model.card.views
+    seen = infer(scan, found, chosen, model, used)
     result = aggregate(scan, model, found, chosen, seen.combined)
-    if views not in (None, model.card.views):
+    if used != model.card.views:
         result = replace(result, notices=(*result.notices, VIEWS_NOTICE))
-    return Examination(result, found, seen)
+    return Examination(result, found, seen, used)
 
 
 def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +30,7 @@ from urllib3.util.connection import create_connection
 
 from groundglass.errors import ConfigError, RemoteError
 from groundglass.image.limits import MIB
+from groundglass.image.read.dicom import CT
 from groundglass.image.read.identity import UID
 
 CONNECT, SILENCE, WHOLE = 5.0, 30.0, 300.0
@@ -37,6 +38,7 @@ ATTEMPTS, LONGEST_PAUSE = 5, 300.0
 _JSON_BYTES, _PAGE, _MOST_ROWS = 64 * MIB, 500, 20_000
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _MODALITY, _STUDY, _SERIES, _INSTANCE = "00080060", "0020000D", "0020000E", "00080018"
+_CLASS, _INSTANCES_OF_SERIES = "00080016", "00201209"
 T = TypeVar("T")
 
 
@@ -84,6 +86,7 @@ def _address(host: str, port: int, allowed: Sequence[str]) -> str:
     literal = host == "localhost" or _is_address(host)
     for address in found:
         plain = ipaddress.ip_address(address.split("%")[0])
+        plain = getattr(plain, "ipv4_mapped", None) or plain  # ::ffff:127.0.0.1 goes where 127.0.0.1 goes
         special = plain.is_loopback or plain.is_link_local or plain.is_multicast or plain.is_unspecified
         if literal or address in allowed or not special:
             return address
@@ -207,10 +210,11 @@ def _whole(response: requests.Response, most: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
-    """A CT series that the archive lists."""
+    """A CT series that the archive lists, and how many instances it says there are (0020,1209)."""
 
     study: str
     series: str
+    stated: int | None = field(default=None, compare=False)
 
 
 class Archive:
@@ -243,16 +247,32 @@ class Archive:
         for study in studies:
             rows = self._rows(lambda offset, study=study: self._client.search_for_series(  # type: ignore[misc]
                 study, search_filters={"Modality": "CT"}, limit=_PAGE, offset=offset), _SERIES)  # fmt: skip
-            found += [SeriesRow(study, uid) for uid, row in rows.items() if _first(row, _MODALITY) in (None, "CT")]
+            found += [
+                SeriesRow(study, uid, _count(row))
+                for uid, row in rows.items()
+                if _first(row, _MODALITY) in (None, "CT")
+            ]
         return found
 
     def instances(self, row: SeriesRow) -> list[str]:
-        """The SOP Instance UIDs of a series (QIDO-RS)."""
-        return list(self._rows(lambda offset: self._client.search_for_instances(
-            row.study, row.series, limit=_PAGE, offset=offset), _INSTANCE))  # fmt: skip
+        """The SOP Instance UIDs of the CT images of a series (QIDO-RS); what else lies in it is left out.
 
-    def _rows(self, page: Callable[[int], list[dict[str, Any]]], key: str) -> dict[str, dict[str, Any]]:
-        """All rows by UID. A server that ignores `offset` sends one page again and again; that ends here."""
+        Raises RemoteError (`incomplete`) where fewer instances are listed than the series is said to hold.
+        """
+        rows = self._rows(lambda offset: self._client.search_for_instances(
+            row.study, row.series, limit=_PAGE, offset=offset), _INSTANCE, row.stated)  # fmt: skip
+        if len(rows) < (row.stated or 0):
+            raise RemoteError("incomplete", f"{row.stated} instances listed, got {len(rows)}; look at the archive")
+        return [uid for uid, found in rows.items() if _first(found, _CLASS) in (None, CT)]
+
+    def _rows(
+        self, page: Callable[[int], list[dict[str, Any]]], key: str, stated: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """All rows by UID: page after page until one brings nothing new, or as many as `stated` are there.
+
+        A server may send fewer rows a page than were asked for, so a short page is not the last one (PS3.18 8.3.4.4);
+        one that ignores `offset` sends a page again and again, and that ends here too.
+        """
         found: dict[str, dict[str, Any]] = {}
         while True:
             self._session.most = _JSON_BYTES
@@ -265,7 +285,7 @@ class Archive:
             found.update(new)
             if len(found) > _MOST_ROWS:
                 raise RemoteError("too_many", f"at most {_MOST_ROWS} matches, got more; narrow the search")
-            if len(rows) < _PAGE:
+            if stated is not None and len(found) >= stated:
                 return found
 
     def retrieve(self, row: SeriesRow, instance: str) -> bytes:
@@ -353,6 +373,14 @@ def _first(row: Mapping[str, Any], tag: str) -> str | None:
     element = row.get(tag)
     value = element.get("Value") if isinstance(element, dict) else None
     return value[0] if isinstance(value, list) and value and isinstance(value[0], str) else None
+
+
+def _count(row: Mapping[str, Any]) -> int | None:
+    """NumberOfSeriesRelatedInstances; DICOM JSON has an IS as number or as text (PS3.18 F.2.3)."""
+    element = row.get(_INSTANCES_OF_SERIES)
+    value = element.get("Value") if isinstance(element, dict) else None
+    text = str(value[0]) if isinstance(value, list) and value else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _uid(value: str | None) -> str:

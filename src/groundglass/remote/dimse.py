@@ -255,7 +255,10 @@ def _send(association: Any, item: Outgoing) -> int | None:
 
 
 def _has(association: Any, item: Outgoing) -> bool:
-    """Whether the peer knows an instance; False where it answers no queries, and a second copy does no harm there."""
+    """Whether the peer knows an instance; False where it answers no queries, and a second copy does no harm there.
+
+    Raises RemoteError where it stops answering on the way: nothing is known then.
+    """
     if not any(c.abstract_syntax == StudyRootQueryRetrieveInformationModelFind for c in association.accepted_contexts):
         return False
     ours = dcmread(item.path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"], stop_before_pixels=True)
@@ -263,8 +266,14 @@ def _has(association: Any, item: Outgoing) -> bool:
     query.QueryRetrieveLevel, query.SOPInstanceUID = "IMAGE", item.uid
     query.StudyInstanceUID, query.SeriesInstanceUID = ours.StudyInstanceUID, ours.SeriesInstanceUID
     found = False
-    for _, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
-        found = found or (identifier is not None and identifier.get("SOPInstanceUID") == item.uid)
+    try:
+        for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+            if "Status" not in status:
+                raise RemoteError("pacs", "an answer to C-FIND, got none; look at the archive's log")
+            found = found or (identifier is not None and identifier.get("SOPInstanceUID") == item.uid)
+    except (RuntimeError, ValueError) as error:
+        kind = type(error).__name__
+        raise RemoteError("pacs", f"an open association, got {kind}; look at the archive's log") from error
     return found
 
 

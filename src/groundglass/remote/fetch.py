@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.image.read.dicom import CT
 from groundglass.remote.dicomweb import Archive, SeriesRow
 from groundglass.remote.inbox import Identifier, require_room
-from groundglass.remote.worklist import Outgoing, Worklist, digest
+from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest
 from groundglass.write import write_bytes
 
 Name = Callable[[str], str]
 _NAMED = 5
+# Seconds before a series that did not come whole is asked for again; they double each time.
+_PAUSE = 30.0
 
 
 def fetch(
-    archive: Archive, row: SeriesRow, instances: Sequence[str], place: Path, identifier: Identifier, name: Name
-) -> dict[str, str]:
+    archive: Archive, row: SeriesRow, instances: Sequence[str], incoming: Path, place: Path, identifier: Identifier,
+    name: Name,
+) -> dict[str, str]:  # fmt: skip
     """Retrieve a series into the folder `place`, which replaces one that is there; UID -> SHA-256 of each instance.
 
-    `name` makes a file name of an instance UID. Raises RemoteError: `incomplete` names what did not come as it was
-    asked for, and nothing stays; OutputError where there is no room.
+    It gathers in the folder `incoming` on the same disk, as a `.part` that nothing reads. `name` makes a file name of
+    an instance UID. Raises RemoteError: `incomplete` names what did not come as it was asked for, and nothing stays;
+    OutputError where there is no room.
     """
-    part = place.with_name(place.name + ".part")
+    part = incoming / f"{digest(row.series)}.part"
     shutil.rmtree(part, ignore_errors=True)
     hashes: dict[str, str] = {}
     missing: list[str] = []
@@ -49,6 +55,8 @@ def fetch(
         _swap(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others may be at work there
+            incoming.rmdir()
     return hashes
 
 
@@ -67,6 +75,7 @@ def _existing(path: Path) -> Path:
 
 def _swap(part: Path, place: Path) -> None:
     try:
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(part, place)
         handle = os.open(place.parent, os.O_RDONLY)
@@ -97,26 +106,52 @@ def stow(
     return deliver
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How many images a series had and since when; how often it did not come, and when to try again."""
+
+    size: int
+    since: float
+    tries: int = 0
+    not_before: float = 0.0
+
+    @property
+    def left(self) -> bool:
+        return self.tries >= MOST_TRIES
+
+
 class Watch:
-    """Fetches each new series of an archive once it has stopped growing."""
+    """Fetches each new series of an archive once it has stopped growing. `clock` gives seconds nobody sets back.
+
+    A series that does not come whole is tried again later, with pauses that double, and after five tries it is left
+    until it grows. One that fails because the archive does is never left.
+    """
 
     def __init__(
         self, archive: Archive, worklist: Worklist, identifier: Identifier, clock: Callable[[], float]
     ) -> None:
         self._archive, self._worklist, self._identifier, self._clock = archive, worklist, identifier, clock
-        # how many instances a series had, and since when
-        self._sizes: dict[SeriesRow, tuple[int, float]] = {}
+        self._seen: dict[SeriesRow, _Seen] = {}
 
     def look(self, filters: dict[str, str], quiet_seconds: float) -> Iterator[str]:
         """One round; yields a line for each series that came or failed. Raises RemoteError where the archive does."""
         rows = self._archive.series(filters)
-        self._sizes = {row: size for row, size in self._sizes.items() if row in set(rows)}
+        self._seen = {row: seen for row, seen in self._seen.items() if row in set(rows)}
         for row in rows:
-            instances = self._archive.instances(row)
-            before = self._sizes.get(row)
-            if before is None or before[0] != len(instances):
-                self._sizes[row] = before = (len(instances), self._clock())
-            if self._clock() - before[1] < quiet_seconds:
+            seen = self._seen.setdefault(row, _Seen(-1, self._clock()))
+            if self._clock() < seen.not_before:
+                continue
+            try:
+                instances = self._archive.instances(row)
+            except RemoteError as error:
+                if error.code != "incomplete":
+                    raise
+                if not seen.left:
+                    yield self._failed(row, error)
+                continue
+            if seen.size != len(instances):
+                self._seen[row] = seen = _Seen(len(instances), self._clock())
+            if self._clock() - seen.since < quiet_seconds or seen.left:
                 continue
             if self._worklist.handled(row.study, row.series) >= len(instances):
                 continue
@@ -125,17 +160,32 @@ class Watch:
     def _fetch(self, row: SeriesRow, instances: Sequence[str]) -> str:
         place = self._worklist.place(row.study, row.series, instances[0]).parent
         try:
-            hashes = fetch(self._archive, row, instances, place, self._identifier, digest)
+            incoming = self._worklist.folder / "incoming"
+            hashes = fetch(self._archive, row, instances, incoming, place, self._identifier, digest)
         except RemoteError as error:
-            self._sizes.pop(row, None)  # the pause of a new series before the next try
-            return f"series {digest(row.series)[:12]}: not fetched: {error.code}"
+            return self._failed(row, error)
         self._worklist.arrived(row.study, row.series, hashes)
         return f"series {digest(row.series)[:12]}: {len(hashes)} instances fetched"
 
+    def _failed(self, row: SeriesRow, error: RemoteError) -> str:
+        tries = self._seen[row].tries + 1
+        if error.code == "pacs":  # the archive fails, which says nothing of the series
+            tries = min(tries, MOST_TRIES - 1)
+        pause = _PAUSE * 2.0 ** (tries - 1)
+        self._seen[row] = seen = replace(self._seen[row], tries=tries, not_before=self._clock() + pause)
+        left = "; left until it grows" if seen.left else ""
+        return f"series {digest(row.series)[:12]}: not fetched: {error.code}{left}"
+
+    @property
+    def left(self) -> int:
+        """How many series did not come whole and are no longer tried."""
+        return sum(seen.left for seen in self._seen.values())
+
     def settled(self, quiet_seconds: float) -> bool:
-        """Whether every series that was seen has stopped growing and is fetched."""
+        """Whether every series that was seen has stopped growing, and is fetched or left."""
         now = self._clock()
         return all(
-            now - since >= quiet_seconds and self._worklist.handled(row.study, row.series) >= size
-            for row, (size, since) in self._sizes.items()
+            seen.left
+            or (now - seen.since >= quiet_seconds and self._worklist.handled(row.study, row.series) >= seen.size >= 0)
+            for row, seen in self._seen.items()
         )

@@ -38,6 +38,10 @@ class Identifier:
         """The attributes of `image.read.identity` of a file. Raises InputError."""
         return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
 
+    def content(self, path: Path) -> str:
+        """The SHA-256 of what a file shows and of whom, alike in every uncompressed transfer syntax."""
+        return str(self._decoder.ask("dicom_content", File(str(path)).item()).header["content"])
+
 
 class Inbox(Identifier):
     """Takes single instances for a worklist; any number of threads may call `take`."""
@@ -49,19 +53,17 @@ class Inbox(Identifier):
     def take(self, data: bytes, instance: str) -> None:
         """Store one Part 10 file that was announced under a SOP Instance UID; on return it is on disk and listed.
 
-        The same content again changes nothing. Raises InputError (`bad_uid`, `too_large`, ... as for any file),
-        Mismatch, Conflict, and OutputError where there is no room.
+        The same image again changes nothing, whatever its transfer syntax. Raises InputError (`bad_uid`, `too_large`,
+        ... as for any file), Mismatch, Conflict, and OutputError where there is no room.
         """
         if not UID.match(instance):
             raise InputError("bad_uid", "expected a SOP Instance UID, got something else; send it again")
         if len(data) > self._decoder.limits.slice_bytes:
             raise InputError("too_large", "expected a smaller slice, got one over the limit; send classic CT slices")
         sha256 = hashlib.sha256(data).hexdigest()
-        if (there := self._worklist.known(instance)) is not None:
-            if there == sha256:
-                return
-            self._worklist.conflict(instance, sha256)
-            raise Conflict
+        there = self._worklist.known(instance)
+        if there == sha256:
+            return
         require_room(self._worklist.folder)
         waiting = self._worklist.folder / "incoming" / f"{digest(instance)}-{os.urandom(8).hex()}.part"
         write_bytes(waiting, data)
@@ -71,8 +73,14 @@ class Inbox(Identifier):
                 raise Mismatch
             study, series = values["StudyInstanceUID"], values["SeriesInstanceUID"]
             place = self._worklist.place(study, series, instance)
-            move(waiting, place)
-            self._worklist.arrived(study, series, {instance: sha256})
+            if there is not None:
+                if place.is_file() and self.content(waiting) == self.content(place):
+                    return
+                self._worklist.conflict(instance, sha256)
+                raise Conflict
+            with self._worklist.undisturbed():
+                move(waiting, place)
+                self._worklist.arrived(study, series, {instance: sha256})
         finally:
             waiting.unlink(missing_ok=True)
 

@@ -21,11 +21,15 @@ Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
 KINDS = ("sr", "sc")
 # After so many failures in a row the destination is left alone for the longest pause.
 FAILURES_TO_OPEN, LONGEST_PAUSE = 5, 300.0
+_INCOMPLETE = "expected whole series, got some images after others of their series were purged; send them all again"
 
 
 @dataclass
 class Circuit:
-    """When to try a destination again: pauses double with jitter, five minutes at most."""
+    """When to try a destination again: pauses double with jitter, five minutes at most.
+
+    `clock` gives seconds that nobody sets back.
+    """
 
     clock: Callable[[], float]
     rng: random.Random
@@ -74,13 +78,14 @@ class Service:
             yield f"study {study[:12]}: {line}"
 
     def _answer(self, study: str, arrivals: int) -> str:
+        if self._worklist.part_purged(study):
+            return self._refused(study, arrivals, Refusal(study, "incomplete", _INCOMPLETE))
         try:
             (outcome,) = answer_studies(str(self._worklist.study_folder(study)), self._decoder, self._model)
         except InputError as error:  # nothing there can be read
             outcome = Refusal(study, error.code, error.detail)
         if isinstance(outcome, Refusal):
-            kept = self._worklist.answered(study, arrivals, "refused", outcome.code, outcome.reason, [])
-            return f"refused, {outcome.code}" if kept else "more arrived, waiting again"
+            return self._refused(study, arrivals, outcome)
         assert isinstance(outcome, Answer)
         reported = dicom.report(outcome, self._model, self._decoder)
         made = [
@@ -89,6 +94,10 @@ class Service:
         ]
         kept = self._worklist.answered(study, arrivals, "answered", "", "", made)
         return f"answered, {len(made)} objects to deliver" if kept else "more arrived, waiting again"
+
+    def _refused(self, study: str, arrivals: int, outcome: Refusal) -> str:
+        kept = self._worklist.answered(study, arrivals, "refused", outcome.code, outcome.reason, [])
+        return f"refused, {outcome.code}" if kept else "more arrived, waiting again"
 
     def deliver(self) -> Iterator[str]:
         """Deliver what waits, unless the destination is being left alone; yield a line for what went wrong."""
@@ -107,5 +116,12 @@ class Service:
         except RemoteError as error:
             self.circuit.failed(error.detail)
             yield f"destination failed {self.circuit.failures} times: {error.detail}"
+        except OutputError:
+            raise
+        except Exception as error:  # what a peer or a library does must never stop the receiving
+            if os.environ.get("GROUNDGLASS_DEBUG") == "1":
+                raise
+            self.circuit.failed(f"a delivery, got {type(error).__name__}: our fault")
+            yield f"delivery failed {self.circuit.failures} times: {type(error).__name__}"
         else:
             self.circuit.worked()

@@ -32,10 +32,13 @@ CREATE INDEX IF NOT EXISTS instances_of_series ON instances (study, series);
 CREATE TABLE IF NOT EXISTS conflicts (instance TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (instance, sha256));
 CREATE TABLE IF NOT EXISTS outbox (
   uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '');
+  attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '', next_try REAL NOT NULL DEFAULT 0);
 """
 # Tries of a study that fails by our fault, and of an object that its destination refuses, before it is left.
 MOST_TRIES = 5
+# Seconds before an object that was refused is offered again; they double each time, to a quarter of an hour in all.
+REFUSED_PAUSE = 60.0
+_AFRESH = "state='waiting', attempts=0, detail='', next_try=0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Worklist:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            if "next_try" not in {row[1] for row in self._db.execute("PRAGMA table_info(outbox)")}:
+                self._db.execute("ALTER TABLE outbox ADD COLUMN next_try REAL NOT NULL DEFAULT 0")
         except (OSError, sqlite3.Error) as error:
             self._release()
             reason = getattr(error, "strerror", None) or type(error).__name__
@@ -102,9 +107,7 @@ class Worklist:
         shutil.rmtree(self.folder / "incoming", ignore_errors=True)
         for name in ("incoming", "studies", "outbox"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
-        named = {
-            digest(row[0]) for row in self._db.execute("SELECT uid FROM outbox WHERE state IN ('waiting','sending')")
-        }
+        named = {digest(row[0]) for row in self._db.execute("SELECT uid FROM outbox WHERE state!='delivered'")}
         for path in (self.folder / "outbox").iterdir():
             if path.stem not in named:
                 path.unlink(missing_ok=True)
@@ -124,6 +127,12 @@ class Worklist:
                         "write_failed", f"room for the worklist, got {type(error).__name__}; free some and start again"
                     ) from error
                 raise
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """A time in which nothing is purged: a file and its row appear together."""
+        with self._lock:
+            yield
 
     # ---- what arrives -------------------------------------------------------------------------------------------
 
@@ -175,9 +184,15 @@ class Worklist:
     def quiet(self, seconds: float) -> list[tuple[str, int]]:
         """Studies (digest, arrivals) that wait for an answer and got nothing new for so many seconds, oldest first.
 
-        Time in which nobody listened is no silence, so it counts from the start at the earliest.
+        Time in which nobody listened is no silence, so it counts from the start at the earliest. What lies ahead of
+        a clock that was set back counts from now.
         """
         now = self._clock()
+        self._started = min(self._started, now)
+        if self._ahead(now):
+            with self._transaction() as db:
+                db.execute("UPDATE studies SET last_arrival=? WHERE last_arrival>?", (now, now))
+                db.execute("UPDATE studies SET next_try=? WHERE next_try>?", (now, now + 2.0**MOST_TRIES))
         if now - self._started < seconds:
             return []
         with self._lock:
@@ -188,14 +203,29 @@ class Worklist:
             ).fetchall()
         return [(str(study), int(arrivals)) for study, arrivals in rows]
 
+    def _ahead(self, now: float) -> bool:
+        with self._lock:
+            query = "SELECT 1 FROM studies WHERE last_arrival>? OR next_try>? LIMIT 1"
+            return self._db.execute(query, (now, now + 2.0**MOST_TRIES)).fetchone() is not None
+
+    def part_purged(self, study: str) -> bool:
+        """Whether images of a series of a study, given by its digest, are there of which others were purged."""
+        with self._lock:
+            query = (
+                "SELECT 1 FROM instances WHERE study=? AND purged AND series IN "
+                "(SELECT series FROM instances WHERE study=? AND NOT purged) LIMIT 1"
+            )
+            return self._db.execute(query, (study, study)).fetchone() is not None
+
     def study_folder(self, study: str) -> Path:
         """Where the series of a study, given by its digest, lie."""
         return self.folder / "studies" / study
 
     def delivered_before(self, uid: str) -> bool:
-        """Whether an object is in the outbox already, delivered or not."""
+        """Whether an object is delivered or waits for it; one that was refused for good is not and does not."""
         with self._lock:
-            return self._db.execute("SELECT 1 FROM outbox WHERE uid=?", (uid,)).fetchone() is not None
+            query = "SELECT 1 FROM outbox WHERE uid=? AND state!='rejected'"
+            return self._db.execute(query, (uid,)).fetchone() is not None
 
     def answered(
         self, study: str, arrivals: int, state: str, code: str, detail: str, objects: Sequence[tuple[str, str, bytes]]
@@ -213,7 +243,8 @@ class Worklist:
                 return False
             db.execute("UPDATE studies SET state=?, code=?, detail=? WHERE study=?", (state, code, detail, study))
             db.executemany(
-                "INSERT INTO outbox (uid, study, sop_class, state) VALUES (?, ?, ?, 'waiting')",
+                "INSERT INTO outbox (uid, study, sop_class, state) VALUES (?, ?, ?, 'waiting') "
+                f"ON CONFLICT (uid) DO UPDATE SET {_AFRESH}",
                 [(uid, study, sop_class) for uid, sop_class, _ in new],
             )
         return True
@@ -234,10 +265,13 @@ class Worklist:
     # ---- what is delivered --------------------------------------------------------------------------------------
 
     def outgoing(self) -> list[Outgoing]:
-        """The objects that wait for delivery, in the order in which they were made."""
+        """The objects whose delivery is due, in the order in which they were made."""
+        now = self._clock()
         with self._lock:
             rows = self._db.execute(
-                "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') ORDER BY rowid"
+                "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') "
+                "AND (next_try<=? OR next_try>?) ORDER BY rowid",
+                (now, now + REFUSED_PAUSE * 2.0**MOST_TRIES),  # the clock was set back
             ).fetchall()
         return [
             Outgoing(uid, sop_class, self.folder / "outbox" / f"{digest(uid)}.dcm", state == "sending")
@@ -246,29 +280,48 @@ class Worklist:
 
     def sending(self, uid: str) -> None:
         """Note, before the first byte goes out, that an object is on its way."""
-        self._set(uid, "UPDATE outbox SET state='sending' WHERE uid=?", ())
+        self._set(uid, "UPDATE outbox SET state='sending' WHERE uid=?")
 
     def waiting(self, uid: str) -> None:
         """Note that an object is certainly not at its destination, and not by its own fault."""
-        self._set(uid, "UPDATE outbox SET state='waiting' WHERE uid=?", ())
+        self._set(uid, "UPDATE outbox SET state='waiting' WHERE uid=?")
 
     def delivered(self, uid: str) -> None:
         """Note that the destination has an object; its file goes."""
-        self._set(uid, "UPDATE outbox SET state='delivered', detail='' WHERE uid=?", ())
+        self._set(uid, "UPDATE outbox SET state='delivered', detail='' WHERE uid=?")
         (self.folder / "outbox" / f"{digest(uid)}.dcm").unlink(missing_ok=True)
 
     def refused(self, uid: str, detail: str) -> None:
-        """Note that the destination refused an object; after five times it is left, and its file stays."""
-        self._set(
-            uid,
-            "UPDATE outbox SET attempts=attempts+1, detail=?, "
-            f"state=CASE WHEN attempts+1>={MOST_TRIES} THEN 'rejected' ELSE 'waiting' END WHERE uid=?",
-            (detail,),
-        )
+        """Note that the destination refused an object; it is offered again, later each time, five times in all.
 
-    def _set(self, uid: str, statement: str, values: tuple[str, ...]) -> None:
+        Then it is left, and its file stays.
+        """
         with self._transaction() as db:
-            db.execute(statement, (*values, uid))
+            row = db.execute("SELECT attempts FROM outbox WHERE uid=?", (uid,)).fetchone()
+            tries = int(row[0]) + 1
+            db.execute(
+                "UPDATE outbox SET attempts=?, detail=?, state=?, next_try=? WHERE uid=?",
+                (
+                    tries,
+                    detail,
+                    "rejected" if tries >= MOST_TRIES else "waiting",
+                    self._clock() + REFUSED_PAUSE * 2.0 ** (tries - 1),
+                    uid,
+                ),
+            )
+
+    def retry(self) -> int:
+        """Queue again, from the first try, what the destination refused; the number of such objects."""
+        with self._transaction() as db:
+            query = "SELECT uid FROM outbox WHERE state='rejected' OR (state='waiting' AND attempts>0)"
+            outbox = self.folder / "outbox"
+            there = [(uid,) for (uid,) in db.execute(query) if (outbox / f"{digest(uid)}.dcm").is_file()]
+            db.executemany(f"UPDATE outbox SET {_AFRESH} WHERE uid=?", there)
+        return len(there)
+
+    def _set(self, uid: str, statement: str) -> None:
+        with self._transaction() as db:
+            db.execute(statement, (uid,))
 
     # ---- looking back -------------------------------------------------------------------------------------------
 

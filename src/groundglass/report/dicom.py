@@ -1,16 +1,19 @@
 """An answer as DICOM objects that go back into the study it was given for.
 
 Every object shares StudyInstanceUID, patient and frame of reference with its source, lies in a new series, and says
-that it is research. UIDs derive from the source instances, the model and the version of the software: the same run
-twice makes the same objects, and a PACS keeps one of them (PS3.5 B.2 for the root 2.25).
+that it is research. UIDs derive from all that objects differ by: source instances, model, threshold, views, version of
+the software, and for a report its warnings. The same run twice makes the same objects, and a PACS keeps one of them
+(PS3.5 B.2 for the root 2.25).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -48,9 +51,15 @@ class Reported:
     patient_name: str
     version: str
 
+    @property
+    def point(self) -> str | None:
+        """The name of the operating point, or None where the threshold has none."""
+        return None if self.result.operating_point is None else self.result.operating_point.name
+
     def uid(self, *role: object) -> str:
-        """The UID of one part of this answer, the same on every run."""
+        """The UID of one part of this answer: the same on every run, another one for another content."""
         digest = hashlib.sha256(f"groundglass {self.version} {self.model.sha256} {self.model.field.sha256}".encode())
+        digest.update(repr((self.result.threshold, self.point, self.answer.examination.views)).encode())
         for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
             digest.update(source.encode())
         digest.update(repr(role).encode())
@@ -61,7 +70,7 @@ class Reported:
         return {
             "series_instance_uid": self.uid(kind, "series"),
             "series_number": SERIES_NUMBERS[kind],
-            "sop_instance_uid": self.uid(kind, number),
+            "sop_instance_uid": self.uid(kind, number, *(self.result.notices if kind == "sr" else ())),
             "instance_number": number,
             "manufacturer": MANUFACTURER,
         }
@@ -99,6 +108,7 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
 
 
 def _instance(values: Mapping[str, str]) -> Dataset:
+    """One source, with what highdicom and the standard accept of its values; what they do not is left empty."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import DSfloat
 
@@ -107,6 +117,8 @@ def _instance(values: Mapping[str, str]) -> Dataset:
     for name in _EMPTY:
         setattr(ds, name, "")
     for name, text in values.items():
+        if not _valid(name, text):
+            continue
         if name in _NUMBERS:
             setattr(ds, name, [DSfloat(float(part), auto_format=True) for part in text.split("\\")])
         elif name in _ONE_NUMBER:
@@ -115,7 +127,29 @@ def _instance(values: Mapping[str, str]) -> Dataset:
             setattr(ds, name, int(text))
         else:
             setattr(ds, name, text)
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:  # a state takes both or none
+        ds.setdefault("RescaleSlope", DSfloat(1.0, auto_format=True))
+        ds.setdefault("RescaleIntercept", DSfloat(0.0, auto_format=True))
     return ds
+
+
+def _valid(name: str, text: str) -> bool:
+    """Whether a value that has the form of its representation also means something (PS3.3 C.7.1.1, PS3.5 6.2)."""
+    try:
+        if name == "PatientSex":
+            return text in ("M", "F", "O")
+        if name in ("PatientBirthDate", "StudyDate"):
+            return bool(datetime.strptime(text, "%Y%m%d"))
+        if name == "StudyTime":
+            whole = text.partition(".")[0]
+            return bool(datetime.strptime(whole, "%H%M%S"[: len(whole)]))
+        if name == "SliceThickness":
+            return 0.0 < float(text) < math.inf
+        if name in _ONE_NUMBER:
+            return math.isfinite(float(text))
+    except ValueError:
+        return False
+    return True
 
 
 def finished(ds: Dataset, reported: Reported, description: str) -> Dataset:

@@ -17,6 +17,7 @@ from highdicom import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from groundglass.errors import InputError
@@ -49,10 +50,11 @@ def parametric_map(reported: Reported) -> list[Dataset]:
     down, across = affine[:3, 1], affine[:3, 2]
     spacing = np.linalg.norm(down) * block, np.linalg.norm(across) * block
     shift = (down + across) * (block - 1) / 2
-    positions = [_position(reported, i) + shift for i in result.slices]
+    positions = [_position(affine, reported.sources[i]) + shift for i in result.slices]
     limit = max(1e-3, float(np.abs(pixels).max()))
+    thickness = float(np.linalg.norm(affine[:3, 0]))
     made = pm.ParametricMap(
-        source_images=[reported.sources[i] for i in result.slices],
+        source_images=[_thick(reported.sources[i], thickness) for i in result.slices],
         pixel_array=pixels,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
@@ -67,9 +69,7 @@ def parametric_map(reported: Reported) -> list[Dataset]:
             )
         ],
         voi_lut_transformations=[VOILUTTransformation(window_center=0.0, window_width=2 * limit)],
-        pixel_measures=PixelMeasuresSequence(
-            pixel_spacing=[float(s) for s in spacing], slice_thickness=float(np.linalg.norm(affine[:3, 0]))
-        ),
+        pixel_measures=PixelMeasuresSequence(pixel_spacing=[float(s) for s in spacing], slice_thickness=thickness),
         plane_orientation=PlaneOrientationSequence(
             "PATIENT", [*(across / np.linalg.norm(across)), *(down / np.linalg.norm(down))]
         ),
@@ -82,15 +82,23 @@ def parametric_map(reported: Reported) -> list[Dataset]:
     return [finished(made, reported, "Groundglass heat map")]
 
 
+def _thick(source: Dataset, thickness: float) -> Dataset:
+    """The source; where it states no SliceThickness, which CT may leave empty (type 2), with the step of the slices."""
+    if "SliceThickness" in source:
+        return source
+    stated = Dataset()
+    stated.update(source)
+    stated.SliceThickness = DSfloat(thickness, auto_format=True)
+    return stated
+
+
 def _block_means(heat: Float32, block: int) -> Float32:
     h, w = (n // block * block for n in heat.shape)
     return np.asarray(heat[:h, :w].reshape(h // block, block, w // block, block).mean(axis=(1, 3)), np.float32)
 
 
-def _position(reported: Reported, index: int) -> Float64:
+def _position(affine: Float64, source: Dataset) -> Float64:
     """LPS of the first voxel of a turned slice: a gap in the series moves slices off the even grid of the affine."""
-    affine = _affine(reported)
-    source = reported.sources[index]
     corners = _to_world(source) @ np.array(
         [[0, 0, 1], [0, int(source.Columns) - 1, 1], [int(source.Rows) - 1, 0, 1],
          [int(source.Rows) - 1, int(source.Columns) - 1, 1]], float
@@ -182,7 +190,7 @@ def _on_source(reported: Reported, a: Attribution, box: tuple[int, int, int, int
     if affine is None or "ImagePositionPatient" not in source:
         placed = corners
     else:
-        world = _position(reported, a.index)[:, None] + affine[:3, 1:3] @ corners.T
+        world = _position(affine, source)[:, None] + affine[:3, 1:3] @ corners.T
         to_world = _to_world(source)
         placed = np.linalg.lstsq(to_world[:, :2], world - to_world[:, 2:], rcond=None)[0].T
     limit = np.array([int(source.Rows), int(source.Columns)], float)

@@ -75,7 +75,8 @@ def _algorithm(reported: Reported) -> sr.AlgorithmIdentification:
             f"window center {card.window.center:g} width {card.window.width:g} HU",
             f"input {card.size} x {card.size}",
             f"temperature {card.temperature:.6g}",
-            f"threshold {result.threshold!r}",
+            f"threshold {result.threshold!r}, operating point {reported.point or 'none'}",
+            f"views {reported.answer.examination.views}",
             f"series probability: mean of the highest {TOP_SHARE:.0%} of the judged slices",
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +23,10 @@ def installed() -> bool:
 
 
 def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> dict[str, bytes]:
-    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty where the scan was refused, or did not come as DICOM."""
+    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty where the scan was refused, or did not come as DICOM.
+
+    A fault of ours costs the answer its objects and is logged by its kind alone; it never costs the answer.
+    """
     if not installed() or not isinstance(examination.result, Prediction) or not getattr(scan, "files", ()):
         return {}
     dicom: Any = import_module("groundglass.report.dicom")
@@ -34,5 +38,8 @@ def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: D
             number = 1 + sum(name.startswith(f"{kind}-") for name in made)
             made[f"{kind}-{number}"] = dicom.to_bytes(dataset)
     except InputError:  # it has an answer, and no study to go back into
+        return {}
+    except Exception as error:
+        logging.getLogger(__name__).error("no DICOM results: %s", type(error).__name__)
         return {}
     return made

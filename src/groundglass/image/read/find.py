@@ -18,6 +18,8 @@ from groundglass.image.read.sniff import SNIFF_BYTES, sniff
 from groundglass.types import File, Notice
 
 Kind = Literal["raster", "dicom", "nifti"]
+# How the name of a file or folder ends that is still being written, by us or by a browser.
+PART = ".part"
 _READABLE = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of them"
 
 
@@ -149,6 +151,8 @@ class _Finder:
             for entry in entries:
                 if entry.is_symlink():
                     self.skipped["symlink"] += 1
+                elif entry.name.endswith(PART):
+                    self.skipped["unfinished"] += 1
                 elif entry.is_file():
                     seen += 1
                     if seen > self.decoder.limits.files:
@@ -162,7 +166,7 @@ class _Finder:
             folders += [
                 (f"{shown.rstrip('/')}/{entry.name}", entry.path)
                 for entry in reversed(entries)
-                if entry.is_dir(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(PART)
             ]
 
     def _nested_zip(self, shown: str, path: str) -> None:

@@ -6,6 +6,7 @@ breaks it is left out, so that no result repeats it. Nothing else in Groundglass
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,11 @@ ATTRIBUTES = {
     "Rows": "US",
     "Columns": "US",
 }
+# How the bytes of the pixels are to be taken.
+_STORED = (
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation",
+)  # fmt: skip
 # Without these nothing can refer to a file.
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -83,6 +89,25 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
     if any(values[name] is None for name in _REQUIRED):
         raise InputError("bad_uid", "expected UIDs of study, series and instance, got a wrong or none; export it again")
     yield {"values": {name: value for name, value in values.items() if value is not None}}
+
+
+def content(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
+    """Yield `{"content": SHA-256}` of the pixels of a file, how they are stored, and its attributes above.
+
+    It is alike in every uncompressed little-endian transfer syntax, and leaves out what archives add or correct
+    without a new UID. Raises InputError.
+    """
+    from pydicom import dcmread
+
+    data = files.whole(item, limits.slice_bytes)
+    walk(data, limits)
+    names = ["SpecificCharacterSet", *ATTRIBUTES, *_STORED]
+    dataset = dcmread(io.BytesIO(data), specific_tags=[*names, "PixelData"])
+    hashed = hashlib.sha256()
+    for name in names:
+        hashed.update(f"{name}={dataset.get(name)!s}\n".encode("utf-8", "surrogatepass"))
+    hashed.update(dataset.get("PixelData") or b"")
+    yield {"content": hashed.hexdigest()}
 
 
 def _text(dataset: Any, name: str, form: str) -> str | None:

@@ -176,10 +176,13 @@ class Worker:
             return ""
         try:
             reported = dicom.report(Answer(scan, examination), self._model, self._decoder)
+            ((_, made),) = dicom.objects(reported, ["sr"])
+            return base64.b64encode(dicom.to_bytes(made)).decode("ascii")
         except InputError:  # it has an answer, and no study to go back into
             return ""
-        ((_, made),) = dicom.objects(reported, ["sr"])
-        return base64.b64encode(dicom.to_bytes(made)).decode("ascii")
+        except Exception as error:  # the answer stands without its report
+            _trace(error)
+            return ""
 
 
 class _Clock:
@@ -244,10 +247,14 @@ def _out_of_memory(name: str, settings: Settings) -> Failure:
     return Failure(name, "memory_limit", detail)
 
 
-def _internal(name: str, error: Exception) -> Failure:
+def _trace(error: Exception) -> None:
     if os.environ.get("GROUNDGLASS_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
+
+
+def _internal(name: str, error: Exception) -> Failure:
+    _trace(error)
     detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
     return Failure(name, "internal", detail)

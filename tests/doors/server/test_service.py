@@ -24,7 +24,7 @@ import pydicom
 import pytest
 from PIL import Image
 from serving import EXAMPLES, ROOT, Serve, Served
-from speaking import form, part, request
+from speaking import BOUNDARY, form, part, request
 
 import groundglass as gg
 from groundglass.image.phantom import chest_slice
@@ -179,9 +179,13 @@ def test_what_the_viewer_gets_is_what_was_sent(client: httpx.Client) -> None:
 
 
 def test_a_plain_form_without_a_file_gets_a_page_that_says_so(client: httpx.Client) -> None:
-    answer = client.post("/", files={"file": ("", b"")})
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}
+    answer = client.post("/", content=form(part(b"", filename=b"")), headers=kind)  # so browsers send an empty field
     assert answer.status_code == 422
     assert "Expected a file in the field file, got none" in answer.text
+    unnamed = client.post("/", files={"file": (None, b"")})
+    assert unnamed.status_code == 422
+    assert "file (with a filename)" in unnamed.text
 
 
 def test_a_dicom_answer_goes_back_as_dicom(client: httpx.Client, series_zip: bytes, slice_png: bytes) -> None:
@@ -324,6 +328,34 @@ def test_a_full_disk_is_507(serve: Serve, slice_png: bytes) -> None:
         answer = client.post("/v1/predict", files={"file": slice_png})
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
     assert served.temporary() == []
+
+
+def test_a_sample_that_finds_the_disk_full_is_507_on_the_page_too(serve: Serve) -> None:
+    served = serve()
+    with served.client() as client:
+        assert client.get("/samples/series").status_code == 200  # so it is drawn, and only has to be handed over
+        subprocess.run(["prlimit", "--pid", str(served.process.pid), "--fsize=1000"], check=True)
+        answer = client.post("/", files={"sample": (None, b"series")})
+    assert (answer.status_code, answer.headers["content-type"]) == (507, "text/html; charset=utf-8")
+    assert "disk_full" in answer.text
+    assert served.temporary() == []
+
+
+def test_a_sample_that_cannot_be_drawn_is_507(serve: Serve) -> None:
+    with serve(prefix=("prlimit", "--fsize=1000")).client() as client:
+        assert client.get("/samples/series").status_code == 507
+        assert client.post("/", files={"sample": (None, b"series")}).status_code == 507
+
+
+def test_results_that_cannot_be_kept_are_507_on_the_page_and_in_the_api(
+    serve: Serve, tmp_path: Path, slice_png: bytes
+) -> None:
+    served = serve("--keep", tmp_path / "kept", prefix=("prlimit", "--fsize=100000"))
+    with served.client() as client:
+        for path in ("/", "/v1/predict"):
+            answer = client.post(path, files={"file": slice_png})
+            assert (answer.status_code, "write_failed" in answer.text) == (507, True)
+    assert '"fault"' not in served.log()
 
 
 def _refused(*options: object) -> tuple[int, str]:

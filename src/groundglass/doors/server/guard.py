@@ -212,7 +212,8 @@ class Exchange:
     async def refuse(self, problem: Problem, page: str | None = None) -> None:
         """Answer with a problem, after which the rest of the body is read and dropped for a short while.
 
-        `page` is what a browser without JavaScript gets in place of the JSON. A connection that is closed while bytes are on their way is reset, and the client may lose the answer.
+        `page` is what a browser without JavaScript gets in place of the JSON. A connection that is closed while bytes
+        are on their way is reset, and the client may lose the answer.
         """
         self.code = problem.code
         if self.status:

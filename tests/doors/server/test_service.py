@@ -398,9 +398,18 @@ def test_behind_a_proxy_clients_are_counted_and_the_reference_is_off(
         answers = [client.post("/v1/predict", content="no form") for _ in range(60)]
         assert client.get("/docs").status_code == 404
         assert client.get("/").status_code == 200
+        # the proxy's word counts, which is the last; what a client claims before it does not
+        for claimed in ("192.0.2.1", "192.0.2.2, 192.0.2.1"):
+            client.headers["X-Forwarded-For"] = claimed
+            assert client.post("/v1/predict", content="no form").status_code == 415
+        forged = []
+        for number in range(60):
+            client.headers["X-Forwarded-For"] = f"192.0.2.{number}, 192.0.2.1"
+            forged.append(client.post("/v1/predict", content="no form").status_code)
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {415, 429}
     assert statuses[:19] == [415] * 19
+    assert 429 in forged
     assert answers[statuses.index(429)].headers["retry-after"]
 
 

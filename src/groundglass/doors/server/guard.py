@@ -53,7 +53,7 @@ class Guard:
     ) -> None:
         self._app, self._settings, self._log, self._counted, self._model = app, settings, log, counted, model
         self._active = 0
-        self._clients = None if settings.loopback else Clients(settings.bounds)
+        self._clients = None if settings.local else Clients(settings.bounds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,7 +63,7 @@ class Guard:
         exchange = Exchange(self._settings, scope, receive, send, self._model())
         scope.setdefault("state", {})["exchange"] = exchange
         self._active += 1
-        client = str((scope.get("client") or ("?",))[0])
+        client = _client_of(scope, self._settings.behind_proxy)
         entered = False
         try:
             self._admit(scope, exchange)
@@ -274,6 +274,19 @@ def _is_open(scope: Scope) -> bool:
     return (read and (path in _OPEN_PATHS or path.startswith(_OPEN_BELOW))) or (
         scope["method"] == "POST" and path == "/"
     )
+
+
+def _client_of(scope: Scope, behind_proxy: bool) -> str:
+    """The address that a request is counted under.
+
+    Behind a proxy it is the last one of X-Forwarded-For: that one the proxy itself has added, while those before it are
+    what the client claims. Nothing but the count depends on it.
+    """
+    if behind_proxy:
+        told = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if told:
+            return str(told[-1].decode("latin-1").rpartition(",")[2].strip()[:64])
+    return str((scope.get("client") or ("?",))[0])
 
 
 def _require_token(header: str, token: str) -> None:

@@ -58,7 +58,7 @@ def router(service: Service, app: FastAPI) -> APIRouter:
             version=version("groundglass"),
             samples=SAMPLES,
             token_needed=service.settings.token is not None,
-            docs=service.settings.loopback,
+            docs=service.settings.local,
             files=service.settings.bounds.files,
             **values,
         )
@@ -98,7 +98,7 @@ def router(service: Service, app: FastAPI) -> APIRouter:
         content, media_type = await samples.get(name)
         return Response(content, media_type=media_type)
 
-    if service.settings.loopback:
+    if service.settings.local:
 
         @routes.get("/docs")
         async def docs(request: Request) -> Response:

@@ -147,6 +147,11 @@ def test_the_threshold_of_a_request_gives_the_label(client: httpx.Client, slice_
         return client.post(f"/v1/predict?threshold={threshold}", files={"file": slice_png}).json()
 
     assert (ask("0.999")["label"], ask("0")["label"], ask("1")["threshold"]) == ("non-covid", "covid", 1.0)
+    assert ask("0.5")["operating_point"] is None
+    assert client.post("/v1/predict", files={"file": slice_png}).json()["operating_point"]["name"] == "balanced"
+    described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
+    result = described["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert "threshold of its own" in result["operating_point"]["description"]
 
 
 def test_events_follow_a_job_to_its_end(client: httpx.Client, series_zip: bytes) -> None:
@@ -240,9 +245,11 @@ def test_nothing_of_a_patient_reaches_answer_log_metrics_or_disk(serve: Serve, t
 def test_keep_stores_results_for_their_owner_alone(serve: Serve, tmp_path: Path, slice_png: bytes) -> None:
     served = serve("--keep", tmp_path / "kept")
     with served.client() as client:
-        row = client.post("/v1/predict", files={"file": slice_png}).json()
+        answer = client.post("/v1/predict", files={"file": slice_png})
+        row = answer.json()
     kept = {p.suffix: p for p in (tmp_path / "kept").iterdir()}
     assert json.loads(kept[".json"].read_text()) == row
+    assert {p.stem for p in kept.values()} == {answer.headers["x-request-id"]}  # so the log's line is found too
     assert Image.open(kept[".png"]).format == "PNG"
     assert {p.stat().st_mode & 0o777 for p in kept.values()} == {0o600}
 

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from groundglass.doors.server import openapi
 from groundglass.doors.server.dicom_results import TITLES
+from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
 from groundglass.doors.server.judge_upload import Outcome
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -35,7 +36,13 @@ from groundglass.types import Prediction, Refusal
 Threshold = Annotated[
     float | None,
     Query(
-        ge=0, le=1, allow_inf_nan=False, description="The label is covid from here on; default: the operating point."
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description=(
+            "The label is covid from here on; default: the operating point. Where it is given, the result's "
+            "`operating_point` is null."
+        ),
     ),
 ]
 JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
@@ -128,6 +135,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
         only(request, "threshold")
         judge = service.judge_at(threshold)
         watch = Watch()
+        name = exchange_of(request.scope).id
         look = service.settings.keep is not None
         async with service.folder() as folder:
             upload = await service.receive(request, folder, files=1, file_bytes=service.settings.limits.slice_bytes)
@@ -135,7 +143,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
 
             def work(decoder: Any) -> Outcome:
                 outcome = judge.one(path, decoder, watch, look=look)
-                service.note(outcome, folder.name)
+                service.note(outcome, name)
                 return outcome
 
             try:

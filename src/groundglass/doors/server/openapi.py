@@ -40,6 +40,13 @@ RESULT: Schema = {
         "probability": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "threshold": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "label": {"enum": ["covid", "non-covid", None]},
+        "operating_point": {
+            "type": ["object", "null"],
+            "description": (
+                "Name, threshold, and the sensitivity and specificity that the model's card states, each with its "
+                "interval or null. Null where the request gave a threshold of its own: nothing was measured there."
+            ),
+        },
     },
 }
 JOB: Schema = {

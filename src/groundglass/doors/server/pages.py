@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
@@ -24,6 +25,7 @@ from groundglass.doors.server.spool import full_disk
 from groundglass.doors.server.upload import FIELD, Upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Watch
+from groundglass.doors.server.words import worth
 from groundglass.errors import GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, short
 
@@ -117,7 +119,7 @@ def _model(service: Service) -> dict[str, Any] | None:
     if service.judge is None:
         return None
     card: dict[str, Any] = card_of(service)["models"][0]
-    return card | {"short": short(card["sha256"])}
+    return card | {"short": short(card["sha256"]), "worth": worth(dataclasses.asdict(service.model.operating_point))}
 
 
 async def _upload(service: Service, request: Request, folder: Path, samples: Samples) -> Upload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
@@ -272,10 +273,14 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
 
 
 def _offered(outcome: Outcome, place: str) -> list[tuple[str, str, str]]:
-    """The DICOM objects of an outcome as (file name, title, address)."""
-    return [
-        (f"groundglass-{name}.dcm", TITLES[name.partition("-")[0]], f"{place}/dicom/{name}") for name in outcome.objects
-    ]
+    """The DICOM objects of an outcome as (file name, title, address); titles of several of a kind are numbered."""
+    kinds = Counter(name.partition("-")[0] for name in outcome.objects)
+    offered = []
+    for name in outcome.objects:
+        kind, _, number = name.partition("-")
+        title = TITLES[kind] if kinds[kind] == 1 else f"{TITLES[kind]}, {number} of {kinds[kind]}"
+        offered.append((f"groundglass-{name}.dcm", title, f"{place}/dicom/{name}"))
+    return offered
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

@@ -15,7 +15,7 @@ DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probabilit
 
 **{RESEARCH_USE_ONLY}**
 
-Nothing that is sent is stored. Results of jobs are held in memory for at most ten minutes after they were last asked for."""
+Nothing that is sent is stored. Results of jobs are held in memory until ten minutes after they were last asked for."""
 
 PROBLEM: Schema = {
     "type": "object",

@@ -1,9 +1,11 @@
 # The web page and the REST service, as a user without rights and with a root that can be read only.
 #   docker build -t groundglass .
+#   (umask 077; openssl rand -hex 32 > token); chown 10001 token       # the token is for whoever is let in
 #   docker run --rm --read-only --tmpfs /tmp:mode=1777,size=3g --cap-drop ALL --security-opt no-new-privileges \
-#     --memory 4g --pids-limit 256 -v "$PWD/token:/run/token:ro" -p 127.0.0.1:8000:8000 groundglass
-# The token is for whoever is let in: (umask 077; openssl rand -hex 32 > token), owned by user 10001.
-# A proxy that speaks TLS stands in front: deploy/nginx.conf.
+#     --memory 7g --pids-limit 256 -v "$PWD/token:/run/token:ro" -p 127.0.0.1:8000:8000 \
+#     groundglass --allow-host ct.example
+# Of the memory, 3g are for uploads: what lies in a tmpfs counts. A proxy that speaks TLS stands in front and serves it as
+# ct.example: deploy/nginx.conf. Let nothing else reach the port: the proxy says which client asks.
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./

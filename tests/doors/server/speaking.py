@@ -13,6 +13,11 @@ def part(content: bytes, name: bytes = b"file", filename: bytes = b"a.png", more
     return b"--" + BOUNDARY + b"\r\n" + head + b"\r\n" + more + b"\r\n" + content + b"\r\n"
 
 
+def field(name: bytes, text: bytes) -> bytes:
+    """One text field of a form."""
+    return b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="%s"\r\n\r\n' % name + text + b"\r\n"
+
+
 def form(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"
 

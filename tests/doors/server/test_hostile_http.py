@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from serving import Serve, Served
-from speaking import BOUNDARY, exchange, form, part, request, rest, status
+from speaking import BOUNDARY, exchange, field, form, part, request, rest, status
 
 CLOSE = b"Connection: close\r\n"
 GET = b"GET /health/live HTTP/1.1\r\n"
@@ -273,6 +273,24 @@ def test_h19_only_the_token_in_the_header_opens(serve: Serve, tmp_path: Path, sl
         assert client.post("/", files={"file": slice_png}).status_code == 401
         assert client.post("/", files={"file": slice_png}, data={"token": token}).status_code == 200
     assert token not in served.log()
+
+
+@pytest.mark.parametrize("before", [b"", b"wrong"], ids=["none", "another"])
+def test_h19_a_form_without_the_token_is_refused_before_a_byte_of_it_is_written(
+    serve: Serve, tmp_path: Path, before: bytes
+) -> None:
+    token = b"t" * 40
+    (tmp_path / "token").write_bytes(token)
+    (tmp_path / "token").chmod(0o600)
+    served = serve("--token-file", tmp_path / "token")
+    given = field(b"token", before) if before else b""
+    whole = request(form(given, part(bytes(4 << 20)), field(b"token", token)), b"/")
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+        connection.sendall(whole[: 1 << 20])  # the rest never comes, and the answer does
+        answer = connection.recv(65536)
+        assert status(answer) == 401
+        assert served.temporary() == []
+    assert b"text/html" in answer
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
-from serving import EXAMPLES, Serve, Served
+from serving import EXAMPLES, Serve, Served, stop
+from speaking import form, part, request
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -266,6 +269,96 @@ def test_with_a_token_the_page_asks_for_it(browser: Any, serve: Serve, tmp_path:
     _verdict(page, "At or above")
     _drawn(page)
     page.close()
+
+
+@pytest.fixture
+def bare(browser: Any) -> Iterator[Any]:
+    """A page whose console may hold errors: a browser writes one for each answer of 4xx or 5xx."""
+    made = browser.new_page()
+    made.set_default_timeout(PATIENCE)
+    yield made
+    made.close()
+
+
+def test_what_was_not_taken_or_not_sent_gets_a_row_that_says_why(bare: Any, serve: Serve) -> None:
+    served = serve(env={"GROUNDGLASS_LIMIT_STUDY_BYTES": "50000"})
+    bare.goto(served.url)
+    _give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
+    bare.locator("#rows tbody tr").nth(1).wait_for()
+    assert bare.locator("#rows tbody td.error").all_text_contents() == ["failed"]
+    assert bare.locator("#rows tbody td.refused").all_text_contents() == ["refused"]
+    bare.locator("#rows").get_by_role("button", name="healthy.png").click()
+    _verdict(bare, "not judged")
+    assert "Expected a file of at most" in bare.locator("#words").text_content()
+    assert bare.locator("#keep").is_hidden()
+    stop(served)
+    _give(bare, EXAMPLES / "head.png")
+    bare.locator("#rows tbody tr").nth(2).wait_for()
+    assert "cannot be reached" in bare.locator("#words").text_content()
+
+
+@pytest.fixture
+def crowded(bare: Any, serve: Serve, tmp_path: Path) -> Iterator[list[socket.socket]]:
+    """A page of a service to which this address sends already all that it may; closing the uploads gives it room."""
+    (tmp_path / "token").write_text("t" * 40)
+    (tmp_path / "token").chmod(0o600)
+    served = serve("--behind-proxy", "--token-file", tmp_path / "token")
+    bare.goto(served.url)
+    bare.get_by_label("Token").fill("t" * 40)
+    token = b"Authorization: Bearer " + b"t" * 40 + b"\r\n"
+    half = request(form(part(bytes(4 << 20))), more=token)[: 2 << 20]  # so much has 200 seconds for its rest
+    uploads = [socket.create_connection(("127.0.0.1", served.port), timeout=60) for _ in range(8)]
+    for upload in uploads:
+        upload.sendall(half)
+    yield uploads
+    for upload in uploads:
+        upload.close()
+
+
+def test_a_page_that_sends_too_much_waits_and_sends_again(bare: Any, crowded: list[socket.socket]) -> None:
+    with bare.expect_response(lambda r: r.status == 429):
+        _give(bare, EXAMPLES / "ground-glass.png")
+    bare.locator("#status", has_text="trying again").wait_for()
+    for upload in crowded:
+        upload.close()
+    _verdict(bare, "At or above")
+    assert bare.locator("#rows tbody tr").count() == 1
+
+
+def test_stop_ends_the_waiting_for_a_busy_service(bare: Any, crowded: list[socket.socket]) -> None:
+    with bare.expect_response(lambda r: r.status == 429):
+        _give(bare, EXAMPLES / "ground-glass.png", EXAMPLES / "healthy.png")
+    bare.locator("#status", has_text="trying again").wait_for()
+    bare.get_by_role("button", name="Stop").click()
+    bare.locator("#work").wait_for(state="hidden")
+    assert bare.locator("#rows tbody tr").count() == 0
+    assert bare.locator("#trouble").is_hidden()
+
+
+def test_pictures_of_one_scan_stand_in_the_order_of_their_names(opened: Open, tmp_path: Path) -> None:
+    for name, picture in (("s10", "ground-glass"), ("s2", "healthy"), ("s1", "healthy")):
+        shutil.copy(EXAMPLES / f"{picture}.png", tmp_path / f"{name}.png")
+    page = opened()
+    page.get_by_label("slices of one scan").check()
+    _give(page, *(tmp_path / f"{name}.png" for name in ("s10", "s2", "s1")))
+    page.locator("#highest button").nth(2).wait_for()
+    assert page.locator("#highest button").first.text_content().startswith("3: ")
+
+
+def test_a_zipped_series_can_be_kept_as_dicom(opened: Open, tmp_path: Path, series_zip: bytes) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
+    (tmp_path / "series.zip").write_bytes(series_zip)
+    page = opened()
+    _give(page, tmp_path / "series.zip")
+    _verdict(page, "At or above")
+    source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
+    titles = page.locator("#downloads button").all_text_contents()
+    assert len(set(titles)) == len(titles)
+    for name, modality in (("Structured report (DICOM SR)", "SR"), ("Picture (DICOM Secondary Capture)", "OT")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).first.click()
+        made = pydicom.dcmread(download.value.path())
+        assert (made.Modality, made.StudyInstanceUID) == (modality, source.StudyInstanceUID)
 
 
 def test_the_page_weighs_less_than_100_kb(service: Served) -> None:

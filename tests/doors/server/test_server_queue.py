@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from groundglass.doors.server.jobs import Jobs
 from groundglass.doors.server.judge_upload import Outcome
 from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
-from groundglass.doors.server.settings import Bounds, Settings, is_loopback
+from groundglass.doors.server.settings import Bounds, Settings, is_loopback, read_token
 from groundglass.doors.server.view import View
 from groundglass.doors.server.watch import Stopped, Watch
 from groundglass.errors import ConfigError
@@ -103,6 +104,22 @@ def test_ended_jobs_go_when_old_when_many_and_when_large() -> None:
     assert jobs.get(running.id) is running
 
 
+def test_the_job_touched_last_stays_however_large_it_is() -> None:
+    jobs = Jobs(Bounds(jobs=3, jobs_bytes=100, job_seconds=1000))
+    small, large = jobs.add(Watch()), jobs.add(Watch())
+    large.outcomes.append(_outcome(500))
+    small.end("done")
+    large.end("done")
+    large.touched += 1
+    jobs.sweep()
+    assert jobs.get(large.id) is large
+    with pytest.raises(Problem):
+        jobs.get(small.id)
+    large.touched -= 2000
+    jobs.sweep()
+    assert len(jobs) == 0
+
+
 def test_one_client_has_a_burst_then_a_rate_and_others_are_not_concerned() -> None:
     now = [0.0]
     clients = Clients(Bounds(client_burst=3, client_per_minute=60, client_requests=2), lambda: now[0])
@@ -130,6 +147,23 @@ def test_one_client_has_a_burst_then_a_rate_and_others_are_not_concerned() -> No
 def test_loopback_is_what_only_this_machine_reaches(host: str) -> None:
     assert is_loopback(host)
     assert Settings(host=host).token is None
+    with pytest.raises(ConfigError, match="token"):
+        Settings(host=host, behind_proxy=True)
+    assert Settings(host=host, behind_proxy=True, token="t" * 40).names
+
+
+def test_a_credential_of_systemd_may_be_readable_for_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("t" * 40)
+    token.chmod(0o440)
+    with pytest.raises(ConfigError, match="0600"):
+        read_token(token)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_token(token) == "t" * 40
+    for mode in (0o444, 0o460):
+        token.chmod(mode)
+        with pytest.raises(ConfigError, match="0600"):
+            read_token(token)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "ct.example", ""])

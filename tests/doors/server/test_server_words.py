@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from serving import ROOT
 from groundglass.doors.server.words import measured, words
 from groundglass.infer.model import OPERATING_POINT, PINNED
 from groundglass.report.schema import to_row
-from groundglass.types import Notice, Prediction, Refusal
+from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
 
 
 def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:
@@ -25,6 +26,16 @@ def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:
 )
 def test_no_probability_is_told_as_certain(probability: float, said: str) -> None:
     assert said in words(_row(probability)).meaning
+
+
+def test_an_operating_point_is_told_with_its_intervals_where_the_card_states_them() -> None:
+    found, cleared = (Estimate(v, v - 0.05, v + 0.05, 0.95, n, "jackknife") for v, n in ((0.83, 140), (0.81, 65)))
+    said = words(_row(operating_point=asdict(OperatingPoint("screen", 0.4, found, cleared)))).worth
+    assert "screen" in said
+    assert "finds 83 of 100 that show it (sensitivity, 95 % interval 78 to 88, 140 people)" in said
+    assert "clears 81 of 100 that do not (specificity, 95 % interval 76 to 86, 65 people)" in said
+    assert words(_row(operating_point=asdict(OperatingPoint("screen", 0.4)))).worth == ""
+    assert words(_row(operating_point=None)).worth == ""
 
 
 def test_a_number_near_its_threshold_is_told_as_undecided() -> None:

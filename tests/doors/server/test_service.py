@@ -24,7 +24,7 @@ import pydicom
 import pytest
 from PIL import Image
 from serving import EXAMPLES, ROOT, Serve, Served
-from speaking import form, part, request
+from speaking import BOUNDARY, form, part, request
 
 import groundglass as gg
 from groundglass.image.phantom import chest_slice
@@ -147,6 +147,11 @@ def test_the_threshold_of_a_request_gives_the_label(client: httpx.Client, slice_
         return client.post(f"/v1/predict?threshold={threshold}", files={"file": slice_png}).json()
 
     assert (ask("0.999")["label"], ask("0")["label"], ask("1")["threshold"]) == ("non-covid", "covid", 1.0)
+    assert ask("0.5")["operating_point"] is None
+    assert client.post("/v1/predict", files={"file": slice_png}).json()["operating_point"]["name"] == "balanced"
+    described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
+    result = described["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert "threshold of its own" in result["operating_point"]["description"]
 
 
 def test_events_follow_a_job_to_its_end(client: httpx.Client, series_zip: bytes) -> None:
@@ -179,9 +184,13 @@ def test_what_the_viewer_gets_is_what_was_sent(client: httpx.Client) -> None:
 
 
 def test_a_plain_form_without_a_file_gets_a_page_that_says_so(client: httpx.Client) -> None:
-    answer = client.post("/", files={"file": ("", b"")})
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}
+    answer = client.post("/", content=form(part(b"", filename=b"")), headers=kind)  # so browsers send an empty field
     assert answer.status_code == 422
     assert "Expected a file in the field file, got none" in answer.text
+    unnamed = client.post("/", files={"file": (None, b"")})
+    assert unnamed.status_code == 422
+    assert "file (with a filename)" in unnamed.text
 
 
 def test_a_dicom_answer_goes_back_as_dicom(client: httpx.Client, series_zip: bytes, slice_png: bytes) -> None:
@@ -236,9 +245,11 @@ def test_nothing_of_a_patient_reaches_answer_log_metrics_or_disk(serve: Serve, t
 def test_keep_stores_results_for_their_owner_alone(serve: Serve, tmp_path: Path, slice_png: bytes) -> None:
     served = serve("--keep", tmp_path / "kept")
     with served.client() as client:
-        row = client.post("/v1/predict", files={"file": slice_png}).json()
+        answer = client.post("/v1/predict", files={"file": slice_png})
+        row = answer.json()
     kept = {p.suffix: p for p in (tmp_path / "kept").iterdir()}
     assert json.loads(kept[".json"].read_text()) == row
+    assert {p.stem for p in kept.values()} == {answer.headers["x-request-id"]}  # so the log's line is found too
     assert Image.open(kept[".png"]).format == "PNG"
     assert {p.stat().st_mode & 0o777 for p in kept.values()} == {0o600}
 
@@ -326,6 +337,34 @@ def test_a_full_disk_is_507(serve: Serve, slice_png: bytes) -> None:
     assert served.temporary() == []
 
 
+def test_a_sample_that_finds_the_disk_full_is_507_on_the_page_too(serve: Serve) -> None:
+    served = serve()
+    with served.client() as client:
+        assert client.get("/samples/series").status_code == 200  # so it is drawn, and only has to be handed over
+        subprocess.run(["prlimit", "--pid", str(served.process.pid), "--fsize=1000"], check=True)
+        answer = client.post("/", files={"sample": (None, b"series")})
+    assert (answer.status_code, answer.headers["content-type"]) == (507, "text/html; charset=utf-8")
+    assert "disk_full" in answer.text
+    assert served.temporary() == []
+
+
+def test_a_sample_that_cannot_be_drawn_is_507(serve: Serve) -> None:
+    with serve(prefix=("prlimit", "--fsize=1000")).client() as client:
+        assert client.get("/samples/series").status_code == 507
+        assert client.post("/", files={"sample": (None, b"series")}).status_code == 507
+
+
+def test_results_that_cannot_be_kept_are_507_on_the_page_and_in_the_api(
+    serve: Serve, tmp_path: Path, slice_png: bytes
+) -> None:
+    served = serve("--keep", tmp_path / "kept", prefix=("prlimit", "--fsize=100000"))
+    with served.client() as client:
+        for path in ("/", "/v1/predict"):
+            answer = client.post(path, files={"file": slice_png})
+            assert (answer.status_code, "write_failed" in answer.text) == (507, True)
+    assert '"fault"' not in served.log()
+
+
 def _refused(*options: object) -> tuple[int, str]:
     words = [sys.executable, "-m", "groundglass", "serve", "--port", "0", *map(str, options)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
@@ -366,9 +405,18 @@ def test_behind_a_proxy_clients_are_counted_and_the_reference_is_off(
         answers = [client.post("/v1/predict", content="no form") for _ in range(60)]
         assert client.get("/docs").status_code == 404
         assert client.get("/").status_code == 200
+        # the proxy's word counts, which is the last; what a client claims before it does not
+        for claimed in ("192.0.2.1", "192.0.2.2, 192.0.2.1"):
+            client.headers["X-Forwarded-For"] = claimed
+            assert client.post("/v1/predict", content="no form").status_code == 415
+        forged = []
+        for number in range(60):
+            client.headers["X-Forwarded-For"] = f"192.0.2.{number}, 192.0.2.1"
+            forged.append(client.post("/v1/predict", content="no form").status_code)
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {415, 429}
     assert statuses[:19] == [415] * 19
+    assert 429 in forged
     assert answers[statuses.index(429)].headers["retry-after"]
 
 

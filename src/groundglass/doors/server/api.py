@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from groundglass.doors.server import openapi
 from groundglass.doors.server.dicom_results import TITLES
+from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
 from groundglass.doors.server.judge_upload import Outcome
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -35,7 +37,13 @@ from groundglass.types import Prediction, Refusal
 Threshold = Annotated[
     float | None,
     Query(
-        ge=0, le=1, allow_inf_nan=False, description="The label is covid from here on; default: the operating point."
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description=(
+            "The label is covid from here on; default: the operating point. Where it is given, the result's "
+            "`operating_point` is null."
+        ),
     ),
 ]
 JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
@@ -128,6 +136,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
         only(request, "threshold")
         judge = service.judge_at(threshold)
         watch = Watch()
+        name = exchange_of(request.scope).id
         look = service.settings.keep is not None
         async with service.folder() as folder:
             upload = await service.receive(request, folder, files=1, file_bytes=service.settings.limits.slice_bytes)
@@ -135,7 +144,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
 
             def work(decoder: Any) -> Outcome:
                 outcome = judge.one(path, decoder, watch, look=look)
-                service.note(outcome, folder.name)
+                service.note(outcome, name)
                 return outcome
 
             try:
@@ -264,10 +273,14 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
 
 
 def _offered(outcome: Outcome, place: str) -> list[tuple[str, str, str]]:
-    """The DICOM objects of an outcome as (file name, title, address)."""
-    return [
-        (f"groundglass-{name}.dcm", TITLES[name.partition("-")[0]], f"{place}/dicom/{name}") for name in outcome.objects
-    ]
+    """The DICOM objects of an outcome as (file name, title, address); titles of several of a kind are numbered."""
+    kinds = Counter(name.partition("-")[0] for name in outcome.objects)
+    offered = []
+    for name in outcome.objects:
+        kind, _, number = name.partition("-")
+        title = TITLES[kind] if kinds[kind] == 1 else f"{TITLES[kind]}, {number} of {kinds[kind]}"
+        offered.append((f"groundglass-{name}.dcm", title, f"{place}/dicom/{name}"))
+    return offered
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

@@ -14,13 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from groundglass.doors.server import api, pages
-from groundglass.doors.server.guard import Guard, exchange_of
+from groundglass.doors.server.guard import Answer, Guard
 from groundglass.doors.server.openapi import DESCRIPTION
-from groundglass.doors.server.problem import Problem
+from groundglass.doors.server.problem import Problem, problem_of
 from groundglass.doors.server.service import Service
+from groundglass.errors import GroundglassError
 
 
 def build(service: Service) -> Guard:
@@ -46,6 +46,7 @@ def build(service: Service) -> Guard:
     app.add_exception_handler(HTTPException, _unknown)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(GroundglassError, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
     return Guard(
@@ -57,27 +58,16 @@ def build(service: Service) -> Guard:
     )
 
 
-class _Refusal(Response):
-    """A problem as an answer: the guard's exchange sends it, and takes in what is left of the body."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self._problem = problem
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await exchange_of(scope).refuse(self._problem)
-
-
 async def _unknown(request: Request, error: Exception) -> Response:
     """A path or a verb that is not there."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         detail = "another verb for this address, got one that it does not take; see /openapi.json"
-        return _Refusal(Problem(405, "method", detail, headers))
+        return Answer(Problem(405, "method", detail, headers))
     if error.status_code == 404:
-        return _Refusal(Problem(404, "not_found", "an address of this service, got another; see /openapi.json"))
-    return _Refusal(Problem(400, "malformed", "a well-formed request, got another; see /openapi.json"))
+        return Answer(Problem(404, "not_found", "an address of this service, got another; see /openapi.json"))
+    return Answer(Problem(400, "malformed", "a well-formed request, got another; see /openapi.json"))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -88,21 +78,27 @@ async def _invalid(request: Request, error: Exception) -> Response:
     wanted = str(first["msg"]).removeprefix("Input should be ")
     if name == "threshold":
         wanted = "a number from 0 to 1"
-    return _Refusal(Problem(422, "parameter", f"{name}: {wanted}, got something else; see /openapi.json"))
+    return Answer(Problem(422, "parameter", f"{name}: {wanted}, got something else; see /openapi.json"))
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _Refusal(error)
+    return Answer(error)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A failure of ours that the error contract knows, such as a full disk or a model that is not there."""
+    assert isinstance(error, GroundglassError)
+    return Answer(problem_of(error))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
     """The client has left in the middle of its body; nobody reads the answer, but the log has a line."""
-    return _Refusal(Problem(408, "client_gone", "the whole body, got part of it; send it again"))
+    return Answer(Problem(408, "client_gone", "the whole body, got part of it; send it again"))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return _Refusal(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
+    return Answer(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
 
 
 def logger() -> logging.Logger:

@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     "--token-file", type=click.Path(path_type=Path), help="Who has this token may ask. Mode 0600, 32 bytes or more."
 )
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM with certificate and key, for TLS.")
-@click.option("--behind-proxy", is_flag=True, help="A proxy in front speaks TLS.")
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="A proxy in front speaks TLS; clients are counted by the last address of its X-Forwarded-For.",
+)
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A further name in the Host header. Repeatable.")
 @click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep results (JSON, PNG) here."
@@ -58,8 +62,8 @@ def serve(
 ) -> None:
     """Serve the web page and the REST API, by default to this machine only.
 
-    Another address needs --token-file, and --certificate or --behind-proxy. Nothing that is sent is stored; --keep
-    stores results. Needs the `web` extra: pip install '.[web]' in the clone.
+    Another address needs --token-file, and --certificate or --behind-proxy; a proxy in front needs --token-file too.
+    Nothing that is sent is stored; --keep stores results. Needs the `web` extra: pip install '.[web]' in the clone.
     """
     try:
         from groundglass.doors.server.settings import Settings, read_token

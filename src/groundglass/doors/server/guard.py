@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundglass.doors.server.clients import Clients
@@ -52,7 +53,7 @@ class Guard:
     ) -> None:
         self._app, self._settings, self._log, self._counted, self._model = app, settings, log, counted, model
         self._active = 0
-        self._clients = None if settings.loopback else Clients(settings.bounds)
+        self._clients = None if settings.local else Clients(settings.bounds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +63,7 @@ class Guard:
         exchange = Exchange(self._settings, scope, receive, send, self._model())
         scope.setdefault("state", {})["exchange"] = exchange
         self._active += 1
-        client = str((scope.get("client") or ("?",))[0])
+        client = _client_of(scope, self._settings.behind_proxy)
         entered = False
         try:
             self._admit(scope, exchange)
@@ -208,16 +209,18 @@ class Exchange:
         added = [(name.encode(), value.encode()) for name, value in more.items() if name.encode() not in there]
         return [*headers, *added]
 
-    async def refuse(self, problem: Problem) -> None:
+    async def refuse(self, problem: Problem, page: str | None = None) -> None:
         """Answer with a problem, after which the rest of the body is read and dropped for a short while.
 
-        A connection that is closed while bytes are on their way is reset, and the client may lose the answer.
+        `page` is what a browser without JavaScript gets in place of the JSON. A connection that is closed while bytes
+        are on their way is reset, and the client may lose the answer.
         """
         self.code = problem.code
         if self.status:
             return  # an answer is on its way already
-        content = body(problem, self.id)
-        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(content)), **problem.headers}
+        content = body(problem, self.id) if page is None else page.encode("utf-8")
+        kind = MEDIA_TYPE if page is None else "text/html; charset=utf-8"
+        headers = {"content-type": kind, "content-length": str(len(content)), **problem.headers}
         if problem.status == 401:
             headers["www-authenticate"] = "Bearer"
         unread = self.unread
@@ -254,12 +257,36 @@ class Exchange:
             dropped += len(message.get("body", b""))
 
 
+class Answer(Response):
+    """A problem as an answer: the exchange sends it, as JSON or as this page, and takes in what is left of the body."""
+
+    def __init__(self, problem: Problem, page: str | None = None) -> None:
+        super().__init__()
+        self._problem, self._page = problem, page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await exchange_of(scope).refuse(self._problem, self._page)
+
+
 def _is_open(scope: Scope) -> bool:
     path, read = scope["path"], scope["method"] in ("GET", "HEAD")
-    # the form without JavaScript cannot send a header: its route asks for the token itself
+    # the form without JavaScript cannot send a header: its route asks for the token before the first file
     return (read and (path in _OPEN_PATHS or path.startswith(_OPEN_BELOW))) or (
         scope["method"] == "POST" and path == "/"
     )
+
+
+def _client_of(scope: Scope, behind_proxy: bool) -> str:
+    """The address that a request is counted under.
+
+    Behind a proxy it is the last one of X-Forwarded-For: that one the proxy itself has added, while those before it are
+    what the client claims. Nothing but the count depends on it.
+    """
+    if behind_proxy:
+        told = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if told:
+            return str(told[-1].decode("latin-1").rpartition(",")[2].strip()[:64])
+    return str((scope.get("client") or ("?",))[0])
 
 
 def _require_token(header: str, token: str) -> None:

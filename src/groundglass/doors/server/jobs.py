@@ -57,7 +57,10 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one service. An ended one goes after a while, or when newer ones need its place."""
+    """The jobs of one service. An ended one goes after a while, or when newer ones need its place.
+
+    The one touched last stays for its whole while however large it is: somebody is about to look at it.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -95,7 +98,8 @@ class Jobs:
         held, count = sum(job.size for job in ended), len(self._jobs)
         for job in ended:
             old = now - job.touched > self._bounds.job_seconds
-            if not old and count <= self._bounds.jobs and held <= self._bounds.jobs_bytes:
+            room = count <= self._bounds.jobs and held <= self._bounds.jobs_bytes
+            if not old and (room or job is ended[-1]):
                 break
             held, count = held - job.size, count - 1
             self._jobs.pop(job.id, None)

@@ -15,7 +15,7 @@ DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probabilit
 
 **{RESEARCH_USE_ONLY}**
 
-Nothing that is sent is stored. Results of jobs are held in memory for ten minutes, then forgotten."""
+Nothing that is sent is stored. Results of jobs are held in memory until ten minutes after they were last asked for."""
 
 PROBLEM: Schema = {
     "type": "object",
@@ -40,6 +40,13 @@ RESULT: Schema = {
         "probability": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "threshold": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         "label": {"enum": ["covid", "non-covid", None]},
+        "operating_point": {
+            "type": ["object", "null"],
+            "description": (
+                "Name, threshold, and the sensitivity and specificity that the model's card states, each with its "
+                "interval or null. Null where the request gave a threshold of its own: nothing was measured there."
+            ),
+        },
     },
 }
 JOB: Schema = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -14,14 +16,17 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse, Response
 
 from groundglass.doors.server.api import card_of, is_study, only, scan_of
-from groundglass.doors.server.guard import exchange_of, same_token
+from groundglass.doors.server.guard import Answer, exchange_of, same_token
 from groundglass.doors.server.judge_upload import Judge, Outcome
-from groundglass.doors.server.problem import TITLES, Problem
+from groundglass.doors.server.problem import TITLES, Problem, problem_of
 from groundglass.doors.server.samples import SAMPLES, Samples
 from groundglass.doors.server.service import Service
+from groundglass.doors.server.spool import full_disk
 from groundglass.doors.server.upload import FIELD, Upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Watch
+from groundglass.doors.server.words import worth
+from groundglass.errors import GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, short
 
 _STATIC = {
@@ -49,21 +54,24 @@ def router(service: Service, app: FastAPI) -> APIRouter:
     samples = Samples()
     static = {name: files(__package__).joinpath("static", name).read_bytes() for name in _STATIC}
 
-    def shown(name: str, status: int = 200, headers: dict[str, str] | None = None, **values: Any) -> Response:
-        text = pages.get_template(name).render(
+    def shown(name: str, **values: Any) -> str:
+        return pages.get_template(name).render(
             use=RESEARCH_USE_ONLY,
             version=version("groundglass"),
             samples=SAMPLES,
             token_needed=service.settings.token is not None,
-            docs=service.settings.loopback,
+            docs=service.settings.local,
             files=service.settings.bounds.files,
             **values,
         )
-        return HTMLResponse(text, status, headers)
+
+    def refused(problem: Problem) -> Response:
+        problem.headers["Content-Security-Policy"] = _ANSWER_POLICY
+        return Answer(problem, shown("problem.html", problem=problem, title=TITLES[problem.status]))
 
     @routes.get("/")
     async def index(request: Request) -> Response:
-        return shown("index.html", model=_model(service))
+        return HTMLResponse(shown("index.html", model=_model(service)))
 
     @routes.post("/")
     async def answer(request: Request) -> Response:
@@ -75,12 +83,11 @@ def router(service: Service, app: FastAPI) -> APIRouter:
                     outcomes = await _judged(service, request, upload, judge)
                 scans = await asyncio.to_thread(lambda: [_scan(o, number) for number, o in enumerate(outcomes)])
         except Problem as problem:
-            exchange_of(request.scope).code = problem.code
-            headers = {**problem.headers, "Content-Security-Policy": _ANSWER_POLICY}
-            title = TITLES[problem.status]
-            return shown("problem.html", problem.status, headers, problem=problem, title=title)
-        headers = {"Content-Security-Policy": _ANSWER_POLICY}
-        return shown("answer.html", 200, headers, scans=scans, model=_model(service))
+            return refused(problem)
+        except GroundglassError as error:
+            return refused(problem_of(error))
+        text = shown("answer.html", scans=scans, model=_model(service))
+        return HTMLResponse(text, headers={"Content-Security-Policy": _ANSWER_POLICY})
 
     @routes.get("/static/{name}")
     async def part(name: str) -> Response:
@@ -93,12 +100,12 @@ def router(service: Service, app: FastAPI) -> APIRouter:
         content, media_type = await samples.get(name)
         return Response(content, media_type=media_type)
 
-    if service.settings.loopback:
+    if service.settings.local:
 
         @routes.get("/docs")
         async def docs(request: Request) -> Response:
             only(request)
-            return shown("docs.html", api=app.openapi(), titles=TITLES)
+            return HTMLResponse(shown("docs.html", api=app.openapi(), titles=TITLES))
 
     return routes
 
@@ -112,23 +119,31 @@ def _model(service: Service) -> dict[str, Any] | None:
     if service.judge is None:
         return None
     card: dict[str, Any] = card_of(service)["models"][0]
-    return card | {"short": short(card["sha256"])}
+    return card | {"short": short(card["sha256"]), "worth": worth(dataclasses.asdict(service.model.operating_point))}
 
 
 async def _upload(service: Service, request: Request, folder: Path, samples: Samples) -> Upload:
-    """The files of the form, or the sample that it names. Raises Problem (401) where its token is wrong."""
-    limits, bounds = service.settings.limits, service.settings.bounds
+    """The files of the form, or the sample that it names. Raises Problem (401) for a wrong token, before any file."""
+    limits, bounds, token = service.settings.limits, service.settings.bounds, service.settings.token
+
+    def admit(fields: Mapping[str, str]) -> None:
+        if token is not None and not same_token(fields.get("token", ""), token):
+            raise Problem(401, "token", "the token of this service, got none or another; ask who runs it")
+
     upload = await service.receive(
-        request, folder, files=bounds.files, file_bytes=limits.study_bytes, fields=("token", "sample", "as_scan")
+        request,
+        folder,
+        files=bounds.files,
+        file_bytes=limits.study_bytes,
+        fields=("token", "sample", "as_scan"),
+        admit=admit,
     )
-    token = service.settings.token
-    if token is not None and not same_token(upload.fields.get("token", ""), token):
-        raise Problem(401, "token", "the token of this service, got none or another; ask who runs it")
     name = upload.fields.get("sample")
     if name is not None:
         content, _ = await samples.get(name)
         path = folder / "sample"
-        path.write_bytes(content)
+        with full_disk():
+            path.write_bytes(content)
         return Upload((path,), upload.fields, len(content))
     chosen = tuple(path for path in upload.files if path.stat().st_size > 0)
     if not chosen:

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from groundglass.doors.server.problem import Problem
+from groundglass.doors.server.spool import full_disk
 
 # name -> what it is called on the page, and the file that is sent
 SAMPLES = {
@@ -29,7 +30,7 @@ class Samples:
         self._lock = asyncio.Lock()
 
     async def get(self, name: str) -> tuple[bytes, str]:
-        """The bytes of a sample and their media type. Raises Problem (404)."""
+        """The bytes of a sample and their media type. Raises Problem: 404, and 507 where there is no room to draw."""
         if name not in SAMPLES:
             raise Problem(404, "no_sample", f"a sample: {', '.join(SAMPLES)}, got another; choose one")
         file = SAMPLES[name][1]
@@ -42,7 +43,7 @@ class Samples:
 def _draw() -> dict[str, bytes]:
     from groundglass.image.phantom_files import write_examples
 
-    with tempfile.TemporaryDirectory() as name:
+    with full_disk(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_examples(folder)
         packed = io.BytesIO()

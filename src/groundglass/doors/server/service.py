@@ -22,7 +22,7 @@ from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Settings
 from groundglass.doors.server.spool import Spool
-from groundglass.doors.server.upload import Upload
+from groundglass.doors.server.upload import Admit, Upload
 from groundglass.doors.server.upload import receive as receive_upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
@@ -148,7 +148,14 @@ class Service:
         return Problem(503, "busy", detail, {"Retry-After": "2"})
 
     async def receive(
-        self, request: Request, folder: Path, *, files: int, file_bytes: int, fields: tuple[str, ...] = ()
+        self,
+        request: Request,
+        folder: Path,
+        *,
+        files: int,
+        file_bytes: int,
+        fields: tuple[str, ...] = (),
+        admit: Admit = lambda _: None,
     ) -> Upload:
         """The files of a request, at most `files` of `file_bytes` each, and no more together than a study may have."""
         limits = self.settings.limits
@@ -160,6 +167,7 @@ class Service:
             most_files=files,
             file_bytes=file_bytes,
             fields=fields,
+            admit=admit,
         )
 
     async def run(self, request: Request, work: Callable[[WatchedDecoder], T], watch: Watch, *, study: bool) -> T:

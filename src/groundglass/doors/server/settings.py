@@ -60,11 +60,13 @@ class Settings:
     bounds: Bounds = field(default_factory=Bounds)
 
     def __post_init__(self) -> None:
-        if self.loopback:
+        if self.local:
             return
         if self.token is None:
             raise ConfigError(
-                "token", f"an address other than loopback: a token, got none for {self.host}; give --token-file"
+                "token",
+                f"an address other than loopback, or a proxy in front: a token, got none for {self.host}; "
+                "give --token-file",
             )
         if self.certificate is None and not self.behind_proxy:
             raise ConfigError(
@@ -74,9 +76,9 @@ class Settings:
             )
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        return is_loopback(self.host)
+    def local(self) -> bool:
+        """Whether only this machine can ask: loopback, and no proxy that hands on what others ask."""
+        return is_loopback(self.host) and not self.behind_proxy
 
     @property
     def names(self) -> frozenset[str]:
@@ -96,9 +98,10 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that its owner alone may read.
+    """The token in a file that its owner alone may read, or a credential that systemd hands over.
 
-    Raises ConfigError (`token`) for a file that others may read, and for a token shorter than 32 bytes.
+    systemd keeps credentials of root with an access list for the service, which shows as 0440; nobody else gets into
+    their folder. Raises ConfigError (`token`) for a file that others may read, and for a token shorter than 32 bytes.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -106,7 +109,8 @@ def read_token(path: Path) -> str:
         raise ConfigError("token", f"token file: one that can be read, got {error.strerror!r}; make it") from error
     with os.fdopen(handle, "rb") as file:
         state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode) or state.st_mode & 0o077:
+        credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+        if not stat.S_ISREG(state.st_mode) or state.st_mode & (0o037 if credential else 0o077):
             mode = stat.S_IMODE(state.st_mode)
             raise ConfigError("token", f"token file: mode 0600, got {mode:04o}; chmod 600 it")
         content = file.read(4096).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,8 @@ FIELD = "file"
 # What is received before it is parsed and written, so that a study costs few changes of thread.
 _BLOCK = 256 * 1024
 _TEXT_BYTES = 4096
+
+Admit = Callable[[Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,15 @@ async def receive(
     most_files: int,
     file_bytes: int,
     fields: Collection[str] = (),
+    admit: Admit = lambda _: None,
 ) -> Upload:
     """Write each part named `file` into `folder` as 000001, 000002, ...
 
-    `fields` names the text fields that may come too. Raises Problem: 400 for a broken body, 413 over a limit, 415 for
-    anything but multipart/form-data, 422 for a wrong field, 507 where the disk is full.
+    `fields` names the text fields that may come too. `admit` gets those that came before the first file, and raises
+    Problem where nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
+    multipart/form-data, 422 for a wrong field, 507 where the disk is full.
     """
-    parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields))
+    parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields), admit)
     waiting = bytearray()
     try:
         async for chunk in chunks:
@@ -73,8 +77,11 @@ def _boundary(content_type: str) -> bytes:
 
 
 class _Parser:
-    def __init__(self, boundary: bytes, folder: Path, most_files: int, file_bytes: int, fields: frozenset[str]) -> None:
+    def __init__(
+        self, boundary: bytes, folder: Path, most_files: int, file_bytes: int, fields: frozenset[str], admit: Admit
+    ) -> None:
         self._folder, self._most_files, self._file_bytes, self._fields = folder, most_files, file_bytes, fields
+        self._admit = admit
         self._files: list[Path] = []
         self._texts: dict[str, str] = {}
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
@@ -107,6 +114,8 @@ class _Parser:
     def finish(self) -> Upload:
         if not self._ended:
             raise _malformed()
+        if not self._files:
+            self._admit(self._texts)
         return Upload(tuple(self._files), self._texts, self._size)
 
     def close(self) -> None:
@@ -139,6 +148,8 @@ class _Parser:
             raise Problem(422, "field", f"form fields: {allowed}, each text field once, got another; rename it")
 
     def _open_file(self) -> None:
+        if not self._files:
+            self._admit(self._texts)
         if len(self._files) >= self._most_files:
             if self._most_files == 1:
                 raise Problem(422, "field", f"field {FIELD}: one file, got several; send a series to /v1/series")

@@ -47,6 +47,7 @@ class Words:
     probability: str
     meaning: str
     certainty: str
+    worth: str
     lungs: str
     heat: str
     warnings: tuple[str, ...]
@@ -80,7 +81,7 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
         refused = row["status"] == "refused"
         verdict = "No answer: this cannot be judged" if refused else "No answer: the software failed"
         seems, instead = _refusal(row["detail"]) if refused else (_sentence(row["detail"]), "")
-        return Words(row["status"], verdict, "", seems, instead, "", "", warnings)
+        return Words(row["status"], verdict, "", seems, instead, "", "", "", warnings)
     probability, threshold = row["probability"], row["threshold"]
     count = len(row["slices"])
     judged = "" if count == 1 else f" {count} slices show lung and were judged."
@@ -93,10 +94,28 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
             "pneumonia, among pictures like those that it was checked on."
         ),
         certainty=_certainty(row, probability, threshold),
+        worth=worth(row["operating_point"]),
         lungs=f"Lung fills {100 * row['lung_fraction']:.0f} % of the picture.{judged}",
         heat=_heat(heat_in_lungs),
         warnings=warnings,
     )
+
+
+def worth(point: Mapping[str, Any] | None) -> str:
+    """What the model's card says an operating point was worth, from its JSON; empty where it says nothing."""
+    if point is None or point["sensitivity"] is None or point["specificity"] is None:
+        return ""
+    finds, clears = _of(point["sensitivity"]), _of(point["specificity"])
+    return (
+        f"Operating point {point['name']}, on the slices that it was set on: finds {finds[0]} of 100 that show it "
+        f"(sensitivity, {finds[1]}), clears {clears[0]} of 100 that do not (specificity, {clears[1]})."
+    )
+
+
+def _of(estimate: Mapping[str, Any]) -> tuple[str, str]:
+    """The value in hundredths, and its interval with the number of people."""
+    value, low, high = (f"{100 * estimate[key]:.0f}" for key in ("value", "low", "high"))
+    return value, f"{100 * estimate['level']:.0f} % interval {low} to {high}, {estimate['patients']} people"
 
 
 def _refusal(detail: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ const WHOLE = /\.(zip|nii|nii\.gz)$/i;
 const held = new Set(); // jobs that the service holds for us
 let waiting = [];
 let working = false;
+let stopped = false; // by the user, since the job at work was begun
 let current = null; // the request or job at work
 
 const token = () => (byId("token") ? byId("token").value.trim() : "");
@@ -33,15 +34,27 @@ function complain(text) {
   byId("trouble").hidden = !text;
 }
 
+// What keeps a job from being judged; the queue holds it as a row of its own.
+class Failed extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
 const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 // ---- what to send ---------------------------------------------------------------------------------------------------
 
+// With its folders, where the browser tells them; the order of slices is that of these names.
+const pathOf = (file) => file.path || file.webkitRelativePath || file.name;
+
 function jobsOf(files) {
   const asScan = byId("as-scan").checked;
   const alone = (file) => WHOLE.test(file.name) || (PICTURE.test(file.name) && !asScan);
-  const jobs = files.filter(alone).map((file) => ({ name: file.shown || file.name, files: [file], asScan: false }));
+  const jobs = files.filter(alone).map((file) => ({ name: file.name, files: [file], asScan: false }));
   const rest = files.filter((file) => !alone(file));
+  if (asScan) rest.sort((a, b) => pathOf(a).localeCompare(pathOf(b), undefined, { numeric: true }));
   const most = Number(byId("main").dataset.most);
   if (rest.length > most) complain(`At most ${most} files of a series can be sent one by one; make a zip of them.`);
   else if (rest.length) jobs.push({ name: rest.length === 1 ? rest[0].name : `${rest.length} files`, files: rest, asScan });
@@ -52,7 +65,9 @@ async function dropped(items) {
   const files = [];
   const walk = async (entry) => {
     if (entry.isFile) {
-      files.push(await new Promise((done, failed) => entry.file(done, failed)));
+      const file = await new Promise((done, failed) => entry.file(done, failed));
+      file.path = entry.fullPath;
+      files.push(file);
     } else {
       const reader = entry.createReader();
       for (;;) {
@@ -80,34 +95,54 @@ async function work() {
   while (waiting.length) {
     many = many || waiting.length > 1;
     const job = waiting.shift();
+    stopped = false;
+    let rows = [];
     try {
-      await run(job, many);
+      rows = await run(job);
     } catch (error) {
-      if (error.name !== "AbortError") complain(`${job.name}: ${error.message}`);
+      if (!stopped) {
+        complain(`${job.name}: ${error.message}`);
+        rows = [failure(job, error)];
+      }
     }
+    for (const row of rows) queue.add(row);
+    if (rows.length && !many) queue.take(rows[0]);
   }
   current = null;
   working = false;
   byId("work").hidden = true;
 }
 
-async function run(job, many) {
+// The rows of a job, one a scan.
+async function run(job) {
   let sent;
   for (;;) {
     sent = await send(job);
-    if (sent.status !== 503) break;
+    if (sent.status !== 503 && sent.status !== 429) break;
     say(`${job.name}: the service is busy, trying again`);
-    await new Promise((done) => setTimeout(done, 1000 * (sent.wait || 2)));
+    await pause(sent.wait || 2);
   }
-  if (sent.status !== 202) throw new Error(`expected ${sent.body.detail || "an answer"}`);
-  const { id } = sent.body;
+  const { id, code, detail } = sent.body;
+  if (sent.status !== 202) throw new Failed(code || "not_accepted", `expected ${detail || `an answer, got status ${sent.status}`}`);
   held.add(id);
   const end = await follow(id, job.name);
-  if (end.state !== "done") throw new Error(end.detail ? `expected ${end.detail}` : "was stopped");
+  if (end.state !== "done") throw new Failed(end.code || "stopped", end.detail ? `expected ${end.detail}` : "the service stopped it");
   const rows = [];
   for (let number = 0; number < end.scans; number++) rows.push(await rowOf(id, number, job, end.scans));
-  for (const row of rows) queue.add(row);
-  if (rows.length && !many) queue.take(rows[0]);
+  return rows;
+}
+
+// Some seconds, or until the user stops it.
+function pause(seconds) {
+  return new Promise((done, failed) => {
+    const timer = setTimeout(done, 1000 * seconds);
+    current = {
+      stop: () => {
+        clearTimeout(timer);
+        failed(new Failed("stopped", "stopped"));
+      },
+    };
+  });
 }
 
 // An upload that says how far it is: fetch cannot.
@@ -124,8 +159,8 @@ function send(job) {
     };
     request.onload = () =>
       done({ status: request.status, body: request.response || {}, wait: Number(request.getResponseHeader("Retry-After")) });
-    request.onerror = () => failed(new Error("the service cannot be reached"));
-    request.onabort = () => failed(new DOMException("stopped", "AbortError"));
+    request.onerror = () => failed(new Failed("not_sent", "the service cannot be reached, or did not take all of it"));
+    request.onabort = () => failed(new Failed("stopped", "stopped"));
     current = { stop: () => request.abort() };
     say(`${job.name}: sending`, 0);
     request.send(form);
@@ -141,7 +176,7 @@ async function follow(id, name) {
     },
   };
   const answer = await fetch(`/v1/jobs/${id}/events`, { headers: headers(), signal: leave.signal });
-  if (!answer.ok) throw new Error("the service has forgotten it; send it again");
+  if (!answer.ok) throw new Failed("no_job", "the service has forgotten it; send it again");
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let last = { state: "failed", detail: "" };
@@ -163,7 +198,9 @@ async function follow(id, name) {
 // ---- what came back -------------------------------------------------------------------------------------------------
 
 async function rowOf(id, number, job, scans) {
-  const scan = await (await get(`/v1/jobs/${id}/scans/${number}`)).json();
+  const answer = await get(`/v1/jobs/${id}/scans/${number}`);
+  if (!answer.ok) throw new Failed("no_job", "the service has forgotten it; send it again");
+  const scan = await answer.json();
   const { result } = scan;
   const within = result.input.replace(/^upload\/?/, "");
   const part = job.files.length > 1 && /^\d{6}$/.test(within) ? job.files[Number(within) - 1].name : within;
@@ -182,12 +219,30 @@ async function rowOf(id, number, job, scans) {
   };
 }
 
+// The row of a job that the service has not judged.
+function failure(job, error) {
+  const meaning = `${upper(error.message)}.`;
+  const words = { status: "error", verdict: "No answer: this was not judged", meaning, warnings: [] };
+  const result = { status: "error", code: error.code || "internal", detail: error.message, warnings: [] };
+  return {
+    id: null,
+    scan: { words, result, view: null },
+    result,
+    name: job.name,
+    kind: "error",
+    answer: "failed",
+    probability: null,
+    threshold: null,
+    slices: null,
+  };
+}
+
 function show(row) {
   const { words, result, view } = row.scan;
   byId("source").textContent = row.name;
   byId("verdict").textContent = words.verdict;
   byId("verdict").className = words.status;
-  byId("number").textContent = words.probability;
+  byId("number").textContent = words.probability || "";
   byId("number").hidden = result.status !== "ok";
   byId("scale").hidden = result.status !== "ok";
   if (result.status === "ok") {
@@ -196,10 +251,11 @@ function show(row) {
     byId("scale-mark").setAttribute("x", Math.min(198.5, 200 * result.threshold));
     byId("scale-words").textContent = `Probability ${words.probability}, threshold ${(100 * result.threshold).toFixed(1)} % (the line on the bar)`;
   }
-  list("words", [words.meaning, words.certainty, words.lungs, words.heat].filter(Boolean));
+  list("words", [words.meaning, words.certainty, words.worth, words.lungs, words.heat].filter(Boolean));
   list("warnings", words.warnings);
   byId("warnings-part").hidden = words.warnings.length === 0;
-  offer(row);
+  byId("keep").hidden = row.id === null;
+  if (row.id !== null) offer(row);
   byId("result").hidden = false;
   if (view) viewer.show(`/v1/overlay/${row.id}/${row.number}`, row.scan);
   else viewer.hide();
@@ -278,6 +334,7 @@ byId("drop").addEventListener("drop", async (event) => {
 });
 byId("stop").addEventListener("click", () => {
   waiting = [];
+  stopped = true;
   if (current) current.stop();
 });
 byId("forget").addEventListener("click", () => {

@@ -116,8 +116,9 @@ def faithfulness(
     digest = "" if records is None else manifest.sha256(records)
     if manifest_path is not None and data is None:
         data = manifest_path.parent
+    pairs = lesion_pairs(data, loaded) if data is not None else []  # first: a wrong --data is told at once
     groups = {"phantoms": phantoms(count, loaded, rng)}
-    if data is not None and (pairs := lesion_pairs(data, loaded)):
+    if pairs:
         groups["lesion pairs"] = pairs
     if records is not None and data is not None:
         groups["validation slices"] = _validation(records, data, loaded, slices, rng)

@@ -1,10 +1,10 @@
 """What small changes do to a model: python benchmarks/robustness.py --data DATA
 
 Validation slices, one of each of 60 patients: noise of 10 and 25 HU, a brightness shift of 50 HU, window levels 100 HU
-off and windows of 1,200 and 1,800 HU width, JPEG at quality 75 and 50, a turn of 5 degrees, each through the whole pipeline, gate and lung field included; FGSM (Goodfellow et al.
-2015) and PGD (Madry et al. 2018) of 1, 2 and 4 of 255 gray levels on the prepared input. A gray level is taken for
-1500 / 255 HU, as in the lung window. Attacks need torch. No claim of robustness is made. Writes
-results/MODEL-robustness.csv.
+off and windows of 1,200 and 1,800 HU width, JPEG at quality 75 and 50, a turn of 5 degrees, each through the whole
+pipeline, gate and lung field included; FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018) of 1, 2 and 4 of 255
+gray levels on the prepared input. A gray level is taken for 1500 / 255 HU, as in the lung window. Attacks need torch.
+No claim of robustness is made. Writes results/MODEL-robustness.csv.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from groundglass.types import Float32, Float64, Prediction, Scan
 from groundglass.write import PUBLIC, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
-
 PATIENTS = 60
 PGD_STEPS = 10
 WIDTH, LEVEL = 1500.0, -600.0  # of the lung window, in HU

@@ -9,7 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from groundglass.image.transforms import to_gray
+from groundglass.types import Window
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -36,3 +40,12 @@ def test_a_child_counts_whichever_thread_started_it() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize(("level", "width"), [(-500, 1500), (-700, 1500), (-600, 1200)])
+def test_a_picture_in_another_window_is_what_that_window_shows(level: float, width: float) -> None:
+    windowed = runpy.run_path(str(BENCHMARKS / "robustness.py"))["windowed"]
+    hu = np.linspace(-1349, 149, 200, dtype=np.float32).reshape(1, 10, 20)
+    shown = np.clip(windowed(to_gray(hu, "HU"), level, width), 0, 1)
+    inside = (hu > level - width / 2) & (hu < level + width / 2)
+    assert np.abs(shown - to_gray(hu, "HU", Window(level, width)))[inside].max() < 1e-5

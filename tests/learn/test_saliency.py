@@ -84,7 +84,7 @@ def test_maxima_are_never_negative_and_guided_ones_differ(file: Path) -> None:
     plain, guided = saliency.gradient_maximum(graph, images()), saliency.guided(graph, images())
     assert plain.min() >= 0
     assert guided.min() >= 0
-    assert not np.allclose(plain, guided)  # ReLU and ReLU6 alike
+    assert np.abs(plain - guided).max() > 0.01 * plain.max()  # with ReLU and with ReLU6
 
 
 def test_random_weights_are_told_apart_from_the_trained_ones(file: Path) -> None:

@@ -1,10 +1,10 @@
 """What small changes do to a model: python benchmarks/robustness.py --data DATA
 
-Validation slices, one of each of 60 patients: noise of 10 and 25 HU, a brightness shift of 50 HU, JPEG at quality 75
-and 50, a turn of 5 degrees, each through the whole pipeline, gate and lung field included; FGSM (Goodfellow et al.
-2015) and PGD (Madry et al. 2018) of 1, 2 and 4 of 255 gray levels on the prepared input. A gray level is taken for
-1500 / 255 HU, as in the lung window. Attacks need torch. No claim of robustness is made. Writes
-results/MODEL-robustness.csv.
+Validation slices, one of each of 60 patients: noise of 10 and 25 HU, a brightness shift of 50 HU, window levels 100 HU
+off and windows of 1,200 and 1,800 HU width, JPEG at quality 75 and 50, a turn of 5 degrees, each through the whole
+pipeline, gate and lung field included; FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018) of 1, 2 and 4 of 255
+gray levels on the prepared input. A gray level is taken for 1500 / 255 HU, as in the lung window. Attacks need torch.
+No claim of robustness is made. Writes results/MODEL-robustness.csv.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from groundglass.types import Float32, Float64, Prediction, Scan
 from groundglass.write import PUBLIC, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
-HU = 1 / 1500  # a share of the lung window's width
 PATIENTS = 60
 PGD_STEPS = 10
+WIDTH, LEVEL = 1500.0, -600.0  # of the lung window, in HU
+HU = 1 / WIDTH
 Change = Callable[[Float32, np.random.Generator], Float32]
 
 
@@ -46,11 +47,20 @@ def jpeg(gray: Float32, quality: int) -> Float32:
     return np.asarray(Image.open(out, formats=("JPEG",)), np.float32) / 255
 
 
+def windowed(gray: Float32, level: float, width: float) -> Float32:
+    """The same slice as a picture in another window: what the lung window cut off stays cut off."""
+    return np.asarray(((gray - 0.5) * WIDTH + LEVEL - level) / width + 0.5, np.float32)
+
+
 CHANGES: dict[str, Change] = {
     "noise, 10 HU": lambda g, rng: g + rng.normal(0, 10 * HU, g.shape),
     "noise, 25 HU": lambda g, rng: g + rng.normal(0, 25 * HU, g.shape),
     "brighter by 50 HU": lambda g, rng: g + 50 * HU,
     "darker by 50 HU": lambda g, rng: g - 50 * HU,
+    "window level -500 HU": lambda g, rng: windowed(g, -500, WIDTH),
+    "window level -700 HU": lambda g, rng: windowed(g, -700, WIDTH),
+    "window width 1200 HU": lambda g, rng: windowed(g, LEVEL, 1200),
+    "window width 1800 HU": lambda g, rng: windowed(g, LEVEL, 1800),
     "JPEG, quality 75": lambda g, rng: jpeg(g, 75),
     "JPEG, quality 50": lambda g, rng: jpeg(g, 50),
     "turned by 5 degrees": lambda g, rng: ndimage.rotate(g, 5, reshape=False, order=1, mode="nearest"),

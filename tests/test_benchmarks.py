@@ -9,7 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from groundglass.image.transforms import to_gray
+from groundglass.types import Window
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -43,3 +47,12 @@ def test_the_steps_of_a_series_are_timed_one_by_one(monkeypatch: pytest.MonkeyPa
     rows = runpy.run_path(str(BENCHMARKS / "series.py"))["steps"](BENCHMARKS.parent / "examples" / "volume")
     assert [name for name, *_ in rows][-3:] == ["findings and identity", "DICOM objects", "encode"]
     assert all(wall > 0 and used >= 0 for _, wall, used in rows)
+
+
+@pytest.mark.parametrize(("level", "width"), [(-500, 1500), (-700, 1500), (-600, 1200)])
+def test_a_picture_in_another_window_is_what_that_window_shows(level: float, width: float) -> None:
+    windowed = runpy.run_path(str(BENCHMARKS / "robustness.py"))["windowed"]
+    hu = np.linspace(-1349, 149, 200, dtype=np.float32).reshape(1, 10, 20)
+    shown = np.clip(windowed(to_gray(hu, "HU"), level, width), 0, 1)
+    inside = (hu > level - width / 2) & (hu < level + width / 2)
+    assert np.abs(shown - to_gray(hu, "HU", Window(level, width)))[inside].max() < 1e-5

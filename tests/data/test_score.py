@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groundglass.data import score
-from groundglass.errors import ConfigError, ManifestError
+from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.types import Record
 
 RECORDS = [
@@ -43,6 +43,27 @@ def test_a_table_alone_needs_label_and_patient(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", ["nan", "inf", "1.5", "-0.1", "high"])
 def test_what_is_no_probability_is_named_with_its_row(tmp_path: Path, cell: str) -> None:
     assert "row 2" in problems(table(tmp_path, f"a.png,covid,1,{cell}"))
+
+
+def test_a_row_that_ends_before_its_path_is_named(tmp_path: Path) -> None:
+    found = problems(table(tmp_path, "covid,1,0.5,a.png", "covid,1,0.5", head="label,patient,probability,path"))
+    assert "row 3: a path, got none" in found
+
+
+def test_a_table_of_no_manifest_is_written_with_all_that_it_needs_and_for_its_owner(tmp_path: Path) -> None:
+    rows = ["a.png,covid,Ann,0.7,lab", "b.png,non-covid,Bob,,", "c.png,non-covid,Bob,0.1,home"]
+    cases = score.read_scores(table(tmp_path, *rows, head="path,label,patient,probability,place"))
+    score.write_scores(tmp_path / "again.csv", cases, alone=True)
+    assert score.read_scores(tmp_path / "again.csv") == cases
+    assert (tmp_path / "again.csv").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_is_not_there_is_named_by_its_manifest_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        score.check_hash(tmp_path / "absent" / RECORDS[0].path, RECORDS[0])
+    assert raised.value.code == "not_found"
+    assert RECORDS[0].path in raised.value.detail
+    assert str(tmp_path) not in raised.value.detail
 
 
 def test_a_path_twice_is_an_error_and_not_the_last_one(tmp_path: Path) -> None:

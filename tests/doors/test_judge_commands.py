@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import made_models
 import numpy as np
 import pytest
+from PIL import Image
 from running import HEALTHY, Groundglass, Invoke, rows
 
 from groundglass.data import manifest
@@ -115,7 +118,7 @@ def test_two_tables_of_scores_are_compared_pair_by_pair(drawn: Path, scores: Pat
     done = invoke("compare", scores, scores, "--manifest", drawn / "m.csv", "--json")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
-    assert said["p"] == 1.0
+    assert said["delong"]["p"] == 1.0
     assert all(d["value"] == 0 for d in said["differences"])
     assert "A - B" in invoke("compare", scores, scores, "--manifest", drawn / "m.csv").stdout
 
@@ -161,15 +164,131 @@ def test_controls_end_with_a_verdict_in_words(drawn: Path, invoke: Invoke, tmp_p
     assert "<svg" in (tmp_path / "controls.html").read_text()
 
 
-def test_faithfulness_measures_every_method_beside_random_heat(
-    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="session")
+def planted(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn slices, with a bright corner on all that have a lesion."""
+    folder = tmp_path_factory.mktemp("planted")
+    records = []
+    for r in manifest.load(drawn / "m.csv"):
+        gray = np.asarray(Image.open(drawn / r.path).convert("L")).copy()
+        if r.label == "covid":
+            gray[:44, :44] = 255
+        (folder / "set").mkdir(exist_ok=True)
+        Image.fromarray(gray).save(folder / r.path)
+        records.append(replace(r, sha256=hashlib.sha256((folder / r.path).read_bytes()).hexdigest()))
+    manifest.write(records, folder / "m.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_models.small(tmp_path_factory.mktemp("small") / "small.onnx")
+
+
+@pytest.fixture(scope="session")
+def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_models.corner(tmp_path_factory.mktemp("corner") / "corner.onnx")
+
+
+def test_a_model_that_reads_a_planted_corner_does_not_pass_the_controls(
+    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("GROUNDGLASS_DATA", raising=False)
-    done = invoke("faithfulness", "--phantoms", "2", "-o", tmp_path)
+    done = invoke("controls", "--model", corner, "--manifest", planted / "m.csv", "--no-cache", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    said = json.loads((tmp_path / "controls.json").read_text())
+    assert said["groups"]["all"]["model"]["value"] == 1.0  # accuracy alone would have praised it
+    assert not said["passed"]
+    assert "does not beat" in done.stdout
+    assert "border ring" in said["verdict"]
+    assert "With the lungs blanked it is not surely worse" in done.stdout
+
+
+def test_controls_count_what_cannot_be_read_and_name_a_source_of_too_few_people(
+    drawn: Path, small: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    records = []
+    for r in manifest.load(drawn / "m.csv"):
+        content = b"no picture" if r.path in ("set/0.png", "set/12.png") else (drawn / r.path).read_bytes()
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / r.path).write_bytes(content)
+        known = replace(r, sha256=hashlib.sha256(content).hexdigest())
+        records.append(replace(known, source="other") if r.path in ("set/14.png", "set/15.png") else known)
+    manifest.write(records, tmp_path / "m.csv")
+    asked = ("controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out")
+    done = invoke(*asked)
+    assert done.exit_code == 0, done.output
+    said = json.loads((tmp_path / "out/controls.json").read_text())
+    assert (said["slices"], said["refused"]) == (11, 1)
+    assert set(said["groups"]) == {"all", "set"}
+    assert "other: not judged alone" in done.stderr
+
+
+def test_controls_without_rows_to_learn_from_end_before_a_slice_is_read(
+    drawn: Path, small: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    rows = [r for r in manifest.load(drawn / "m.csv") if r.split == "val"]
+    manifest.write(rows, tmp_path / "m.csv")  # no slice lies there
+    done = invoke("controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out")
+    assert done.exit_code == 3
+    assert "to learn from" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "-o", "out"),
+        ("calibrate", "-o", "mine.onnx"),
+        ("controls", "--no-cache", "-o", "out"),
+        ("faithfulness", "--phantoms", "2", "-o", "out"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_wrong_data_folder_is_named(
+    words: tuple[str, ...],
+    drawn: Path,
+    small: Path,
+    invoke: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*words, "--model", small, "--manifest", drawn / "m.csv", "--data", "absent")
+    assert done.exit_code == 3, done.output
+    assert "not_found" in done.stderr
+    assert "--data" in done.stderr
+
+
+def test_a_trait_that_nobody_has_is_told_before_a_slice_is_read(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke(
+        "evaluate", "--manifest", drawn / "m.csv", "--data", tmp_path / "absent", "--by", "sauce", "-o", tmp_path
+    )
+    assert done.exit_code == 2
+    assert "'sauce'" in done.stderr
+
+
+def test_one_patient_with_a_label_is_too_few_to_compare_on(invoke: Invoke, tmp_path: Path) -> None:
+    rows = ["a,covid,1,0.9", "b,covid,1,0.4", "c,non-covid,2,0.5", "d,non-covid,3,0.2"]
+    (tmp_path / "s.csv").write_text("\n".join(["path,label,patient,probability", *rows, ""]))
+    done = invoke("compare", tmp_path / "s.csv", tmp_path / "s.csv", "--json")
+    assert done.exit_code == 3
+    assert "two or more with each label" in done.stderr
+
+
+def test_scores_of_no_manifest_can_be_judged_again(invoke: Invoke, tmp_path: Path) -> None:
+    rows = ["a,covid,1,0.9,x", "b,covid,2,0.4,y", "c,non-covid,3,0.5,x", "d,non-covid,4,0.2,y"]
+    (tmp_path / "s.csv").write_text("\n".join(["path,label,patient,probability,place", *rows, ""]))
+    assert invoke("evaluate", "--scores", tmp_path / "s.csv", "--by", "place", "-o", tmp_path / "a").exit_code == 0
+    again = invoke("evaluate", "--scores", tmp_path / "a/scores.csv", "--by", "place", "-o", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    first, second = ((tmp_path / f / "evaluation.csv").read_text() for f in "ab")
+    assert first.replace("s,,", "scores,,") == second
+
+
+def test_faithfulness_measures_every_method_beside_random_heat(small: Path, invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke("faithfulness", "--model", small, "--phantoms", "2", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "faithfulness.json").read_text())
-    methods = {m["method"] for m in said["measures"]}
-    assert methods == {
+    methods = {
         "cam",
         "occlusion",
         "grad-cam",
@@ -180,18 +299,47 @@ def test_faithfulness_measures_every_method_beside_random_heat(
         "integrated-gradients",
         "random heat",
     }
+    assert {m["method"] for m in said["measures"]} == methods
     html = (tmp_path / "faithfulness.html").read_text()
     assert html.count("data:image/png") == 2
-    # with every kernel shuffled the map is another one
-    (cam,) = [s for s in said["sanity"] if s["method"] == "cam" and s["kernels_randomised"] == 1.0]
-    assert cam["estimate"]["value"] < 0.8
+    # with every kernel shuffled every map is another one
+    last = {s["method"]: s["estimate"]["value"] for s in said["sanity"] if s["kernels_randomised"] == 1.0}
+    assert set(last) == methods
+    assert max(last.values()) < 0.99
+    assert last["random heat"] < 0.5
 
 
-def test_saliency_draws_four_panels_and_the_layers(invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("saliency", HEALTHY, "--activations", "-o", tmp_path)
+def test_a_file_without_gradients_keeps_cam_and_occlusion_and_one_pair_is_no_group(
+    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    folder = tmp_path / "masks/covid-lesion"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes((planted / "set/0.png").read_bytes())
+    Image.fromarray(np.full((256, 256), 255, np.uint8)).save(folder / "GT1_bw.png")
+    done = invoke("faithfulness", "--model", corner, "--data", tmp_path, "--phantoms", "2", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    said = json.loads((tmp_path / "out/faithfulness.json").read_text())
+    assert {m["method"] for m in said["measures"]} == {"cam", "occlusion", "random heat"}
+    assert (set(said["samples"]), said["sanity"]) == ({"phantoms"}, [])
+    assert "gradients and randomised weights left out" in done.stderr
+    assert "lesion pairs left out" in done.stderr
+
+
+def test_saliency_asks_for_gradients_only_where_they_are_drawn(
+    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    asked = ("saliency", planted / "set/0.png", "--model", corner, "-o", tmp_path)
+    assert invoke(*asked, "--method", "cam").exit_code == 0
+    refused = invoke(*asked, "--method", "gradient")
+    assert refused.exit_code == 5
+    assert "Mul" in refused.stderr
+
+
+def test_saliency_draws_four_panels_and_the_layers(small: Path, invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke("saliency", HEALTHY, "--model", small, "--activations", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert {p.name for p in tmp_path.iterdir()} == {"panels.png", "activations.png"}
-    refused = invoke("saliency", HEALTHY.parent / "head.png", "-o", tmp_path)
+    refused = invoke("saliency", HEALTHY.parent / "head.png", "--model", small, "-o", tmp_path)
     assert refused.exit_code == 3
     assert invoke("saliency", HEALTHY, "--method", "magic", "-o", tmp_path).exit_code == 2
 
@@ -204,7 +352,7 @@ def test_choose_names_what_accuracy_would_have_chosen(
         assert done.exit_code == 0, done.output
     done = invoke("choose", tmp_path)
     assert done.exit_code == 0
-    assert "Accuracy alone would have chosen theirs" in done.stdout
+    assert "Accuracy alone would have chosen a too" in done.stdout
     assert "controls not measured" in done.stdout
     assert invoke("choose", tmp_path / "absent").exit_code == 3
 

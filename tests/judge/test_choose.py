@@ -18,31 +18,31 @@ def estimate(value: float) -> Estimate:
     return Estimate(value, value - 0.05, value + 0.05, 0.95, 100, "m")
 
 
-GOOD = Candidate("good", "0" * 64, 0.85, estimate(0.8), estimate(0.1), True, 0.1, estimate(0.8), 0.6)
+GOOD = Candidate("good", "f" * 64, "good", "0" * 64, 0.85, estimate(0.8), estimate(0.1), True, 0.1, estimate(0.8), 0.6)
 
 
 def names(*candidates: Candidate) -> list[str]:
-    return [c.name for c in rank(candidates)]
+    return [c.folder for c in rank(candidates)]
 
 
 def test_a_model_that_reads_the_border_stands_behind_whatever_its_accuracy() -> None:
-    tempting = replace(GOOD, name="tempting", auroc=0.99, accuracy=estimate(0.99), controls=False)
+    tempting = replace(GOOD, folder="tempting", auroc=0.99, accuracy=estimate(0.99), controls=False)
     assert names(tempting, GOOD) == ["good", "tempting"]
 
 
 def test_heat_at_chance_stands_behind() -> None:
-    assert names(replace(GOOD, name="dark", auroc=0.95, heat=estimate(0.6)), GOOD) == ["good", "dark"]
+    assert names(replace(GOOD, folder="dark", auroc=0.95, heat=estimate(0.6)), GOOD) == ["good", "dark"]
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
-    unknown = replace(GOOD, name="unknown", auroc=0.95, controls=None)
+    unknown = replace(GOOD, folder="unknown", auroc=0.95, controls=None)
     assert names(unknown, GOOD) == ["good", "unknown"]
     assert unknown.lacks == ("controls not measured",)
 
 
 def test_discrimination_decides_and_calibration_breaks_a_tie() -> None:
-    better = replace(GOOD, name="better", auroc=0.88, ece=estimate(0.2))
-    near = replace(GOOD, name="near", auroc=0.845, ece=estimate(0.06))
+    better = replace(GOOD, folder="better", auroc=0.88, ece=estimate(0.2))
+    near = replace(GOOD, folder="near", auroc=0.845, ece=estimate(0.06))
     assert names(GOOD, near, better) == ["better", "near", "good"]
 
 
@@ -62,6 +62,7 @@ def evaluation(split: str = "val") -> dict[str, Any]:
         "schema": "groundglass.evaluation/1",
         "model": "m",
         "model_sha256": "0" * 64,
+        "manifest_sha256": "f" * 64,
         "split": split,
         "estimates": rows,
     }
@@ -85,3 +86,21 @@ def test_judgements_of_another_model_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "m", "controls.json", {"schema": "groundglass.controls/1", "model_sha256": "1" * 64})
     with pytest.raises(ManifestError, match="run it again"):
         read_candidate(tmp_path / "m")
+
+
+def test_judgements_on_another_manifest_are_refused(tmp_path: Path) -> None:
+    said = evaluation()
+    write(tmp_path / "m", "evaluation.json", said)
+    other = {"schema": "groundglass.controls/1", "model_sha256": said["model_sha256"], "manifest_sha256": "e" * 64}
+    write(tmp_path / "m", "controls.json", other)
+    with pytest.raises(ManifestError, match="the manifest of evaluation"):
+        read_candidate(tmp_path / "m")
+
+
+def test_candidates_of_different_manifests_are_not_ranked() -> None:
+    with pytest.raises(ManifestError, match="other: manifest"):
+        rank([GOOD, replace(GOOD, folder="other", manifest_sha256="e" * 64)])
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_folders() -> None:
+    assert names(replace(GOOD, folder="second", auroc=0.95), replace(GOOD, folder="first")) == ["second", "first"]

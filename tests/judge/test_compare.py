@@ -54,6 +54,19 @@ def test_a_model_is_no_better_than_itself() -> None:
     assert paired_delong(a.probability, b.probability, a.positive)[1] == 1.0
 
 
+def test_a_perfect_score_beats_a_constant_one_without_doubt() -> None:
+    y = np.arange(40) % 2 == 0
+    difference, p = paired_delong(y.astype(float), np.full(40, 0.5), y)
+    assert (difference.value, p) == (0.5, 0.0)
+
+
+def test_one_patient_with_a_label_is_too_few_to_compare_on() -> None:
+    few = [c for c in cases() if not c.positive or c.patient == "p0"]
+    a, b, _ = matched(few, few)
+    with pytest.raises(ValueError, match="two or more with each label"):
+        list(compare(a, b, (0.5, 0.5)))
+
+
 def test_a_much_better_model_is_told_apart_and_the_order_turns_the_sign() -> None:
     a, b, _ = matched(cases(40, shift=2.5), cases(40, shift=0.2, seed=1))
     (first, *_), (turned, *_) = compare(a, b, (0.5, 0.5)), compare(b, a, (0.5, 0.5))

@@ -57,6 +57,17 @@ def test_scores_that_are_all_the_same_are_chance() -> None:
     assert tied.find("MCC") is None  # all are called positive: it has no value, and no number stands for it
 
 
+def test_at_a_threshold_of_one_all_is_said_but_the_net_benefit() -> None:
+    found = evaluate(cases(shift=0.4), 1.0)
+    assert found.find("net benefit at the threshold") is None
+    assert found.find("specificity") is not None
+
+
+def test_a_small_prevalence_is_named_as_it_is() -> None:
+    names = {r.measure for r in evaluate(cases(shift=0.4), 0.5, prevalence=0.001).rows}
+    assert {"PPV at 0.1% prevalence", "NPV at 0.1% prevalence"} <= names
+
+
 def test_perfect_scores_are_not_certain() -> None:
     sure = evaluate([replace(c, probability=0.9 if c.positive else 0.1) for c in cases()], 0.5)
     auroc = sure.find("AUROC")

@@ -39,6 +39,7 @@ def model_card(model: Model, results: Path) -> str:
     """
     card, name = model.card, model.name
     size = weights_path(name).stat().st_size / 1e6 if name in bundled() else None
+    controls, faithful, robust = (f(results, model) for f in (_controls, _faithfulness, _robustness))
     parts = [
         _HEAD,
         _NOTE,
@@ -78,18 +79,18 @@ def model_card(model: Model, results: Path) -> str:
         "## Figures on the test part\n",
         _scores(results, model),
         "## Is it the disease? Controls on validation\n",
-        _controls(results, model),
+        controls,
         "## Does the picture tell the truth?\n",
-        _faithfulness(results, model),
+        faithful,
         "## Robustness\n",
-        _robustness(results, model),
+        robust,
         "## Failures and limits\n",
         _LIMITS,
         "## Ethics\n",
         "The slices are of patients who were not asked for this use; no image is part of the project. A false positive "
         "could frighten, a false negative could reassure: every result says that it is for research.\n",
         "## Appendix: where reporting items are answered\n",
-        _table(["item of CLAIM 2024 and TRIPOD+AI", "where"], _ITEMS),
+        _table(["item of CLAIM 2024 and TRIPOD+AI", "where"], _items(robust, faithful)),
     ]
     return "\n".join(parts)
 
@@ -100,6 +101,14 @@ _LIMITS = """- It was built on few people from few places; at a hospital that no
 - The verdict on a scan is the mean of its highest slices; it was calibrated on slices, not on patients.
 - It replaces no test, and below the threshold does not mean healthy.
 """
+
+
+def _items(robust: str, faithful: str) -> list[list[str]]:
+    """Where each item is answered; what was not measured is not pointed to."""
+    measured = {"robustness": robust != _ABSENT, "does the picture tell the truth": faithful != _ABSENT}
+    absent = "not measured for this model yet"
+    return [[item, where if measured.get(where, True) else absent] for item, where in _ITEMS]
+
 
 _ITEMS = [
     ["AI methodology named in the title", "title, details"],
@@ -113,7 +122,7 @@ _ITEMS = [
     ["metrics, intervals, significance", "docs/concepts/judgement.md"],
     ["robustness and sensitivity analysis", "robustness"],
     ["explainability and its validation", "does the picture tell the truth"],
-    ["test on external data", "P2, results/README.md"],
+    ["test on external data", "none; LUNA, without COVID-19, in figures on the test part"],
     ["participants and cases by partition", "[data card](data-card.md)"],
     ["performance with intervals, subgroups", "figures on the test part"],
     ["failure analysis", "failures and limits"],
@@ -176,9 +185,9 @@ def _controls(results: Path, model: Model) -> str:
     group = said["groups"]["all"]
     body = [["the model", _interval(group["model"]), ""]]
     body += [[r["evidence"], _interval(r["auroc"]), _interval(r["gap"])] for r in group["controls"]]
-    verdict = "Passed. " if said["passed"] else "Not passed. "
+    verdict = "Passed." if said["passed"] else "Not passed."
     return (
-        f"From [{path.name}](../results/{path.name}), {said['slices']} slices.\n\n**{verdict}**{said['verdict']}\n\n"
+        f"From [{path.name}](../results/{path.name}), {said['slices']} slices.\n\n**{verdict}** {said['verdict']}\n\n"
         + _table(["evidence", "AUROC", "model higher by"], body)
     )
 
@@ -200,8 +209,10 @@ def _faithfulness(results: Path, model: Model) -> str:
         out.append(f"{group}, {count}:\n")
         out.append(_table(["method", *names], [*body, ["chance", *(chance[n] for n in names)]]))
     last: dict[str, str] = {s["method"]: _interval(s["estimate"]) for s in said["sanity"]}
-    out.append("Absolute rank correlation with the first map once every kernel is shuffled:\n")
-    out.append(_table(list(last), [list(last.values())]))
+    if last:
+        out.append("Absolute rank correlation with the first map once every kernel is shuffled:\n")
+        out.append(_table(list(last), [list(last.values())]))
+    out += [f"{note}\n" for note in said.get("notes", [])]
     return "\n".join(out)
 
 

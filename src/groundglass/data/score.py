@@ -17,7 +17,7 @@ from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
 from groundglass.judge.cases import Case
 from groundglass.types import Prediction, Record, Scan
-from groundglass.write import PUBLIC, write_bytes
+from groundglass.write import PRIVATE, PUBLIC, write_bytes
 
 Progress = Callable[[int, int], None]
 # Called with each slice that was answered, so that pictures need no second run.
@@ -97,8 +97,14 @@ def score(
 
 
 def check_hash(path: Path, record: Record) -> None:
-    """Raises InputError (`unreadable`) where the file's bytes are not those that the manifest names."""
-    digest = file_sha256(path)
+    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+        ) from error
     if digest != record.sha256:
         raise InputError(
             "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
@@ -177,21 +183,28 @@ def _case(number: int, row: Mapping[str, str], alone: bool) -> Case | str:
         return f"row {number}: label covid or non-covid, got {label[:20]!r}"
     if alone and not patient:
         return f"row {number}: a patient, got none; without one intervals would be too narrow"
-    if not row["path"]:
+    path = row.get("path", "")
+    if not path:
         return f"row {number}: a path, got none"
     known = {k: v for k, v in row.items() if k not in ("path", "patient", "probability") and v}
-    return Case(row["path"], label == "covid", patient or row["path"], probability, known)
+    return Case(path, label == "covid", patient or path, probability, known)
 
 
-def write_scores(path: Path, cases: Sequence[Case]) -> None:
-    """Write cases as `read_scores` reads them: path, label, probability."""
+def write_scores(path: Path, cases: Sequence[Case], alone: bool = False) -> None:
+    """Write cases as `read_scores` reads them: path, label, probability.
+
+    `alone` is for cases of no manifest, which can be read again only with their patients and traits; as these may name
+    people, only the owner can read the file.
+    """
+    traits = sorted({t for c in cases for t in c.traits} - {"label"}) if alone else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "label", "probability"))
+    writer.writerow(("path", "label", "probability", *(["patient"] if alone else []), *traits))
     for c in cases:
         probability = "" if c.probability is None else f"{c.probability:.6f}"
-        writer.writerow((c.path, "covid" if c.positive else "non-covid", probability))
-    write_bytes(path, out.getvalue().encode(), PUBLIC)
+        known = [c.patient, *(c.traits.get(t, "") for t in traits)] if alone else []
+        writer.writerow((c.path, "covid" if c.positive else "non-covid", probability, *known))
+    write_bytes(path, out.getvalue().encode(), PRIVATE if alone else PUBLIC)
 
 
 def of_split(records: Sequence[Record], split: str) -> list[Record]:

@@ -34,17 +34,19 @@ def choose(results: Path, as_json: bool) -> None:
     by_accuracy = max(ranked, key=lambda c: c.accuracy.value)
     if as_json:
         rows = [{**asdict(c), "lacks": c.lacks} for c in ranked]
-        click.echo(dumps({"schema": "groundglass.choice/1", "ranked": rows, "by_accuracy": by_accuracy.name}), nl=False)
+        click.echo(
+            dumps({"schema": "groundglass.choice/1", "ranked": rows, "by_accuracy": by_accuracy.folder}), nl=False
+        )
         return
     for place, c in enumerate(ranked, start=1):
         click.echo(f"{place}. {_line(c)}")
     first = ranked[0]
     if first.lacks:
-        click.echo(f"No candidate shows all that the rule asks; {first.name} lacks least.")
+        click.echo(f"No candidate shows all that the rule asks; {first.folder} lacks least.")
     if by_accuracy is first:
-        click.echo(f"Accuracy alone would have chosen {by_accuracy.name} too.")
+        click.echo(f"Accuracy alone would have chosen {by_accuracy.folder} too.")
     else:
-        click.echo(f"Accuracy alone would have chosen {by_accuracy.name} ({by_accuracy.accuracy}).")
+        click.echo(f"Accuracy alone would have chosen {by_accuracy.folder} ({by_accuracy.accuracy}).")
 
 
 def _line(c: Candidate) -> str:
@@ -52,8 +54,8 @@ def _line(c: Candidate) -> str:
     gap = "–" if c.gap is None else f"{c.gap:+.3f}"
     lacks = f"; {', '.join(c.lacks)}" if c.lacks else ""
     return (
-        f"{c.name} {c.sha256[:12]}: mean AUROC over sources {c.auroc:.3f}, above the strongest control by {gap}, "
-        f"heat in lungs {heat}, ECE {c.ece}, accuracy {c.accuracy}{lacks}"
+        f"{c.folder} ({c.name} {c.sha256[:12]}): mean AUROC over sources {c.auroc:.3f}, above the strongest control "
+        f"by {gap}, heat in lungs {heat}, ECE {c.ece}, accuracy {c.accuracy}{lacks}"
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -15,11 +15,12 @@ from groundglass.data import manifest
 from groundglass.data import score as scoring
 from groundglass.data.look import Looks, look_at, memory
 from groundglass.data.shortcuts import evidence_of
-from groundglass.errors import ManifestError
+from groundglass.errors import InputError, ManifestError
 from groundglass.image.read import Decoder, read
 from groundglass.infer.model import Model, load, weights_path
-from groundglass.judge.cases import Case, check
+from groundglass.judge.cases import Case, check, two_of_each
 from groundglass.judge.controls import Row, against, blanked, classifier, lungs_only, source_told, verdict
+from groundglass.judge.faithfulness import Sample
 from groundglass.judge.jackknife import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import About, dumps
@@ -106,11 +107,10 @@ def controls(
     root = data if data is not None else manifest_path.parent
     loaded = load(model, threads)
     records = manifest.load(manifest_path)
-    training = [
-        r for r in records if r.label is not None and r.split in (("train",) if split == "val" else ("train", "val"))
-    ]
+    training = _training(records, split)
     with progress(no_progress) as step:
-        judged = _judged(scoring.of_split(records, split), root, loaded, step)
+        of_split = scoring.of_split(records, split)
+        judged = _judged(of_split, root, loaded, step)
         rows = [*training, *judged.records]
         with memory(_cache_folder(cache, no_cache)) as kept:
             looks = look_at([root / r.path for r in rows], kept, None, lambda d, t: step("looking", d, t))
@@ -127,8 +127,11 @@ def controls(
     groups = {"all": np.ones(len(judged.positive), bool)}
     for source in sorted({r.source for r in judged.records}):
         mine = np.array([r.source == source for r in judged.records])
-        if judged.positive[mine].any() and not judged.positive[mine].all():
+        people = [p for p, k in zip(judged.patients, mine, strict=True) if k]
+        if two_of_each(judged.positive[mine], people):
             groups[source] = mine
+        else:
+            click.echo(f"{source}: not judged alone; fewer than two people with each label", err=True)
     found = {name: _table(judged, scores, keep) for name, keep in groups.items()}
     own, table = found["all"]
     small = {g: [r for r in rs if r.seen == "not the lungs"] for g, (_, rs) in found.items()}
@@ -141,6 +144,7 @@ def controls(
         "schema": SCHEMA,
         **asdict(about),
         "slices": len(judged.records),
+        "refused": len(of_split) - len(judged.records),
         "passed": passed,
         "verdict": words,
         "source_accuracy": None if np.isnan(told[0]) else {"value": told[0], "chance": told[1]},
@@ -160,15 +164,34 @@ def _cache_folder(given: Path | None, none: bool) -> Path | None:
     return None if none else given or Path(base) / "groundglass"
 
 
+def _training(records: Sequence[Record], split: str) -> list[Record]:
+    """The rows that the small controls learn from. Raises ManifestError where they have not both labels."""
+    parts = ("train",) if split == "val" else ("train", "val")
+    rows = [r for r in records if r.label is not None and r.split in parts]
+    if len({r.label for r in rows}) < 2:
+        raise ManifestError(
+            "manifest",
+            [f"{' and '.join(parts)}: rows of covid and of non-covid for the controls to learn from, got fewer"],
+        )
+    return rows
+
+
 def _judged(rows: Sequence[Record], root: Path, loaded: Model, step: Step) -> _Judged:
-    found: list[tuple[Record, Any]] = []
+    """What the model answers of the rows; a slice that cannot be read counts as refused.
+
+    Raises ManifestError where fewer than two people with each label are left.
+    """
+    found: list[tuple[Record, Sample]] = []
     with Decoder() as decoder:
         for done, (record, case) in enumerate(zip(rows, scoring.cases_of(rows, None), strict=True)):
             scoring.check_hash(root / record.path, record)
-            made = sample(read(root / record.path, decoder), loaded, case.patient)
-            found += [(record, made)] if made is not None else []
+            with contextlib.suppress(InputError):
+                made = sample(read(root / record.path, decoder), loaded, case.patient)
+                found += [(record, made)] if made is not None else []
             step("slices", done + 1, len(rows))
     check([Case(r.path, r.label == "covid", s.patient, 0.5) for r, s in found])
+    if not two_of_each(np.array([r.label == "covid" for r, _ in found]), [s.patient for _, s in found]):
+        raise ManifestError("manifest", ["patients: two or more with each label among the answered slices, got fewer"])
     return _Judged(
         tuple(r for r, _ in found),
         np.stack([s.image for _, s in found]),
@@ -179,16 +202,22 @@ def _judged(rows: Sequence[Record], root: Path, loaded: Model, step: Step) -> _J
 
 
 def _small(rows: Sequence[Record], training: int, looks: Looks) -> dict[str, Float64]:
-    """Scores of each small control on the rows from `training` on, fitted on the ones before."""
-    bad = [r.path for r, look in zip(rows, looks.looks, strict=True) if look is None or look.refusal is not None]
-    if bad:
-        raise ManifestError("manifest", [f"{p}: a slice that can be read, got none" for p in bad])
-    positive = np.array([r.label == "covid" for r in rows])
-    fitted = classifier()
+    """Scores of each small control on the rows from `training` on, fitted on the ones before that can be read.
+
+    Raises ManifestError where a file is absent, or those that can be read have not both labels.
+    """
+    absent = [r.path for r, look in zip(rows, looks.looks, strict=True) if look is None]
+    if absent:
+        raise ManifestError("not_found", [f"{p}: a file below --data, got none" for p in absent])
+    kept = [n for n in range(training) if (look := looks.looks[n]) is not None and look.refusal is None]
+    positive = np.array([rows[n].label == "covid" for n in kept], bool)
+    if not positive.any() or positive.all():
+        raise ManifestError("manifest", ["train: slices of covid and of non-covid that can be read, got fewer"])
+    fitted, first = classifier(), len(kept)
     return {
-        name: fitted(matrix[:training], positive[:training], matrix[training:])
-        for name, matrix in evidence_of(rows, looks, range(len(rows))).items()
-        if np.ptp(matrix[:training], axis=0).max(initial=0.0) > 0
+        name: fitted(matrix[:first], positive, matrix[first:])
+        for name, matrix in evidence_of(rows, looks, [*kept, *range(training, len(rows))]).items()
+        if np.ptp(matrix[:first], axis=0).max(initial=0.0) > 0
     }
 
 
@@ -217,7 +246,8 @@ def _table(judged: _Judged, scores: dict[str, Float64], keep: Mask) -> tuple[Est
             "the model's own input" if name.startswith("lungs") else "not the lungs",
         )
         for name, score in scores.items()
-        if name != "model" and np.ptp(score[keep]) > 0
+        # a control that sees no difference says nothing; a model that falls to one score without lungs says much
+        if name != "model" and (name.startswith("lungs") or np.ptp(score[keep]) > 0)
     ]
     return own, rows
 

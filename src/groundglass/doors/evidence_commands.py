@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ import numpy as np
 
 from groundglass.data import manifest
 from groundglass.data import score as scoring
-from groundglass.errors import ConfigError, InputError
+from groundglass.errors import ConfigError, InputError, ManifestError, ModelError
 from groundglass.image.read import Decoder, read
 from groundglass.image.transforms import to_gray
 from groundglass.infer.cam import occlusion, spread
@@ -25,7 +26,7 @@ from groundglass.infer.predict import examine
 from groundglass.judge import faithfulness as faith
 from groundglass.judge.faithfulness import Measure, Method, Sample
 from groundglass.judge.results import About, dumps
-from groundglass.judge.samples import lesion_pairs, phantoms, sample, score_of
+from groundglass.judge.samples import lesion_pairs, phantoms, sample, score_of, view_of
 from groundglass.report.picture import blend, outline, panels, shades, to_png
 from groundglass.report.progress import Step, progress
 from groundglass.report.words import RESEARCH_USE_ONLY
@@ -37,6 +38,10 @@ _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _SHOWN = 4
 _SANITY = 8
+# They need no gradients, so that any file can be asked; of the graph they are drawn with randomised weights alone.
+_ANY_FILE = ("cam", "occlusion", faith.RANDOM)
+# Many passes for each map: they are drawn again only with all kernels shuffled.
+_SLOW = ("occlusion", "integrated-gradients")
 
 _model = click.option(
     "--model",
@@ -100,34 +105,41 @@ def faithfulness(
 
     On phantoms with known lesions, on the lesion masks below --data, and with --manifest on validation slices; random
     heat is measured beside the methods, and every map is drawn again with randomised weights. Needs the `learn` extra.
+    A file with operators that `train` does not export has no gradients here: its CAM and occlusion are measured alone.
     """
     require_folder(output)
     saliency = _learn("saliency")
     loaded = load(model, threads)
-    graph = _learn("onnx_graph").Graph(weights_path(model))
+    graph, notes = _graph(model)
     rng = np.random.default_rng(seed)
+    records = None if manifest_path is None else manifest.load(manifest_path)
+    digest = "" if records is None else manifest.sha256(records)
     if manifest_path is not None and data is None:
         data = manifest_path.parent
+    pairs = lesion_pairs(data, loaded) if data is not None else []  # first: a wrong --data is told at once
     groups = {"phantoms": phantoms(count, loaded, rng)}
-    if data is not None and (pairs := lesion_pairs(data, loaded)):
+    if pairs:
         groups["lesion pairs"] = pairs
-    digest = ""
-    if manifest_path is not None and data is not None:
-        records = manifest.load(manifest_path)
-        digest = manifest.sha256(records)
+    if records is not None and data is not None:
         groups["validation slices"] = _validation(records, data, loaded, slices, rng)
+    for group in [g for g, samples in groups.items() if len({s.patient for s in samples}) < 2]:
+        notes.append(f"{group} left out: the model answers for {len(groups.pop(group))}, and two people are the least")
+    if not groups:
+        raise ManifestError("manifest", ["slices of two people or more that the model answers, got fewer"])
     methods = _methods(loaded, graph, saliency, rng)
     score = score_of(loaded)
     found: dict[str, list[Measure]] = {}
     with progress(no_progress) as step:
         for group, samples in groups.items():
             found[group] = _measured(group, samples, methods, score, rng, step)
-        sanity = _sanity(graph, saliency, groups["phantoms"][:_SANITY], rng, step)
+        drawn = groups.get("phantoms", [])
+        sanity = _sanity(graph, saliency, drawn[:_SANITY], rng, step) if graph is not None and drawn else {}
     about = About(loaded.name, loaded.sha256, digest, "val" if digest else "")
     said = {
         "schema": SCHEMA,
         **asdict(about),
         "samples": {g: len(s) for g, s in groups.items()},
+        "notes": notes,
         "measures": [
             {"group": g, "method": m.method, "measure": m.measure, "chance": m.chance, "estimate": asdict(m.estimate)}
             for g, rows in found.items()
@@ -140,14 +152,23 @@ def faithfulness(
         ],
     }
     write_bytes(output / "faithfulness.json", dumps(said).encode(), PUBLIC)
-    pictures = _pictures(groups["phantoms"][:_SHOWN], methods)
-    text = _page(about, found, sanity, pictures)
+    text = _page(about, notes, found, sanity, _pictures(drawn[:_SHOWN], methods))
     write_bytes(output / "faithfulness.html", text.encode(), PUBLIC)
     for group, rows in found.items():
         click.echo(f"{group}, {len(groups[group])}")
         for m in rows:
             click.echo(f"  {m.method:<22}{m.measure:<38}{m.estimate}  chance {m.chance:.3f}")
+    for note in notes:
+        click.echo(note, err=True)
     click.echo(f"open {output / 'faithfulness.html'}", err=True)
+
+
+def _graph(model: str | None) -> tuple[Any | None, list[str]]:
+    """The model's graph, or None and a note where it has operators that are not known here, as an 8-bit file has."""
+    try:
+        return _learn("onnx_graph").Graph(weights_path(model)), []
+    except ModelError as error:
+        return None, [f"gradients and randomised weights left out: {error.detail}"]
 
 
 def _methods(loaded: Model, graph: Any, saliency: ModuleType, rng: np.random.Generator) -> dict[str, Method]:
@@ -165,7 +186,8 @@ def _methods(loaded: Model, graph: Any, saliency: ModuleType, rng: np.random.Gen
         return np.concatenate([method(graph, i[None]) for i in images])
 
     found: dict[str, Method] = {"cam": cam, "occlusion": occluded}
-    found |= {n: partial(one_by_one, m) for n, m in saliency.METHODS.items() if n != "cam"}
+    if graph is not None:
+        found |= {n: partial(one_by_one, m) for n, m in saliency.METHODS.items() if n not in found}
     found[faith.RANDOM] = lambda images: faith.random_heat(images, rng)
     return found
 
@@ -190,21 +212,26 @@ def _measured(
 def _sanity(
     graph: Any, saliency: ModuleType, samples: Sequence[Sample], rng: np.random.Generator, step: Step
 ) -> dict[str, list[tuple[float, Any]]]:
+    """How alike each map stays as ever more kernels are shuffled; random heat, drawn anew each time, is chance."""
     images = np.stack([s.image for s in samples])
-    methods = {n: m for n, m in saliency.METHODS.items() if n != "integrated-gradients"}
+    methods: dict[str, Callable[[Any, Float32], Float32]] = {
+        **saliency.METHODS,
+        faith.RANDOM: lambda graph, images: faith.random_heat(images, rng),
+    }
     original = {name: method(graph, images) for name, method in methods.items()}
     stages: dict[str, list[tuple[float, Float32]]] = {name: [] for name in methods}
     for number, (done, changed) in enumerate(saliency.randomised(graph, rng)):
         step("randomised weights", number, 6)
         for name, method in methods.items():
-            stages[name].append((done, method(changed, images)))
+            if done == 1 or name not in _SLOW:
+                stages[name].append((done, method(changed, images)))
     return {name: faith.sanity(original[name], rows, samples) for name, rows in stages.items()}
 
 
 def _validation(
     records: Sequence[Record], data: Path, loaded: Model, count: int, rng: np.random.Generator
 ) -> list[Sample]:
-    """So many validation slices, drawn at random, each of its own patient as far as there are enough."""
+    """So many validation slices, drawn at random, each of its own patient; what cannot be read counts as refused."""
     rows = scoring.of_split(records, "val")
     by_patient: dict[str, list[Any]] = {}
     for record, case in zip(rows, scoring.cases_of(rows, None), strict=True):
@@ -215,8 +242,9 @@ def _validation(
     with Decoder() as decoder:
         for patient, record in (drawn[int(i)] for i in order):
             scoring.check_hash(data / record.path, record)
-            made = sample(read(data / record.path, decoder), loaded, patient)
-            out += [made] if made is not None else []
+            with contextlib.suppress(InputError):
+                made = sample(read(data / record.path, decoder), loaded, patient)
+                out += [made] if made is not None else []
     return out
 
 
@@ -237,6 +265,7 @@ def _pictures(samples: Sequence[Sample], methods: dict[str, Method]) -> list[tup
 
 def _page(
     about: About,
+    notes: Sequence[str],
     found: dict[str, list[Measure]],
     sanity: dict[str, list[tuple[float, Any]]],
     pictures: Sequence[tuple[str, bytes]],
@@ -247,7 +276,8 @@ def _page(
         words(
             f"Model {about.model}, SHA-256 {about.model_sha256}. Chance is what heat without meaning gets on the same "
             "samples; a method whose interval holds chance has shown nothing. Intervals hold 95 %, over people."
-        )
+        ),
+        *(words(note) for note in notes),
     ]
     for group, rows in found.items():
         names = list(dict.fromkeys(m.measure for m in rows))
@@ -256,19 +286,21 @@ def _page(
         body = [[x, *(cells.get((x, n), "–") for n in names)] for x in dict.fromkeys(m.method for m in rows)]
         parts.append(section(group, table(["method", *names], [*body, ["chance", *(chance[n] for n in names)]])))
     if sanity:
-        shares = [f"{done:.0%}" for done, _ in next(iter(sanity.values()))]
-        rows_out = [[name, *(str(e) for _, e in rows)] for name, rows in sanity.items()]
+        shares = sorted({done for rows in sanity.values() for done, _ in rows})
+        said = {name: dict(rows) for name, rows in sanity.items()}
+        rows_out = [[name, *(str(of.get(done, "–")) for done in shares)] for name, of in said.items()]
         parts.append(
             section(
                 "Randomised weights",
                 words(
                     "Absolute rank correlation with the first map as more kernels are shuffled, the last ones first. "
-                    "A map that stays as it was shows the image and not the model."
+                    "A map that stays as it was shows the image and not the model; random heat is chance."
                 ),
-                table(["method", *shares], rows_out),
+                table(["method", *(f"{done:.0%}" for done in shares)], rows_out),
             )
         )
-    parts.append(section("Phantoms", *[picture(caption, png) for caption, png in pictures]))
+    if pictures:
+        parts.append(section("Phantoms", *[picture(caption, png) for caption, png in pictures]))
     return document("Does the picture tell the truth?", parts)
 
 
@@ -296,14 +328,16 @@ def saliency(
     The network is rebuilt from the model file itself. Needs the `learn` extra; `groundglass explain` does not.
     """
     methods = _learn("saliency")
-    graph = _learn("onnx_graph").Graph(weights_path(model))
+    names = dict.fromkeys([*methods.METHODS, *_ANY_FILE])
+    if method not in names:
+        raise ConfigError("method", f"--method: one of {', '.join(names)}, got {method!r}; choose one")
+    loaded = load(model, threads)
+    walked = method not in _ANY_FILE or activations or list_layers
+    graph: Any = _learn("onnx_graph").Graph(weights_path(model)) if walked else None
     if list_layers:
         click.echo("\n".join(graph.maps))
         return
-    loaded = load(model, threads)
     known = _methods(loaded, graph, methods, np.random.default_rng(0))
-    if method not in known:
-        raise ConfigError("method", f"--method: one of {', '.join(known)}, got {method!r}; choose one")
     if layer is not None and method not in ("grad-cam", "hirescam"):
         raise ConfigError("layer", f"--layer: with grad-cam or hirescam, got it with {method}; leave it out")
     require_folder(output)
@@ -314,9 +348,7 @@ def saliency(
         raise InputError(seen.result.code, seen.result.reason)
     best = max(range(len(seen.result.slices)), key=seen.result.slice_probabilities.__getitem__)
     index = seen.result.slices[best]
-    from groundglass.image.transforms import prepare
-
-    x = prepare(to_gray(scan.voxels[index], scan.unit, loaded.card.window), seen.found[index].lungs, loaded.card.size)
+    x = view_of(to_gray(scan.voxels[index], scan.unit, loaded.card.window), seen.found[index].lungs, loaded).image
     if layer is not None:
         heat = methods.METHODS[method](graph, x[None], methods.find_layer(graph, layer))[0]
     else:

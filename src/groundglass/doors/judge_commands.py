@@ -20,8 +20,8 @@ from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.predict import Examination
 from groundglass.judge import compare as comparing
 from groundglass.judge.cases import Case, check
+from groundglass.judge.evaluate import check_traits, surest_first
 from groundglass.judge.evaluate import evaluate as judge
-from groundglass.judge.evaluate import surest_first
 from groundglass.judge.results import About, dumps, to_csv, to_json
 from groundglass.network import CARD_KEY
 from groundglass.report.progress import progress
@@ -153,14 +153,15 @@ def evaluate(
     records = _records(manifest_path)
     at = threshold if threshold is not None else loaded.operating_point.threshold if loaded is not None else 0.5
     mistakes = _Mistakes(at, loaded) if loaded is not None and scores is None else None
+    traits = [t.strip() for t in by.split(",") if t.strip()]
     with progress(no_progress) as step:
         if mistakes is not None:
             rows = _of_split(records, split)
             root = _root(manifest_path, data)
+            check_traits(scoring.cases_of(rows, root), traits)  # before hours of scoring
             cases = scoring.score(rows, root, mistakes.model, lambda d, t: step("slices", d, t), mistakes.watch)
         else:
             cases = _scored(scores, records, manifest_path, data, split)
-        traits = [t.strip() for t in by.split(",") if t.strip()]
         temperature = loaded.card.temperature if loaded is not None else None
         found = judge(cases, at, traits, prevalence, temperature, lambda d, t: step("groups", d, t))
     name = loaded.name if loaded is not None else scores.stem if scores is not None else ""
@@ -177,7 +178,7 @@ def evaluate(
     write_bytes(output / "report.html", text.encode())
     write_bytes(output / "evaluation.json", to_json(about, found).encode(), PUBLIC)
     write_bytes(output / "evaluation.csv", to_csv(about, found.rows).encode(), PUBLIC)
-    scoring.write_scores(output / "scores.csv", cases)
+    scoring.write_scores(output / "scores.csv", cases, alone=records is None)
     _print(
         [
             (r.measure, str(r.estimate), f"n={r.estimate.patients}", r.estimate.method)

@@ -47,6 +47,11 @@ def columns(cases: Sequence[Case]) -> Columns:
     )
 
 
+def two_of_each(positive: Mask, patients: Sequence[str]) -> bool:
+    """Whether each class has two patients or more: with one alone, nothing is known of how others would differ."""
+    return all(len({p for p, y in zip(patients, positive, strict=True) if y == label}) > 1 for label in (True, False))
+
+
 def check(cases: Sequence[Case]) -> None:
     """Raises ManifestError (exit status 3) where the cases cannot carry a judgement.
 

@@ -21,8 +21,10 @@ _SLICES = "validation slices"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model's judgements on validation; None where a judgement is absent."""
+    """One model's judgements on validation, in a folder of its own; None where a judgement is absent."""
 
+    folder: str
+    manifest_sha256: str
     name: str
     sha256: str
     auroc: float
@@ -69,6 +71,8 @@ def read_candidate(folder: Path) -> Candidate:
     faithful = _beside(folder, "faithfulness.json", FAITHFULNESS, said)
     heat, chance = _heat(faithful)
     return Candidate(
+        folder.name,
+        said["manifest_sha256"],
         said["model"],
         said["model_sha256"],
         sum(per_source) / len(per_source) if per_source else whole.value,
@@ -91,6 +95,10 @@ def _beside(folder: Path, name: str, schema: str, evaluation: dict[str, Any]) ->
         raise ManifestError(
             "results", [f"{folder.name}/{name}: the model of evaluation.json, got another; run it again"]
         )
+    if said["manifest_sha256"] not in (evaluation["manifest_sha256"], ""):
+        raise ManifestError(
+            "results", [f"{folder.name}/{name}: the manifest of evaluation.json, got another; run it again"]
+        )
     if said["split"] not in ("val", ""):
         raise ManifestError("split", [f"{folder.name}/{name}: the validation part, got {said['split']!r}"])
     return said
@@ -110,8 +118,13 @@ def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
 
     Those that lack nothing come first. Among them the mean AUROC over sources decides; of those within `TIE` of the
     best one left, the lowest calibration error, then the most heat in the lungs above chance.
+    Raises ManifestError where they were judged on different manifests: their figures cannot be compared.
     """
-    left = sorted(candidates, key=lambda c: c.name)
+    left = sorted(candidates, key=lambda c: c.folder)
+    others = [c for c in left if c.manifest_sha256 != left[0].manifest_sha256]
+    if others:
+        first = f"manifest {left[0].manifest_sha256[:12]} as in {left[0].folder}"
+        raise ManifestError("results", [f"{c.folder}: {first}, got {c.manifest_sha256[:12]}" for c in others])
     out: list[Candidate] = []
     while left:
         least = min(len(c.lacks) for c in left)

@@ -11,7 +11,7 @@ from scipy import stats
 from groundglass.errors import ManifestError
 from groundglass.judge import metrics
 from groundglass.judge.bootstrap import estimate
-from groundglass.judge.cases import Case, Columns, columns
+from groundglass.judge.cases import Case, Columns, columns, two_of_each
 from groundglass.judge.jackknife import LEVEL, Scale, Statistic, jackknife
 from groundglass.types import Estimate, Float64, Mask
 
@@ -49,6 +49,8 @@ def delong_covariance(scores: Sequence[Float64], positive: Mask) -> tuple[Float6
 def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Estimate, float]:
     """AUROC of scores (N,) less that of others on the same slices, and the two-sided p value.
 
+    Without spread, as between a perfect score and a constant one, p is 0, and 1 where there is no difference.
+
     It takes every slice for a patient of its own. Raises ValueError where a class has fewer than two cases.
     """
     if min(int(positive.sum()), int((~positive).sum())) < 2:
@@ -57,7 +59,7 @@ def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Esti
     value = float(values[0] - values[1])
     error = float(np.sqrt(max(0.0, s[0, 0] + s[1, 1] - 2 * s[0, 1])))
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
-    p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else 1.0
+    p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
     return Estimate(value, value - half, value + half, LEVEL, len(positive), "paired DeLong, slices"), p
 
 
@@ -78,9 +80,11 @@ def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Col
 def compare(a: Columns, b: Columns, thresholds: tuple[float, float]) -> Iterator[Difference]:
     """Differences of matched columns: AUROC, average precision, Brier score, and at each model's own threshold.
 
-    Raises ValueError where a class or all patients but one are absent.
+    Raises ValueError where a class has fewer than two patients.
     """
     y, patients = a.positive, a.patients
+    if not two_of_each(y, patients):
+        raise ValueError("patients: two or more with each label among the slices that both answered, got fewer")
     pairs: dict[str, tuple[Statistic, Statistic]] = {
         "AUROC": (metrics.weighted_auroc(a.probability, y), metrics.weighted_auroc(b.probability, y)),
         "average precision": (

@@ -71,6 +71,14 @@ def evaluate(
     return Evaluation(tuple(cases), threshold, prevalence, temperature, tuple(rows))
 
 
+def check_traits(cases: Sequence[Case], by: Sequence[str]) -> None:
+    """Raises ConfigError for a trait that no case has."""
+    for trait in by:
+        if not any(c.traits.get(trait) for c in cases):
+            known = sorted({t for c in cases for t in c.traits})
+            raise ConfigError("by", f"--by: one of {', '.join(known)}, got {trait!r}; add a column of that name")
+
+
 def _known(e: Estimate) -> bool:
     return bool(np.isfinite([e.value, e.low, e.high]).all())
 
@@ -78,12 +86,9 @@ def _known(e: Estimate) -> bool:
 def groups(cases: Sequence[Case], by: Sequence[str]) -> Iterator[tuple[str, list[Case]]]:
     """All cases, then for each trait its values, each as "trait: value"; cases without the trait are in none."""
     yield OVERALL, list(cases)
+    check_traits(cases, by)
     for trait in by:
-        values = sorted({c.traits[trait] for c in cases if c.traits.get(trait)})
-        if not values:
-            known = sorted({t for c in cases for t in c.traits})
-            raise ConfigError("by", f"--by: one of {', '.join(known)}, got {trait!r}; add a column of that name")
-        for value in values:
+        for value in sorted({c.traits[trait] for c in cases if c.traits.get(trait)}):
             mine = [c for c in cases if c.traits.get(trait) == value]
             if trait == SEVERITY and all(c.positive for c in mine):
                 sources = {c.traits.get("source") for c in mine}
@@ -118,8 +123,9 @@ def measures(
         unsure = surest_first(answered.probability, threshold)
         area = metrics.area_under_risk_coverage(answered.probability, answered.positive, threshold, unsure)
         yield from _tried("area under risk-coverage", area, answered, "share")
-        benefit = metrics.net_benefit(answered.probability, answered.positive, threshold)
-        yield from _tried("net benefit at the threshold", benefit, answered, "free")
+        if threshold < 1:  # at 1 a false positive weighs infinitely much
+            benefit = metrics.net_benefit(answered.probability, answered.positive, threshold)
+            yield from _tried("net benefit at the threshold", benefit, answered, "free")
 
 
 def surest_first(probability: Float64, threshold: float) -> Float64:

@@ -160,11 +160,11 @@ def at_threshold(
         "accuracy": (of(lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn)), "share"),
         "sensitivity": (of(lambda tp, fp, fn, tn: tp / (tp + fn)), "share"),
         "specificity": (of(lambda tp, fp, fn, tn: tn / (tn + fp)), "share"),
-        f"PPV at {prevalence:.0%} prevalence": (
+        f"PPV at {100 * prevalence:g}% prevalence": (
             of(lambda tp, fp, fn, tn: predictive(tp / (tp + fn), fp / (tn + fp), prevalence)),
             "share",
         ),
-        f"NPV at {prevalence:.0%} prevalence": (
+        f"NPV at {100 * prevalence:g}% prevalence": (
             of(lambda tp, fp, fn, tn: predictive(tn / (tn + fp), fn / (tp + fn), 1 - prevalence)),
             "share",
         ),
@@ -228,7 +228,12 @@ def _newton(columns: Float64, offset: Float64, positive: Mask, weight: Float64) 
 
 
 def net_benefit(probability: Float64, positive: Mask, threshold: float) -> Statistic:
-    """True positives less false ones weighed by the odds of the threshold, a row (Vickers and Elkin 2006)."""
+    """True positives less false ones weighed by the odds of the threshold, a row (Vickers and Elkin 2006).
+
+    Raises ValueError for a threshold of 1, whose odds are infinite.
+    """
+    if threshold >= 1:
+        raise ValueError(f"threshold: below 1, got {threshold}")
     odds = threshold / (1 - threshold)
 
     def value(weight: Float64) -> float:

@@ -6,14 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
+from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.image import phantom
 from groundglass.image.gate import shows_lung
 from groundglass.image.read import Decoder, read
-from groundglass.image.transforms import lung_box, prepare, resize, to_gray
+from groundglass.image.transforms import resize, to_gray
+from groundglass.image.views import VIEWS, View
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate, find_fields
 from groundglass.judge.faithfulness import Sample, Score
 from groundglass.types import Float32, Float64, Mask, Scan
+
+
+def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
+    """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
+
+    Raises ConfigError where the card makes several: heat and controls are of one input.
+    """
+    seen = VIEWS[model.card.views](gray, lungs, model.card.size)
+    if len(seen) != 1:
+        raise ConfigError(
+            "views", f"model: one view of each slice, got {len(seen)} ({model.card.views}); name one with one view"
+        )
+    return seen[0]
 
 
 def sample(
@@ -22,21 +37,22 @@ def sample(
     """The middle slice of a scan as the model sees it, or None where the gate refuses it.
 
     `lesions` and `lungs` (H, W) are what is known of the slice; without `lungs` the lung-field network's are taken.
+    Raises ConfigError where the model sees several views of a slice.
     """
     index = len(scan.voxels) // 2
     found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
     if not shows_lung(found, model.accept):
         return None
-    size, box = model.card.size, lung_box(found.lungs)
-    gray = to_gray(scan.voxels[index], scan.unit, model.card.window)
+    view = view_of(to_gray(scan.voxels[index], scan.unit, model.card.window), found.lungs, model)
+    size = model.card.size
 
-    def boxed(mask: Mask) -> Mask:
-        return np.asarray(resize(mask.astype(np.float32), size, size, box) > 0.5)
+    def placed(mask: Mask) -> Mask:
+        return np.asarray(resize(mask.astype(np.float32), size, size, view.place.box) > 0.5)
 
     return Sample(
-        prepare(gray, found.lungs, size),
-        boxed(found.lungs if lungs is None else lungs),
-        None if lesions is None else boxed(lesions),
+        view.image,
+        placed(found.lungs if lungs is None else lungs),
+        None if lesions is None else placed(lesions),
         patient,
     )
 
@@ -59,7 +75,12 @@ def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]
 
 
 def lesion_pairs(data: Path, model: Model) -> list[Sample]:
-    """The slices with a lesion mask below the data root; what the gate refuses is left out."""
+    """The slices with a lesion mask below the data root; what cannot be read or the gate refuses is left out.
+
+    Raises ManifestError where there is no such folder.
+    """
+    if not data.is_dir():
+        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
     folder = data / "masks" / "covid-lesion"
     out: list[Sample] = []
     with Decoder() as decoder:
@@ -67,8 +88,10 @@ def lesion_pairs(data: Path, model: Model) -> list[Sample]:
             image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
             if not image.is_file():
                 continue
-            lesions = _mask(mask)
-            scan = read(image, decoder)
+            try:
+                lesions, scan = _mask(mask), read(image, decoder)
+            except InputError:
+                continue
             if scan.voxels[0].shape == lesions.shape:
                 made = sample(scan, model, image.name, lesions)
                 out += [made] if made is not None else []
@@ -76,18 +99,21 @@ def lesion_pairs(data: Path, model: Model) -> list[Sample]:
 
 
 def _mask(path: Path) -> Mask:
-    """White pixels (H, W); the reader would refuse a picture that is nearly all black."""
+    """White pixels (H, W); the reader would refuse a picture that is nearly all black. Raises InputError."""
     from PIL import Image
 
-    with Image.open(path, formats=("PNG",)) as opened:
-        return np.asarray(opened.convert("L")) > 229
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            return np.asarray(opened.convert("L")) > 229
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad bytes
+        raise InputError("unreadable", "lesion mask: a PNG, got something else; restore the file") from error
 
 
 def score_of(model: Model) -> Score:
     """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
 
     def score(batch: Float32) -> Float64:
-        parts = [model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)]
-        return calibrate(np.concatenate(parts), model.card.temperature).astype(np.float64)
+        logits = np.concatenate([model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)])
+        return calibrate(logits[:, 1] - logits[:, 0], model.card.temperature)
 
     return score

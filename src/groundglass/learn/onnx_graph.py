@@ -21,18 +21,19 @@ from groundglass.errors import ModelError
 Attributes = Mapping[str, Any]
 
 
-class _GuidedRelu(torch.autograd.Function):
-    """ReLU that lets only positive gradients back (Springenberg et al. 2015, arXiv:1412.6806)."""
+class _Guided(torch.autograd.Function):
+    """ReLU, with a `top` as in ReLU6, that lets only positive gradients back (Springenberg et al., arXiv:1412.6806)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, top: float) -> Tensor:
         ctx.save_for_backward(x)
-        return x.clamp(min=0)
+        ctx.top = top
+        return x.clamp(0, top)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return torch.as_tensor(grads[0].clamp(min=0) * (x > 0))
+        return torch.as_tensor(grads[0].clamp(min=0) * ((x > 0) & (x < ctx.top))), None
 
 
 class Graph:
@@ -69,8 +70,9 @@ class Graph:
             if op == "Constant":
                 continue
             given = [values[name] if name else None for name in inputs]
-            if guided and op == "Relu":
-                values[output] = _GuidedRelu.apply(given[0])  # type: ignore[no-untyped-call]
+            if guided and op in ("Relu", "Clip"):
+                top = float("inf") if op == "Relu" else float(torch.as_tensor(given[2]))
+                values[output] = _Guided.apply(given[0], top)  # type: ignore[no-untyped-call]
             else:
                 values[output] = _OPERATORS[op](given, attributes)
         return values

@@ -1,4 +1,4 @@
-"""Attribution by gradients: Grad-CAM, HiResCAM, input gradients, their maxima, guided saliency, integrated gradients.
+"""Attribution on the graph: Grad-CAM, HiResCAM, input gradients, their maxima, guided saliency, integrated gradients.
 
 Each method takes the graph and inputs (N, S, S) in [0, 1], and gives heat (N, S, S); positive speaks for COVID, or, for
 maxima, marks what the answer is sensitive to.
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from groundglass.errors import ConfigError
 from groundglass.image.transforms import AIR_LEVEL
+from groundglass.infer.cam import occlusion
 from groundglass.learn.onnx_graph import Graph, as_tensor
 from groundglass.types import Float32
 
@@ -84,6 +85,16 @@ def cam(graph: Graph, images: Float32) -> Float32:
     return _enlarged(maps[:, 1] - maps[:, 0], images.shape[1])
 
 
+def occluded(graph: Graph, images: Float32) -> Float32:
+    """Occlusion (`infer.cam.occlusion`) from this graph, so that it follows weights that were replaced."""
+
+    def margin(batch: Float32) -> Float32:
+        with torch.inference_mode():
+            return _numpy(graph.margin(torch.from_numpy(batch)))
+
+    return np.stack([occlusion(i, margin) for i in images])
+
+
 METHODS: Mapping[str, Method] = {
     "cam": cam,
     "grad-cam": grad_cam,
@@ -92,6 +103,7 @@ METHODS: Mapping[str, Method] = {
     "gradient-maximum": gradient_maximum,
     "guided": guided,
     "integrated-gradients": integrated_gradients,
+    "occlusion": occluded,
 }
 
 

@@ -16,7 +16,7 @@ import click
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.discover import Shard
 from groundglass.doors.screen.ledger import NAME, Extras, Ledger
-from groundglass.doors.screen.places import open_source
+from groundglass.doors.screen.places import Source, open_source
 from groundglass.doors.screen.run import Progress, Wanted, holder, locked
 from groundglass.doors.screen.run import screen as run_screen
 from groundglass.errors import ConfigError
@@ -135,11 +135,11 @@ def run(
     """
     from groundglass.infer.model import DEFAULT
 
-    _go(ctx, source, folder, model or DEFAULT, Extras(overlays, reports), shard, data, **given)
+    _go(ctx, open_source(source, data), folder, model or DEFAULT, Extras(overlays, reports), shard, **given)
 
 
 def _go(
-    ctx: click.Context, source: str, folder: Path, model: str, extras: Extras, shard: Shard, data: Path | None, /,
+    ctx: click.Context, source: Source, folder: Path, model: str, extras: Extras, shard: Shard, /,
     workers: int | None, scheduler: str | None, item_seconds: float, quiet: bool, no_progress: bool,
 ) -> None:  # fmt: skip
     from groundglass.doors.screen.summary import in_words
@@ -148,7 +148,7 @@ def _go(
     if extras.reports:
         require_highdicom()
     wanted = Wanted(
-        open_source(source, data), folder, model, workers or _cores(), Limits.from_environment(os.environ),
+        source, folder, model, workers or _cores(), Limits.from_environment(os.environ),
         item_seconds, scheduler, shard, extras,
     )  # fmt: skip
     watcher = _watcher(quiet, no_progress)
@@ -181,7 +181,7 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
     again.
     """
     with tables.opened(folder) as known:
-        keys = ("source", "shard", "model", "model_sha256", "overlays", "reports", "data")
+        keys = ("source", "base", "shard", "model", "model_sha256", "overlays", "reports")
         facts = {key: known.about(key) or "" for key in keys}
     if facts["source"].startswith("list "):
         raise ConfigError(
@@ -191,16 +191,17 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
         count = ledger.forget(facts["model_sha256"], codes)
     click.echo(f"{count} inputs to be tried again", err=True)
     number, of = facts["shard"].split("/")
-    data = Path(facts["data"]) if facts["data"] else None
     extras = Extras(facts["overlays"] == "1", facts["reports"] == "1")
-    _go(ctx, facts["source"], folder, facts["model"], extras, Shard(int(number), int(of)), data, **given)
+    base = facts["base"] or None
+    source = open_source(facts["source"], Path(base) if base else None, base)
+    _go(ctx, source, folder, facts["model"], extras, Shard(int(number), int(of)), **given)
 
 
 @screen.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(folder: Path, as_json: bool) -> None:
-    """How far RUN is: counts, rate and time left; also while it goes on, from anywhere that sees the folder."""
+    """How far RUN is: counts, rate and time left; also while it goes on, on the machine where it does."""
     with tables.opened(folder) as known:
         model = known.about("model_sha256") or ""
         counts, codes = known.counts(model), known.codes(model)

@@ -32,8 +32,7 @@ class Hostile(work.Worker):
         self._hashed: dict[tuple[str, str], str] = {}
 
     def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: Any) -> dict[str, Any]:
-        (path,) = local.values()
-        content = Path(path).read_bytes()
+        content = b"".join(Path(path).read_bytes() for path in local.values())
         self._poison(content.rsplit(b"poison:", 1)[-1].decode("ascii", "replace").split())
         score = int(hashlib.sha256(content).hexdigest()[:8], 16) / 2**32
         label = "covid" if score >= 0.5 else "non-covid"

@@ -81,6 +81,18 @@ def test_status_and_retry_follow_the_codes(tmp_path: Path, invoke: Invoke) -> No
     assert invoke("screen", "status", tmp_path / "in").exit_code == 2
 
 
+def test_retry_reads_a_list_from_where_it_was_given(tmp_path: Path, groundglass: Groundglass) -> None:
+    put(tmp_path / "in/empty.png", b"")
+    shutil.copy(HEALTHY, tmp_path / "in/healthy.png")
+    put(tmp_path / "list.txt", b"healthy.png\nempty.png\n")
+    run = tmp_path / "run"
+    assert groundglass("screen", tmp_path / "list.txt", "-o", run, cwd=tmp_path / "in").returncode == 4
+    before = (run / "results.jsonl").read_bytes()
+    again = groundglass("screen", "retry", run, "--code", "empty", cwd=tmp_path)
+    assert again.stdout == "seen 2 = ok 1 + refused 1 + error 0 + skipped 0\n"
+    assert (run / "results.jsonl").read_bytes() == before
+
+
 def test_a_changed_model_answers_everything_again(tmp_path: Path, invoke: Invoke) -> None:
     from groundglass.infer.model import weights_folder
 

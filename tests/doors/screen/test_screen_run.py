@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from screening import HERE, archive, children_of, png, put, results, run, wanted
 
@@ -19,6 +20,8 @@ from groundglass.doors.screen.ledger import NAME, Extras, Item, Ledger
 from groundglass.doors.screen.run import locked
 from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
+from groundglass.image.phantom import chest_volume
+from groundglass.image.phantom_files import write_dicom_series
 
 _DRIVER = """
 import sys
@@ -258,6 +261,45 @@ def test_shards_share_no_input_and_miss_none(tmp_path: Path) -> None:
         tables.export([*parts, parts[0]], tmp_path / "twice.jsonl")
     assert caught.value.code == "twice"
     assert not (tmp_path / "twice.jsonl").exists()
+
+
+def test_series_of_one_folder_have_the_same_names_in_every_shard(tmp_path: Path) -> None:
+    from groundglass.doors.screen import tables
+    from groundglass.doors.screen.discover import Shard
+
+    for number in range(4):  # four series side by side, as many scanners export a study
+        phantom = chest_volume(np.random.default_rng(number), slices=2, size=64)
+        write_dicom_series(tmp_path / "made", phantom, seed=number)
+        for file in (tmp_path / "made").iterdir():
+            put(tmp_path / f"in/study/ct/{number}-{file.name}", file.read_bytes())
+    run(tmp_path / "in", tmp_path / "whole")
+    assert len({name.split("#")[1] for name in results(tmp_path / "whole")}) == 4
+    assert {result.code for result in results(tmp_path / "whole").values()} == {None}
+    parts = [tmp_path / f"part{k}" for k in range(1, 5)]
+    seen = [run(tmp_path / "in", part, shard=Shard(k, 4))[1]["seen"] for k, part in enumerate(parts, 1)]
+    assert sum(seen) == 4
+    assert max(seen) < 4
+    assert tables.export(parts, tmp_path / "merged.jsonl") == 4
+    assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole/results.jsonl").read_bytes()
+    assert run(tmp_path / "in", parts[0], shard=Shard(1, 4))[0] == 0  # the names last
+
+
+def test_a_shard_that_holds_nothing_ends_well(tmp_path: Path) -> None:
+    from groundglass.doors.screen.discover import Shard
+
+    source = put(tmp_path / "in/a.png", png()).parent
+    put(tmp_path / "list.txt", f"{source}\n".encode())
+    for given in (source, tmp_path / "list.txt"):
+        folders = [tmp_path / f"{given.name}-{k}" for k in (1, 2)]
+        conserved = [run(given, folder, shard=Shard(k, 2))[1] for k, folder in enumerate(folders, 1)]
+        assert sorted(c["seen"] for c in conserved) == [0, 1]
+        assert sorted(len(results(folder)) for folder in folders) == [0, 1]
+        assert all((folder / "manifest.json").is_file() for folder in folders)
+    (source / "a.png").write_bytes(b"words")
+    for number in (1, 2):  # of a tree without any scan every shard says so
+        with pytest.raises(InputError) as caught:
+            run(source, tmp_path / f"none-{number}", shard=Shard(number, 2))
+        assert caught.value.code == "no_images"
 
 
 def test_a_file_that_may_be_read_at_last_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,13 +45,13 @@ class Left:
 class Source:
     """What to screen: `roots` as (shown, path). `listed` says that they are the lines of a list or manifest.
 
-    `data` is the folder that a manifest's paths are relative to.
+    `base` is the folder that its relative paths are relative to, empty where it has none.
     """
 
     identity: str
     roots: tuple[tuple[str, str], ...]
     listed: bool
-    data: str = ""
+    base: str = ""
 
     def walk(self) -> Iterator[Place | Left]:
         """Every file below every root. Raises RemoteError where an object store fails."""
@@ -85,13 +85,14 @@ def gone() -> RemoteError:
     return RemoteError("source_gone", "the archive where it was, got nothing there; mount it and run again to go on")
 
 
-def open_source(given: str, data: Path | None = None) -> Source:
+def open_source(given: str, data: Path | None = None, base: str | None = None) -> Source:
     """What a user names: a folder, a file, `s3://...`, a list (text file, or - for standard input), a manifest (.csv).
 
+    The paths of a manifest are relative to `data`, those of a list to `base`, by default the working directory.
     Raises ConfigError for what is none of these, InputError where it is not there, ManifestError for a bad manifest.
     """
     if given == "-":
-        return _list(sys.stdin.buffer.read(), "-")
+        return _list(sys.stdin.buffer.read(), "-", base)
     if given.startswith(REMOTE):
         shown = given.rstrip("/").rsplit("/", 1)[-1]
         return Source(given, ((shown, given.rstrip("/")),), False)
@@ -106,10 +107,10 @@ def open_source(given: str, data: Path | None = None) -> Source:
         head = stream.read(SNIFF_BYTES)
         if sniff(head) is not None:
             return Source(real, ((os.path.basename(real), real),), False)
-        return _list(head + stream.read(), real)
+        return _list(head + stream.read(), real, base)
 
 
-def _list(content: bytes, identity: str) -> Source:
+def _list(content: bytes, identity: str, base: str | None) -> Source:
     """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     names = list(dict.fromkeys(os.fsdecode(line) for line in lines if line.strip()))
@@ -117,9 +118,12 @@ def _list(content: bytes, identity: str) -> Source:
         raise InputError("no_images", "expected paths, one a line, got none; list some")
     if identity == "-":
         identity = "list " + hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
-    return Source(
-        identity, tuple((n, n.rstrip("/") if n.startswith(REMOTE) else os.path.realpath(n)) for n in names), True
+    base = os.getcwd() if base is None else base
+    relative = any(not n.startswith(REMOTE) and not os.path.isabs(n) for n in names)
+    roots = tuple(
+        (n, n.rstrip("/") if n.startswith(REMOTE) else os.path.realpath(os.path.join(base, n))) for n in names
     )
+    return Source(identity, roots, True, base if relative else "")
 
 
 def _manifest(path: Path, data: Path | None) -> Source:

@@ -125,15 +125,18 @@ def test_a_ledger_that_lost_a_result_does_not_pass_for_whole(tmp_path: Path) -> 
             conservation(ledger, model)
 
 
-def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path) -> None:
+def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "in"
     for number in range(40):
         put(source / f"{number % 7}/{number}.png", png("slow 0.05", number))
     run(source, tmp_path / "straight")
+    begun = put(tmp_path / "begun", b"")
+    monkeypatch.setenv("HOSTILE_LOG", str(begun))
     rng = random.Random(20200315)
-    killed, redone, lost = 0, 0, 0
-    while killed < 6:
-        before = _done(tmp_path / "killed")
+    again: list[int] = []
+    lost = 0
+    while len(again) < 6:
+        before, begun_before = _done(tmp_path / "killed"), begun.stat().st_size
         process = _start(source, tmp_path / "killed")
         goal = min(before + rng.randrange(1, 8), 39)
         while process.poll() is None and _done(tmp_path / "killed") < goal:
@@ -141,14 +144,17 @@ def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path) -> 
         children = children_of(process.pid) if process.poll() is None else []
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        killed += 1
-        lost += _done(tmp_path / "killed") < before
         for child in children:
             _gone(child)
+        after = _done(tmp_path / "killed")
+        lost += after < before
+        again.append(begun.stat().st_size - begun_before - (after - before))
     answers, _ = run(source, tmp_path / "killed")
-    redone = 40 - answers
+    assert answers < 40  # or else no kill came after a result
     assert lost == 0  # what was done stays done
-    assert redone > 0
+    assert 0 <= min(again)
+    assert 0 < max(again) <= 2  # a kill costs at most what each of the two workers had in the works
+    assert begun.stat().st_size == 40 + sum(again)
     assert len(results(tmp_path / "killed")) == 40
     for name in ("results.jsonl", "results.csv", "results.parquet", "manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name

@@ -38,6 +38,7 @@ _LOCK = ".lock"
 _HELD = {
     "source": "source",
     "base": "folder that relative paths are relative to (of a list the working directory, of a manifest --data)",
+    "part": "part of the manifest",
     "shard": "shard",
 }
 # Failures that may come from an archive that went away and not from the item.
@@ -180,6 +181,7 @@ def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
     facts = {
         "source": wanted.source.identity,
         "base": wanted.source.base,
+        "part": wanted.source.part,
         "shard": f"{wanted.shard.number}/{wanted.shard.of}",
     }
     for key, value in facts.items():

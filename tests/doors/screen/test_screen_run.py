@@ -301,6 +301,8 @@ def test_a_shard_that_holds_nothing_ends_well(tmp_path: Path) -> None:
         assert sorted(c["seen"] for c in conserved) == [0, 1]
         assert sorted(len(results(folder)) for folder in folders) == [0, 1]
         assert all((folder / "manifest.json").is_file() for folder in folders)
+        (page,) = [(f / "index.html").read_text() for f, c in zip(folders, conserved, strict=True) if not c["seen"]]
+        assert "shifted" not in page  # nothing was compared
     (source / "a.png").write_bytes(b"words")
     for number in (1, 2):  # of a tree without any scan every shard says so
         with pytest.raises(InputError) as caught:

@@ -250,6 +250,8 @@ def _drift(known: Reference | None, found: tuple[int, Sequence[Drift]] | None) -
         )
         return f"<p>{_text(words)}</p>"
     count, drifts = found
+    if not count:
+        return "<p>No input has an answer.</p>"
     moved = [d.measure for d in drifts if d.shifted]
     verdict = f"Shifted: {', '.join(moved)}." if moved else "No measure is shifted."
     rows = [(d.measure, f"{d.index:.3f}", f"{d.chance:.3f}", "shifted" if d.shifted else "") for d in drifts]

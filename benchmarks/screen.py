@@ -2,7 +2,8 @@
 
     python benchmarks/screen.py steps [--items 200] [-o FILE.csv]      seconds by step, and the ledger's share
     python benchmarks/screen.py memory [--items 10000] [-o FILE.csv]   memory of all processes while small series pass
-    python benchmarks/screen.py kills [--items 500] [--kills 50]       kill -9 at random moments, compare the tables
+    python benchmarks/screen.py kills [--items 500] [--kills 50]       kill -9 at random moments, compare the tables,
+                                                                       count what is done again
     python benchmarks/screen.py rate [--workers 1,2] [-o FILE.csv]     inputs a second at N workers; needs idle cores
     python benchmarks/screen.py simulate STEPS.csv [-o FILE.csv]       1 to 1,000 workers, with the measured steps
 
@@ -28,15 +29,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from groundglass.doors.screen import child
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, screen
+from groundglass.doors.screen.work import Worker
 from groundglass.image.limits import Limits
 from groundglass.image.phantom import chest_slice, chest_volume, draw_lesions
 from groundglass.image.phantom_files import write_dicom_series, write_slice_png
@@ -98,10 +101,31 @@ def write_small_series(folder: Path, count: int) -> None:
         dataset.save_as(path)
 
 
-def run(source: Path, folder: Path, workers: int, watch: Watch) -> dict[str, int]:
+def run(
+    source: Path, folder: Path, workers: int, watch: Watch, command: tuple[str, ...] | None = None
+) -> dict[str, int]:
     """One screening run in this process."""
-    wanted = Wanted(open_source(str(source)), folder, "first", workers, Limits())
+    wanted = Wanted(open_source(str(source)), folder, "first", workers, Limits(), command=command)
     return screen(wanted, watch, Signals())[1]
+
+
+class Counted(Worker):
+    """The real worker, which writes one byte to the file `log` whenever it begins an item."""
+
+    log = ""
+
+    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, b".")
+        os.close(descriptor)
+        return super().answer(task, told)
+
+
+def be_child(log: str, folder: str) -> None:
+    """Be the process that answers items, with a count of those begun."""
+    Counted.log = log
+    child.Worker = Counted  # type: ignore[misc]
+    child.serve(Path(folder))
 
 
 def steps(scratch: Path, items: int) -> list[dict[str, Any]]:
@@ -132,63 +156,77 @@ def steps(scratch: Path, items: int) -> list[dict[str, Any]]:
 
 
 def memory(scratch: Path, items: int) -> list[dict[str, Any]]:
-    """Resident memory in MB of this process and all below it, every 500 inputs."""
+    """Resident memory in MB of this process and all below it, and the ledger's share of the time, every 500 inputs."""
     write_small_series(scratch / "in", items)
     rows: list[dict[str, Any]] = []
 
-    def look(_: Progress, answers: int) -> None:
+    def look(progress: Progress, answers: int) -> None:
         if answers and (answers % 500 == 0 or answers == items):
             members = _PREDICT["tree"](os.getpid())
             own = _PREDICT["resident"](os.getpid())
             total = sum(map(_PREDICT["resident"], members))
-            rows.append({"item": answers, "coordinator_mb": round(own / 1e6, 1), "all_mb": round(total / 1e6, 1)})
+            row = {"item": answers, "coordinator_mb": round(own / 1e6, 1), "all_mb": round(total / 1e6, 1)}
+            share = progress.ledger_seconds / progress.seconds
+            rows.append(row | {"seconds": round(progress.seconds, 1), "ledger_share": round(share, 6)})
             print(rows[-1], file=sys.stderr, flush=True)
 
-    watch = Watch(look)
-    run(scratch / "in", scratch / "run", 2, watch)
-    assert watch.progress is not None
-    share = watch.progress.ledger_seconds / watch.progress.seconds
-    print(f"ledger {100 * share:.2f} % of {watch.progress.seconds:.0f} s")
+    run(scratch / "in", scratch / "run", 2, Watch(look))
+    warm = [row["all_mb"] for row in rows if row["item"] >= 1000]
+    if warm:
+        print(f"all processes between input 1,000 and the last: {min(warm)} to {max(warm)} MB")
     return rows
 
 
-def _known(folder: Path) -> tuple[int, int]:
-    """Items with a result, and answers ever taken, straight from the file of a run that may be going on."""
+def _done(folder: Path) -> int:
+    """Items with a result, straight from the file of a run that may be going on."""
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(f"file:{folder / NAME}?mode=ro", uri=True)) as db,
     ):
-        done = db.execute("SELECT COUNT(*) FROM items WHERE content IS NOT NULL").fetchone()[0]
-        return int(done), int(done)
-    return 0, 0
+        return int(db.execute("SELECT COUNT(*) FROM items WHERE content IS NOT NULL").fetchone()[0])
+    return 0
 
 
-def kills(scratch: Path, items: int, times: int) -> None:
-    """Kill the command `times` times at random moments, let it end, and compare with a run that nobody killed."""
+def kills(scratch: Path, items: int, times: int, workers: int = 2) -> list[dict[str, Any]]:
+    """Kill a run `times` times at random moments, let it end, and compare with a run that nobody killed.
+
+    Every item that a child begins is counted: what was begun and has no result when the run is killed is done again.
+    """
     write_pngs(scratch / "in", items, side=64)
-    words = [sys.executable, "-m", "groundglass", "screen", str(scratch / "in"), "--workers", "2", "-q", "-o"]
-    subprocess.run([*words, str(scratch / "straight")], check=True, stdout=subprocess.DEVNULL)
+    log, killed, straight = scratch / "begun", scratch / "killed", scratch / "straight"
+    words = [sys.executable, __file__, "killed", str(scratch / "in"), str(killed), str(log), str(workers)]
+    run(scratch / "in", straight, workers, Watch())
     rng = random.Random(20200315)
-    lost = 0
+    rows: list[dict[str, Any]] = []
+    begun_before = lost = 0
     for number in range(times):
-        before, _ = _known(scratch / "killed")
+        before = _done(killed)
         goal = min(before + rng.randrange(0, max(2, 2 * items // times)), items - 2)
-        with subprocess.Popen([*words, str(scratch / "killed")], stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None and _known(scratch / "killed")[0] < goal:
+        with subprocess.Popen(words) as process:
+            while process.poll() is None and _done(killed) < goal:
                 time.sleep(0.002)
             time.sleep(rng.random() * 0.05)
+            children = _PREDICT["tree"](process.pid)[1:]
             process.send_signal(signal.SIGKILL)
             process.wait()
-        after, _ = _known(scratch / "killed")
-        lost += after < before
-        print(f"kill {number + 1}: {before} -> {after}", file=sys.stderr, flush=True)
-    subprocess.run([*words, str(scratch / "killed")], check=True, stdout=subprocess.DEVNULL)
-    same = all((scratch / "killed" / t).read_bytes() == (scratch / "straight" / t).read_bytes() for t in _TABLES)
-    rows = [json.loads(line)["input"] for line in (scratch / "killed/results.jsonl").read_text().splitlines()]
-    print(f"{times} kills, {items} inputs: {len(rows)} rows, {len(set(rows))} inputs, {lost} kills that lost a result")
+        while any(_PREDICT["resident"](pid) for pid in children):  # they see the end of their pipe, and go
+            time.sleep(0.01)
+        after, begun = _done(killed), log.stat().st_size if log.exists() else 0
+        lost += max(0, before - after)
+        again = begun - begun_before - (after - before)
+        rows.append({"kill": number + 1, "done_before": before, "done_after": after, "done_again": again})
+        print(rows[-1], file=sys.stderr, flush=True)
+        begun_before = begun
+    subprocess.run(words, check=True)
+    again, most = log.stat().st_size - items, max(row["done_again"] for row in rows)
+    same = all((killed / t).read_bytes() == (straight / t).read_bytes() for t in _TABLES)
+    inputs = [json.loads(line)["input"] for line in (killed / "results.jsonl").read_text().splitlines()]
+    print(f"{times} kills, {items} inputs: {len(inputs)} rows, {len(set(inputs))} inputs, {lost} results lost")
+    print(f"{again} inputs were done again, at most {most} for one kill, with {workers} workers")
     print(f"tables and manifest {'identical to' if same else 'DIFFERENT from'} those of a run that nobody killed")
-    if not same or lost or len(rows) != items or len(set(rows)) != items:
+    if not same or lost or most > workers or len(inputs) != items or len(set(inputs)) != items:
         raise SystemExit(1)
+    return rows
 
 
 def rate(scratch: Path, workers: Sequence[int], items: int) -> list[dict[str, Any]]:
@@ -268,7 +306,14 @@ def _queue(workers: int, work: float, fetch: float, serial: dict[str, float]) ->
 
 
 def main() -> None:
-    """Measure and print; write a CSV where asked."""
+    """Measure and print; write a CSV where asked. `kills` starts this file again, with words of its own."""
+    match sys.argv[1:]:
+        case ["child", log, folder]:
+            return be_child(log, folder)
+        case ["killed", source, folder, log, workers]:
+            counted = (sys.executable, __file__, "child", log)
+            run(Path(source), Path(folder), int(workers), Watch(), counted)
+            return None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["steps", "memory", "kills", "rate", "simulate"])
     parser.add_argument("steps", nargs="?", type=Path, help="for simulate: the CSV that `steps` wrote")
@@ -285,7 +330,7 @@ def main() -> None:
             with given.steps.open(newline="") as file:
                 rows = simulate(list(csv.DictReader(file)))
         elif given.what == "kills":
-            kills(Path(folder), given.items or 500, given.kills)
+            rows = kills(Path(folder), given.items or 500, given.kills)
         elif given.what == "rate":
             rows = rate(Path(folder), [int(n) for n in given.workers.split(",")], given.items or 200)
         elif given.what == "steps":

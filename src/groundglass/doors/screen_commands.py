@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,9 +15,9 @@ from typing import Any
 import click
 
 from groundglass.doors.screen import tables
-from groundglass.doors.screen.discover import Shard
+from groundglass.doors.screen.discover import ALL, Shard
 from groundglass.doors.screen.ledger import NAME, Extras, Ledger
-from groundglass.doors.screen.places import open_source
+from groundglass.doors.screen.places import Source, open_source
 from groundglass.doors.screen.run import Progress, Wanted, holder, locked
 from groundglass.doors.screen.run import screen as run_screen
 from groundglass.errors import ConfigError
@@ -26,6 +27,8 @@ from groundglass.signals import Signals
 
 # The rate of a run that goes on is taken over this many seconds.
 _RECENT = 600.0
+# The part of a manifest that a reference is made of: people whom the model was not taught on.
+_VALIDATION = "val"
 
 
 class Screen(click.Group):
@@ -51,6 +54,7 @@ def screen() -> None:
     groundglass screen status RUN             how far it is
     groundglass screen retry RUN --code CODE  those that failed, again
     groundglass screen export RUN... -o FILE  one table, also of several shards
+    groundglass screen reference RUN          what drift is measured against
     """
 
 
@@ -100,6 +104,20 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_data = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="GROUNDGLASS_DATA",
+    help="The folder that a manifest's paths are relative to.  [env: GROUNDGLASS_DATA]",
+)
+_model = click.option(
+    "--model",
+    metavar="NAME|FILE.onnx",
+    envvar="GROUNDGLASS_MODEL",
+    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
+)
+
+
 @screen.command()
 @click.argument("source", metavar="SOURCE")
 @click.option(
@@ -110,18 +128,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     "--sr", "reports", is_flag=True, help="A DICOM structured report for each answered DICOM scan, in RUN/sr."
 )
 @click.option("--shard", type=_Shard(), default="1/1", help="Only part K of N, by hash of the name; such as 3/16.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="GROUNDGLASS_DATA",
-    help="The folder that a manifest's paths are relative to.  [env: GROUNDGLASS_DATA]",
-)
-@click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-)
+@_data
+@_model
 @_shared
 @click.pass_context
 def run(
@@ -135,20 +143,26 @@ def run(
     """
     from groundglass.infer.model import DEFAULT
 
-    _go(ctx, source, folder, model or DEFAULT, Extras(overlays, reports), shard, data, **given)
+    _go(ctx, open_source(source, data), folder, model or DEFAULT, Extras(overlays, reports), shard, **given)
 
 
 def _go(
-    ctx: click.Context, source: str, folder: Path, model: str, extras: Extras, shard: Shard, data: Path | None, /,
+    ctx: click.Context, source: Source, folder: Path, model: str, extras: Extras, shard: Shard, /, **given: Any
+) -> None:
+    ctx.exit(_exit_status(_screened(ctx, source, folder, model, extras, shard, **given)))
+
+
+def _screened(
+    ctx: click.Context, source: Source, folder: Path, model: str, extras: Extras, shard: Shard, /,
     workers: int | None, scheduler: str | None, item_seconds: float, quiet: bool, no_progress: bool,
-) -> None:  # fmt: skip
+) -> Progress:  # fmt: skip
     from groundglass.doors.screen.summary import in_words
     from groundglass.report.dicom import require_highdicom
 
     if extras.reports:
         require_highdicom()
     wanted = Wanted(
-        open_source(source, data), folder, model, workers or _cores(), Limits.from_environment(os.environ),
+        source, folder, model, workers or _cores(), Limits.from_environment(os.environ),
         item_seconds, scheduler, shard, extras,
     )  # fmt: skip
     watcher = _watcher(quiet, no_progress)
@@ -158,7 +172,7 @@ def _go(
     if not quiet:
         click.echo(f"open {printable(str(folder / 'index.html'))}", err=True)
         click.echo(RESEARCH_USE_ONLY, err=True)
-    ctx.exit(_exit_status(progress))
+    return progress
 
 
 def _exit_status(progress: Progress) -> int:
@@ -181,7 +195,7 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
     again.
     """
     with tables.opened(folder) as known:
-        keys = ("source", "shard", "model", "model_sha256", "overlays", "reports", "data")
+        keys = ("source", "base", "part", "shard", "model", "model_sha256", "overlays", "reports")
         facts = {key: known.about(key) or "" for key in keys}
     if facts["source"].startswith("list "):
         raise ConfigError(
@@ -191,16 +205,17 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
         count = ledger.forget(facts["model_sha256"], codes)
     click.echo(f"{count} inputs to be tried again", err=True)
     number, of = facts["shard"].split("/")
-    data = Path(facts["data"]) if facts["data"] else None
     extras = Extras(facts["overlays"] == "1", facts["reports"] == "1")
-    _go(ctx, facts["source"], folder, facts["model"], extras, Shard(int(number), int(of)), data, **given)
+    base = facts["base"] or None
+    source = open_source(facts["source"], Path(base) if base else None, base, facts["part"])
+    _go(ctx, source, folder, facts["model"], extras, Shard(int(number), int(of)), **given)
 
 
 @screen.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(folder: Path, as_json: bool) -> None:
-    """How far RUN is: counts, rate and time left; also while it goes on, from anywhere that sees the folder."""
+    """How far RUN is: counts, rate and time left; also while it goes on, on the machine where it does."""
     with tables.opened(folder) as known:
         model = known.about("model_sha256") or ""
         counts, codes = known.counts(model), known.codes(model)
@@ -238,23 +253,51 @@ def export(folders: tuple[Path, ...], output: Path) -> None:
 
 @screen.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--of", "of", required=True, help="What the run was over, in words; it stands on every summary.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.reference.json")
-def reference(folder: Path, of: str, output: Path) -> None:
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="First screen the validation part of this manifest into RUN.",
+)
+@_data
+@_model
+@click.option(
+    "--of", "of", help="What RUN is over, in words; it stands on every summary.  [default: the manifest's part]"
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.reference.json", help="[default: beside the model]"
+)
+@_shared
+@click.pass_context
+def reference(
+    ctx: click.Context, /, folder: Path, manifest: Path | None, data: Path | None, model: str | None, of: str | None,
+    output: Path | None, **given: Any,
+) -> None:  # fmt: skip
     """Make the reference that drift is measured against, from a run over data like the model's own.
 
-    It belongs beside the model's file, as NAME.reference.json. It holds shares of bins and no case.
+    It belongs beside the model's file, as NAME.reference.json. It holds shares of bins and no case. Without --manifest,
+    RUN is one that `screen` made, and its model is the one.
     """
+    from groundglass.doors.screen.summary import reference_path
+    from groundglass.infer.model import DEFAULT
     from groundglass.judge import drift
     from groundglass.write import PUBLIC, write_bytes
 
+    if manifest is None and of is None:
+        raise ConfigError("of", "--of WORDS or --manifest FILE.csv, got neither; say what the run is over")
+    if manifest is not None:
+        source = open_source(str(manifest), data, part=_VALIDATION)
+        _screened(ctx, source, folder, model or DEFAULT, Extras(False, False), ALL, **given)
+        of = of or f"part {_VALIDATION} of {manifest.name}, sha256 {hashlib.sha256(manifest.read_bytes()).hexdigest()}"
     with tables.opened(folder) as known:
-        model = known.about("model_sha256") or ""
-        looks = [result.look for result in known.results(model) if result.look is not None]
+        sha256 = known.about("model_sha256") or ""
+        output = output or reference_path(str(known.about("model")))
+        looks = [result.look for result in known.results(sha256) if result.look is not None]
     if not looks:
         raise ConfigError("run", "a run with answers, got one without; run it first")
-    made = drift.reference(looks, model, of)
+    made = drift.reference(looks, sha256, str(of))
     write_bytes(output, (json.dumps(drift.to_json(made), indent=1) + "\n").encode("ascii"), PUBLIC)
+    click.echo(f"{made.count} answers, {output}", err=True)
 
 
 # ---- what is shown meanwhile ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from screening import put
 
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.errors import ConfigError, OutputError
+from groundglass.judge.drift import from_json as from_reference
 from groundglass.report.schema import from_json
 
 
@@ -79,6 +81,18 @@ def test_status_and_retry_follow_the_codes(tmp_path: Path, invoke: Invoke) -> No
     assert "1 inputs to be tried again" in again.stderr
     assert again.stdout == "seen 2 = ok 1 + refused 1 + error 0 + skipped 0\n"
     assert invoke("screen", "status", tmp_path / "in").exit_code == 2
+
+
+def test_retry_reads_a_list_from_where_it_was_given(tmp_path: Path, groundglass: Groundglass) -> None:
+    put(tmp_path / "in/empty.png", b"")
+    shutil.copy(HEALTHY, tmp_path / "in/healthy.png")
+    put(tmp_path / "list.txt", b"healthy.png\nempty.png\n")
+    run = tmp_path / "run"
+    assert groundglass("screen", tmp_path / "list.txt", "-o", run, cwd=tmp_path / "in").returncode == 4
+    before = (run / "results.jsonl").read_bytes()
+    again = groundglass("screen", "retry", run, "--code", "empty", cwd=tmp_path)
+    assert again.stdout == "seen 2 = ok 1 + refused 1 + error 0 + skipped 0\n"
+    assert (run / "results.jsonl").read_bytes() == before
 
 
 def test_a_changed_model_answers_everything_again(tmp_path: Path, invoke: Invoke) -> None:
@@ -173,6 +187,41 @@ def test_the_reference_of_a_run_makes_its_own_drift_nothing(tmp_path: Path, invo
     assert invoke(*words).exit_code == 0
     page = (tmp_path / "run/index.html").read_text()
     assert "No measure is shifted. 3 answers beside 3 (three drawn chests)" in page
+
+
+def test_a_reference_is_made_of_the_validation_part_and_lies_beside_the_model(tmp_path: Path, invoke: Invoke) -> None:
+    from groundglass.infer.model import weights_folder
+
+    rows = ["path,sha256,source,split,unit"]
+    for number, split in enumerate(("val", "test", "val", "train")):
+        image = put(tmp_path / f"data/{number}.png", HEALTHY.read_bytes() + bytes([number]))
+        rows.append(f"{image.name},{hashlib.sha256(image.read_bytes()).hexdigest()},made,{split},gray")
+    put(tmp_path / "p.csv", "\n".join([*rows, ""]).encode())
+    shutil.copy(weights_folder() / "first.onnx", tmp_path / "mine.onnx")
+    words = ("--manifest", tmp_path / "p.csv", "--data", tmp_path / "data", "--model", tmp_path / "mine.onnx")
+    answer = invoke("screen", "reference", tmp_path / "run", *words)
+    assert (answer.exit_code, answer.stdout) == (0, "seen 2 = ok 2 + refused 0 + error 0 + skipped 0\n")
+    lines = (tmp_path / "run/results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["input"] for line in lines] == ["0.png", "2.png"]
+    made = from_reference(json.loads((tmp_path / "mine.reference.json").read_bytes()))
+    assert (made.count, made.sha256) == (2, hashlib.sha256((tmp_path / "mine.onnx").read_bytes()).hexdigest())
+    assert made.of == f"part val of p.csv, sha256 {hashlib.sha256((tmp_path / 'p.csv').read_bytes()).hexdigest()}"
+    assert invoke("screen", "reference", tmp_path / "run").exit_code == 2
+    # the run is one over that part: `retry` keeps to it, and the whole manifest is another run
+    retried = invoke("screen", "retry", tmp_path / "run", "--code", "empty")
+    assert retried.stdout == "seen 2 = ok 2 + refused 0 + error 0 + skipped 0\n"
+    assert invoke("screen", tmp_path / "p.csv", "-o", tmp_path / "run", *words[2:]).exit_code == 6
+
+
+def test_every_bundled_model_has_its_reference() -> None:
+    from groundglass.doors.screen.summary import reference_path
+    from groundglass.infer.model import PINNED, bundled
+
+    for name in bundled():
+        known = from_reference(json.loads(reference_path(name).read_bytes()))
+        assert known.sha256 == PINNED[name], f"groundglass screen reference RUN --manifest FILE --model {name}"
+        assert all(sum(measure.shares.values()) == pytest.approx(1.0) for measure in known.measures.values())
+        assert "probability" in known.measures
 
 
 def test_without_dask_the_message_says_how_to_install_it(

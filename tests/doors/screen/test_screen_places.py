@@ -17,7 +17,7 @@ from screening import SMALL, archive, png, put, results, run
 from groundglass.doors.screen.discover import ALL, discover, task_of
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import Fetcher, open_source
-from groundglass.errors import ConfigError, RemoteError
+from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
 from groundglass.image.phantom import chest_volume
@@ -52,6 +52,35 @@ def test_a_listed_file_that_is_not_there_is_a_row(tmp_path: Path) -> None:
     _, conserved = run(tmp_path / "list.txt", tmp_path / "run")
     assert conserved == {"seen": 2, "ok": 1, "refused": 1, "error": 0, "skipped": 0}
     assert results(tmp_path / "run")[str(tmp_path / "missing.png")].code == "not_found"
+
+
+def test_a_file_that_a_list_names_twice_has_a_row_for_each_name(tmp_path: Path) -> None:
+    there = put(tmp_path / "a.png", png())
+    (tmp_path / "b.png").symlink_to(there)
+    names = [str(there), str(tmp_path / "b.png"), str(tmp_path / "./a.png").replace("/a.png", "/./a.png")]
+    put(tmp_path / "list.txt", "\n".join(names).encode())
+    for answers in (3, 0):
+        done, conserved = run(tmp_path / "list.txt", tmp_path / "run")
+        assert (done, conserved) == (answers, {"seen": 3, "ok": 3, "refused": 0, "error": 0, "skipped": 0})
+        assert set(results(tmp_path / "run")) == set(names)
+
+
+def test_relative_lines_hold_a_run_to_the_folder_that_they_were_given_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = archive(tmp_path / "in")
+    put(tmp_path / "list.txt", b"good/0.png\ngood/1.png\n")
+    monkeypatch.chdir(source)
+    assert run(tmp_path / "list.txt", tmp_path / "run")[1]["ok"] == 2
+    before = (tmp_path / "run/results.jsonl").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError) as caught:
+        run(tmp_path / "list.txt", tmp_path / "run")
+    assert caught.value.code == "other_run"
+    assert len(results(tmp_path / "run")) == 2
+    monkeypatch.chdir(source)
+    assert run(tmp_path / "list.txt", tmp_path / "run")[0] == 0
+    assert (tmp_path / "run/results.jsonl").read_bytes() == before
 
 
 def test_discovery_finds_the_scans_that_predict_finds(tmp_path: Path) -> None:

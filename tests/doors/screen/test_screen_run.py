@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from screening import HERE, archive, children_of, png, put, results, run, wanted
 
@@ -19,6 +20,8 @@ from groundglass.doors.screen.ledger import NAME, Extras, Item, Ledger
 from groundglass.doors.screen.run import locked
 from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
+from groundglass.image.phantom import chest_volume
+from groundglass.image.phantom_files import write_dicom_series
 
 _DRIVER = """
 import sys
@@ -122,15 +125,18 @@ def test_a_ledger_that_lost_a_result_does_not_pass_for_whole(tmp_path: Path) -> 
             conservation(ledger, model)
 
 
-def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path) -> None:
+def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "in"
     for number in range(40):
         put(source / f"{number % 7}/{number}.png", png("slow 0.05", number))
     run(source, tmp_path / "straight")
+    begun = put(tmp_path / "begun", b"")
+    monkeypatch.setenv("HOSTILE_LOG", str(begun))
     rng = random.Random(20200315)
-    killed, redone, lost = 0, 0, 0
-    while killed < 6:
-        before = _done(tmp_path / "killed")
+    again: list[int] = []
+    lost = 0
+    while len(again) < 6:
+        before, begun_before = _done(tmp_path / "killed"), begun.stat().st_size
         process = _start(source, tmp_path / "killed")
         goal = min(before + rng.randrange(1, 8), 39)
         while process.poll() is None and _done(tmp_path / "killed") < goal:
@@ -138,14 +144,17 @@ def test_kill_9_at_random_moments_changes_nothing_in_the_end(tmp_path: Path) -> 
         children = children_of(process.pid) if process.poll() is None else []
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        killed += 1
-        lost += _done(tmp_path / "killed") < before
         for child in children:
             _gone(child)
+        after = _done(tmp_path / "killed")
+        lost += after < before
+        again.append(begun.stat().st_size - begun_before - (after - before))
     answers, _ = run(source, tmp_path / "killed")
-    redone = 40 - answers
+    assert answers < 40  # or else no kill came after a result
     assert lost == 0  # what was done stays done
-    assert redone > 0
+    assert min(again) >= 0
+    assert 0 < max(again) <= 2  # a kill costs at most what each of the two workers had in the works
+    assert begun.stat().st_size == 40 + sum(again)
     assert len(results(tmp_path / "killed")) == 40
     for name in ("results.jsonl", "results.csv", "results.parquet", "manifest.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
@@ -258,6 +267,47 @@ def test_shards_share_no_input_and_miss_none(tmp_path: Path) -> None:
         tables.export([*parts, parts[0]], tmp_path / "twice.jsonl")
     assert caught.value.code == "twice"
     assert not (tmp_path / "twice.jsonl").exists()
+
+
+def test_series_of_one_folder_have_the_same_names_in_every_shard(tmp_path: Path) -> None:
+    from groundglass.doors.screen import tables
+    from groundglass.doors.screen.discover import Shard
+
+    for number in range(4):  # four series side by side, as many scanners export a study
+        phantom = chest_volume(np.random.default_rng(number), slices=2, size=64)
+        write_dicom_series(tmp_path / "made", phantom, seed=number)
+        for file in (tmp_path / "made").iterdir():
+            put(tmp_path / f"in/study/ct/{number}-{file.name}", file.read_bytes())
+    run(tmp_path / "in", tmp_path / "whole")
+    assert len({name.split("#")[1] for name in results(tmp_path / "whole")}) == 4
+    assert {result.code for result in results(tmp_path / "whole").values()} == {None}
+    parts = [tmp_path / f"part{k}" for k in range(1, 5)]
+    seen = [run(tmp_path / "in", part, shard=Shard(k, 4))[1]["seen"] for k, part in enumerate(parts, 1)]
+    assert sum(seen) == 4
+    assert max(seen) < 4
+    assert tables.export(parts, tmp_path / "merged.jsonl") == 4
+    assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole/results.jsonl").read_bytes()
+    assert run(tmp_path / "in", parts[0], shard=Shard(1, 4))[0] == 0  # the names last
+
+
+def test_a_shard_that_holds_nothing_ends_well(tmp_path: Path) -> None:
+    from groundglass.doors.screen.discover import Shard
+
+    source = put(tmp_path / "in/a.png", png()).parent
+    put(tmp_path / "list.txt", f"{source}\n".encode())
+    for given in (source, tmp_path / "list.txt"):
+        folders = [tmp_path / f"{given.name}-{k}" for k in (1, 2)]
+        conserved = [run(given, folder, shard=Shard(k, 2))[1] for k, folder in enumerate(folders, 1)]
+        assert sorted(c["seen"] for c in conserved) == [0, 1]
+        assert sorted(len(results(folder)) for folder in folders) == [0, 1]
+        assert all((folder / "manifest.json").is_file() for folder in folders)
+        (page,) = [(f / "index.html").read_text() for f, c in zip(folders, conserved, strict=True) if not c["seen"]]
+        assert "shifted" not in page  # nothing was compared
+    (source / "a.png").write_bytes(b"words")
+    for number in (1, 2):  # of a tree without any scan every shard says so
+        with pytest.raises(InputError) as caught:
+            run(source, tmp_path / f"none-{number}", shard=Shard(number, 2))
+        assert caught.value.code == "no_images"
 
 
 def test_a_file_that_may_be_read_at_last_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

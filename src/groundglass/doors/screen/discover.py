@@ -53,26 +53,27 @@ def discover(
     """Bring files and items of the ledger up to date with the source; `show` is told how many files were seen.
 
     Stopped at any moment it leaves the items as they were, and the next time goes on with the files seen. Raises
-    InputError (`no_images`) where there is nothing to screen, RemoteError (`source_gone`) where it went away meanwhile.
+    InputError (`no_images`) where the whole source, not only the shard, has nothing to screen, RemoteError
+    (`source_gone`) where it went away meanwhile.
     """
     number = 1 + int(ledger.about("pass_tried") or 0)
     ledger.set_about(pass_tried=str(number))
     anchor = source.anchor()
-    skipped = _see_files(source, ledger, decoder, fetcher, shard, number, show)
+    own = _of_shard(source, shard)
+    skipped = _see_files(own, ledger, decoder, fetcher, shard, number, show)
     if source.anchor() != anchor:  # then what was not seen may still be there
         raise gone()
     with ledger.whole():
-        items = 0
+        items, elsewhere = 0, len(source.roots) - len(own.roots)
         for scan, files in groupby(ledger.files(number), key=lambda file: file.scan):
-            rows = list(files)
+            rows, mine = list(files), source.listed or shard.holds(scan)
             for row in rows:
-                skipped.update(_skips(row) if source.listed or shard.holds(scan) else {})
-            if source.listed or shard.holds(scan):
-                for part, task in enumerate(tasks(rows)):
-                    stamp = digest(task["kind"], *sorted(f[2] for f in task["files"]))
-                    ledger.list_item(Item(scan, part, task["name"], stamp), number)
-                    items += 1
-        if not items and not (shard.of > 1 and skipped):
+                skipped.update(_skips(row) if mine else {})
+            for part, task in enumerate(tasks(rows)):
+                stamp = digest(task["kind"], *sorted(f[2] for f in task["files"]))
+                ledger.list_item(Item(scan, part, task["name"], stamp), number if mine else None)
+                items, elsewhere = (items + 1, elsewhere) if mine else (items, elsewhere + 1)
+        if not items and not elsewhere:
             raise InputError("no_images", "expected CT images, got none in the archive; check the path or the mount")
         ledger.settle(number)
         seen = items + sum(skipped.values())
@@ -86,23 +87,24 @@ def _see_files(
     show: Callable[[int], None],
 ) -> Counter[str]:  # fmt: skip
     skipped: Counter[str] = Counter()
-    waiting: list[list[SeenFile]] = []
+    waiting: list[tuple[Place, list[SeenFile]]] = []
 
     def write() -> None:
         with ledger.whole():
-            for rows in waiting:
-                ledger.see(rows, number)
+            for place, rows in waiting:
+                ledger.see(place, rows, number)
         waiting.clear()
 
-    for count, found in enumerate(_of_shard(source, shard).walk(), 1):
+    for count, found in enumerate(source.walk(), 1):
         show(count)
         if isinstance(found, Left):
             if isinstance(found.reason, InputError):
-                waiting.append([_refused(found.path, None, found.shown, "", found.reason)])
+                refused = _refused(found.path, None, found.shown, "", found.reason)
+                waiting.append((Place(found.path, found.shown, ""), [refused]))
             elif source.listed or shard.holds(digest(found.shown)):
                 skipped[found.reason] += 1
-        elif not ledger.unchanged(found.path, found.stamp, number):
-            waiting.append(look(found, decoder, fetcher))
+        elif not ledger.unchanged(found, number):
+            waiting.append((found, look(found, decoder, fetcher)))
         if len(waiting) >= _TOGETHER:
             write()
     write()

@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundglass.doors.screen.places import Place
 from groundglass.errors import OutputError
 
 NAME = "ledger.sqlite"
-_LAYOUT = "1"
+_LAYOUT = "2"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
-  path BLOB, member INTEGER, shown BLOB NOT NULL, stamp TEXT NOT NULL, pass INTEGER NOT NULL,
-  kind TEXT NOT NULL, scan TEXT NOT NULL, header TEXT NOT NULL, PRIMARY KEY (path, member)
+  path BLOB, place BLOB, member INTEGER, shown BLOB NOT NULL, stamp TEXT NOT NULL, pass INTEGER NOT NULL,
+  kind TEXT NOT NULL, scan TEXT NOT NULL, header TEXT NOT NULL, PRIMARY KEY (path, place, member)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_scan ON files (scan, pass);
 CREATE TABLE IF NOT EXISTS items (
@@ -41,6 +42,8 @@ CREATE TABLE IF NOT EXISTS results (
 """
 # Items that are fetched at a time while others are written.
 _CHUNK = 500
+# The pass of items of other shards, which are listed only until names are settled; real passes start at 1.
+_ELSEWHERE = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,31 +171,36 @@ class Ledger:
 
     # ---- files ----
 
-    def unchanged(self, path: str, stamp: str, number: int) -> bool:
-        """Whether the file is known with this stamp; if so, it counts as seen in pass `number`.
+    def unchanged(self, place: Place, number: int) -> bool:
+        """Whether the file is known by this name with this stamp; if so, it counts as seen in pass `number`.
 
         What was refused is never known: a right may have been given, a limit raised.
         """
+        key = (os.fsencode(place.path), os.fsencode(place.shown))
         with self._kept_in_order():
             known = self._db.execute(
-                "SELECT COUNT(*), SUM(stamp = ? AND kind <> 'refused') FROM files WHERE path = ?",
-                (stamp, os.fsencode(path)),
+                "SELECT COUNT(*), SUM(stamp = ? AND kind <> 'refused') FROM files WHERE path = ? AND place = ?",
+                (place.stamp, *key),
             ).fetchone()
             if not known[0] or known[0] != known[1]:
                 return False
-            self._db.execute("UPDATE files SET pass = ? WHERE path = ?", (number, os.fsencode(path)))
+            self._db.execute("UPDATE files SET pass = ? WHERE path = ? AND place = ?", (number, *key))
             return True
 
-    def see(self, files: Sequence[SeenFile], number: int) -> None:
-        """Take the rows of one file (of a zip: one for each member) in the place of what was known of it."""
+    def see(self, place: Place, files: Sequence[SeenFile], number: int) -> None:
+        """Take the rows of one file (of a zip: one for each member) in the place of what was known of it.
+
+        A list may name one file twice, by a symbolic link say: what is known goes by both, path and name.
+        """
+        key = (os.fsencode(place.path), os.fsencode(place.shown))
         with self._kept_in_order():
-            self._db.execute("DELETE FROM files WHERE path = ?", (os.fsencode(files[0].path),))
+            self._db.execute("DELETE FROM files WHERE path = ? AND place = ?", key)
             self._db.executemany(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        os.fsencode(f.path), -1 if f.member is None else f.member, os.fsencode(f.shown), f.stamp,
-                        number, f.kind, f.scan, json.dumps(f.header, separators=(",", ":")),
+                        *key, -1 if f.member is None else f.member, os.fsencode(f.shown), f.stamp, number, f.kind,
+                        f.scan, json.dumps(f.header, separators=(",", ":")),
                     )
                     for f in files
                 ],
@@ -212,25 +220,32 @@ class Ledger:
 
     # ---- items ----
 
-    def list_item(self, item: Item, number: int) -> None:
-        """Take an item of pass `number`. One whose stamp is new must be read again before its result counts."""
+    def list_item(self, item: Item, number: int | None) -> None:
+        """Take an item of pass `number`. One whose stamp is new must be read again before its result counts.
+
+        None is for an item of another shard: it counts for names only, and `settle` drops it.
+        """
         self._db.execute(
             "INSERT INTO items VALUES (?, ?, ?, ?, ?, NULL, NULL) ON CONFLICT (scan, part) DO UPDATE SET "
             "name = excluded.name, pass = excluded.pass, stamp = excluded.stamp, "
             "former = CASE WHEN stamp = excluded.stamp THEN former ELSE COALESCE(content, former) END, "
             "content = CASE WHEN stamp = excluded.stamp THEN content ELSE NULL END",
-            (item.scan, item.part, os.fsencode(item.name), item.stamp, number),
+            (item.scan, item.part, os.fsencode(item.name), item.stamp, _ELSEWHERE if number is None else number),
         )
 
     def settle(self, number: int) -> None:
-        """Forget what earlier passes saw and this one did not, and give items of one name a name each."""
+        """Forget what earlier passes saw and this one did not, and give items of one name a name each.
+
+        Names are settled over all shards, so that each of them gives an input the name that one run over all would.
+        """
         self._db.execute("DELETE FROM files WHERE pass <> ?", (number,))
-        self._db.execute("DELETE FROM items WHERE pass <> ?", (number,))
+        self._db.execute("DELETE FROM items WHERE pass NOT IN (?, ?)", (number, _ELSEWHERE))
         self._db.execute(
             "UPDATE items SET name = CAST(name || '#' || substr(scan, 1, 12) || "
             "CASE WHEN (SELECT COUNT(*) FROM items AS o WHERE o.scan = items.scan) > 1 THEN '-' || (part + 1) "
             "ELSE '' END AS BLOB) WHERE name IN (SELECT name FROM items GROUP BY name HAVING COUNT(*) > 1)"
         )
+        self._db.execute("DELETE FROM items WHERE pass <> ?", (number,))
 
     def pending(self, model: str, extras: Extras = NO_EXTRAS) -> Iterator[Item]:
         """The items without a result or a wanted extra, by name; the ledger may be written meanwhile."""

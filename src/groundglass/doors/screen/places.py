@@ -45,13 +45,15 @@ class Left:
 class Source:
     """What to screen: `roots` as (shown, path). `listed` says that they are the lines of a list or manifest.
 
-    `data` is the folder that a manifest's paths are relative to.
+    `base` is the folder that its relative paths are relative to, empty where it has none; `part` the split of the
+    manifest that was asked for, empty for all of it.
     """
 
     identity: str
     roots: tuple[tuple[str, str], ...]
     listed: bool
-    data: str = ""
+    base: str = ""
+    part: str = ""
 
     def walk(self) -> Iterator[Place | Left]:
         """Every file below every root. Raises RemoteError where an object store fails."""
@@ -85,13 +87,15 @@ def gone() -> RemoteError:
     return RemoteError("source_gone", "the archive where it was, got nothing there; mount it and run again to go on")
 
 
-def open_source(given: str, data: Path | None = None) -> Source:
+def open_source(given: str, data: Path | None = None, base: str | None = None, part: str = "") -> Source:
     """What a user names: a folder, a file, `s3://...`, a list (text file, or - for standard input), a manifest (.csv).
 
+    The paths of a manifest are relative to `data`, those of a list to `base`, by default the working directory. Of a
+    manifest `part` takes one split only.
     Raises ConfigError for what is none of these, InputError where it is not there, ManifestError for a bad manifest.
     """
     if given == "-":
-        return _list(sys.stdin.buffer.read(), "-")
+        return _list(sys.stdin.buffer.read(), "-", base)
     if given.startswith(REMOTE):
         shown = given.rstrip("/").rsplit("/", 1)[-1]
         return Source(given, ((shown, given.rstrip("/")),), False)
@@ -101,15 +105,15 @@ def open_source(given: str, data: Path | None = None) -> Source:
     if os.path.isdir(real):
         return Source(real, ((os.path.basename(real) or "root", real),), False)
     if real.endswith(".csv"):
-        return _manifest(Path(real), data)
+        return _manifest(Path(real), data, part)
     with open_regular(real) as stream:
         head = stream.read(SNIFF_BYTES)
         if sniff(head) is not None:
             return Source(real, ((os.path.basename(real), real),), False)
-        return _list(head + stream.read(), real)
+        return _list(head + stream.read(), real, base)
 
 
-def _list(content: bytes, identity: str) -> Source:
+def _list(content: bytes, identity: str, base: str | None) -> Source:
     """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     names = list(dict.fromkeys(os.fsdecode(line) for line in lines if line.strip()))
@@ -117,18 +121,24 @@ def _list(content: bytes, identity: str) -> Source:
         raise InputError("no_images", "expected paths, one a line, got none; list some")
     if identity == "-":
         identity = "list " + hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
-    return Source(
-        identity, tuple((n, n.rstrip("/") if n.startswith(REMOTE) else os.path.realpath(n)) for n in names), True
+    base = os.getcwd() if base is None else base
+    relative = any(not n.startswith(REMOTE) and not os.path.isabs(n) for n in names)
+    roots = tuple(
+        (n, n.rstrip("/") if n.startswith(REMOTE) else os.path.realpath(os.path.join(base, n))) for n in names
     )
+    return Source(identity, roots, True, base if relative else "")
 
 
-def _manifest(path: Path, data: Path | None) -> Source:
+def _manifest(path: Path, data: Path | None, part: str) -> Source:
     from groundglass.data.manifest import load
 
     if data is None:
         raise ConfigError("data", "--data: the folder that the manifest's paths are relative to, got none; name it")
     root = os.path.realpath(data)
-    return Source(str(path), tuple((r.path, os.path.join(root, r.path)) for r in load(path)), True, root)
+    rows = [r for r in load(path) if not part or r.split == part]
+    if not rows:
+        raise InputError("no_images", f"expected rows in the manifest's part {part or 'all'!r}, got none; add some")
+    return Source(str(path), tuple((r.path, os.path.join(root, r.path)) for r in rows), True, root, part)
 
 
 def local_stamp(path: str) -> str:

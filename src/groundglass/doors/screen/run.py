@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from groundglass.infer.model import Model
 
 _LOCK = ".lock"
+# What a run folder is held to, in words for people.
+_HELD = {
+    "source": "source",
+    "base": "folder that relative paths are relative to (of a list the working directory, of a manifest --data)",
+    "part": "part of the manifest",
+    "shard": "shard",
+}
 # Failures that may come from an archive that went away and not from the item.
 _PERHAPS_GONE = ("not_found", "unreadable", "store", "worker_crash", "time_limit")
 # How long a scheduler may be away before the run stops; all that was done is kept either way.
@@ -171,18 +178,22 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
 
 def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
     """A run folder belongs to one source and one shard of it; otherwise half of its rows would vanish."""
-    facts = {"source": wanted.source.identity, "shard": f"{wanted.shard.number}/{wanted.shard.of}"}
+    facts = {
+        "source": wanted.source.identity,
+        "base": wanted.source.base,
+        "part": wanted.source.part,
+        "shard": f"{wanted.shard.number}/{wanted.shard.of}",
+    }
     for key, value in facts.items():
         if ledger.about(key) not in (None, value):
             raise OutputError(
-                "other_run", f"the {key} that this folder was made for, got another; choose another folder"
+                "other_run", f"the {_HELD[key]} that this folder was made for, got another; choose another folder"
             )
     ledger.set_about(
         **facts,
         model=_named(wanted.model),
         overlays=str(int(wanted.extras.overlays)),
         reports=str(int(wanted.extras.reports)),
-        data=wanted.source.data,
     )
 
 

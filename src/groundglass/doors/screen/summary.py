@@ -20,7 +20,7 @@ from groundglass.doors.screen import tables
 from groundglass.doors.screen.ledger import Ledger, Result
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.image.limits import Limits
-from groundglass.infer.model import Model, bundled, weights_folder
+from groundglass.infer.model import Model, weights_path
 from groundglass.judge.drift import Drift, Reference, drift, from_json
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.write import write_bytes
@@ -78,7 +78,7 @@ def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[s
     for result in ledger.results(model.sha256):
         tally.add(result)
     _drop(folder, tally.files)
-    known = reference_of(ledger.about("model") or "", model)
+    known = reference_of(str(ledger.about("model")), model)
     found = drift(known, _looks(ledger, model.sha256)) if known is not None else None
     text = page(ledger, model, conserved, tally, known, found)
     write_bytes(folder / PAGE, text.encode("utf-8", "backslashreplace"))
@@ -139,11 +139,15 @@ def _looks(ledger: Ledger, model: str) -> Iterator[Mapping[str, Any]]:
     return (result.look for result in ledger.results(model) if result.look is not None)
 
 
+def reference_path(name: str) -> Path:
+    """Where the reference of a model lies: beside its file, as NAME.reference.json."""
+    return weights_path(name).with_suffix(".reference.json")
+
+
 def reference_of(name: str, model: Model) -> Reference | None:
-    """The model's reference, which lies beside its file as NAME.reference.json; None where there is none for it."""
-    path = weights_folder() / f"{name}.onnx" if name in bundled() else Path(name)
+    """The model's reference; None where there is none for it."""
     try:
-        known = from_json(json.loads(path.with_suffix(".reference.json").read_bytes()))
+        known = from_json(json.loads(reference_path(name).read_bytes()))
     except (OSError, ValueError):
         return None
     return known if known.sha256 == model.sha256 else None
@@ -242,10 +246,12 @@ def _shares(steps: Mapping[str, float]) -> list[tuple[str, str]]:
 def _drift(known: Reference | None, found: tuple[int, Sequence[Drift]] | None) -> str:
     if known is None or found is None:
         words = (
-            "There is no reference for this model; `groundglass screen reference` makes one from a run on its own data."
+            "There is no reference for this model; `groundglass screen reference` makes one from its validation part."
         )
         return f"<p>{_text(words)}</p>"
     count, drifts = found
+    if not count:
+        return "<p>No input has an answer.</p>"
     moved = [d.measure for d in drifts if d.shifted]
     verdict = f"Shifted: {', '.join(moved)}." if moved else "No measure is shifted."
     rows = [(d.measure, f"{d.index:.3f}", f"{d.chance:.3f}", "shifted" if d.shifted else "") for d in drifts]

@@ -15,6 +15,7 @@ from groundglass.data import manifest
 from groundglass.data import score as scoring
 from groundglass.data.look import Looks, look_at, memory
 from groundglass.data.shortcuts import evidence_of
+from groundglass.doors.options import model_option, no_progress_option, threads_option
 from groundglass.errors import InputError, ManifestError
 from groundglass.image.read import Decoder, read
 from groundglass.infer.model import Model, load, weights_path
@@ -50,12 +51,7 @@ class _Judged:
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-)
+@model_option
 @click.option("--manifest", "manifest_path", type=_PATH, required=True, help="The manifest the model was trained on.")
 @click.option(
     "--data",
@@ -73,18 +69,8 @@ class _Judged:
     help="Where measurements are kept; it holds small pictures of the images.  [default: ~/.cache/groundglass]",
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing between runs.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    envvar="GROUNDGLASS_THREADS",
-    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-)
-@click.option(
-    "--no-progress",
-    is_flag=True,
-    envvar="GROUNDGLASS_NO_PROGRESS",
-    help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
-)
+@threads_option
+@no_progress_option
 def controls(
     model: str | None,
     manifest_path: Path,

@@ -17,6 +17,7 @@ import numpy as np
 
 from groundglass.data import manifest
 from groundglass.data import score as scoring
+from groundglass.doors.options import model_option, no_progress_option, threads_option
 from groundglass.errors import ConfigError, InputError, ManifestError, ModelError
 from groundglass.image.read import Decoder, read
 from groundglass.image.transforms import to_gray
@@ -43,25 +44,6 @@ _ANY_FILE = ("cam", "occlusion", faith.RANDOM)
 # Many passes for each map: they are drawn again only with all kernels shuffled.
 _SLOW = ("occlusion", "integrated-gradients")
 
-_model = click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-)
-_threads = click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    envvar="GROUNDGLASS_THREADS",
-    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-)
-_no_progress = click.option(
-    "--no-progress",
-    is_flag=True,
-    envvar="GROUNDGLASS_NO_PROGRESS",
-    help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
-)
-
 
 def _learn(name: str) -> ModuleType:
     """A module of the learn room, which needs torch."""
@@ -74,7 +56,7 @@ def _learn(name: str) -> ModuleType:
 
 
 @click.command()
-@_model
+@model_option
 @click.option("--manifest", "manifest_path", type=_PATH, help="Judge heat on its validation slices too.")
 @click.option(
     "--data",
@@ -88,8 +70,8 @@ def _learn(name: str) -> ModuleType:
 @click.option("--slices", type=click.IntRange(4), default=24, show_default=True, help="Validation slices to draw.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where the page and the table go.")
-@_threads
-@_no_progress
+@threads_option
+@no_progress_option
 def faithfulness(
     model: str | None,
     manifest_path: Path | None,
@@ -306,13 +288,13 @@ def _page(
 
 @click.command()
 @click.argument("image", type=_PATH)
-@_model
+@model_option
 @click.option("--method", default="gradient-maximum", show_default=True, help="One of faithfulness's methods.")
 @click.option("--layer", help="A part of a layer's name, for grad-cam and hirescam.  [default: the last map]")
 @click.option("--activations", is_flag=True, help="Draw what each layer sees, too.")
 @click.option("--list-layers", is_flag=True, help="Print the names of the layers and stop.")
 @click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where the pictures go.")
-@_threads
+@threads_option
 def saliency(
     image: Path,
     model: str | None,

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from groundglass.data import manifest
 from groundglass.data import score as scoring
+from groundglass.doors.options import model_option, no_progress_option, threads_option
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.predict import Examination
@@ -39,24 +40,6 @@ _data = click.option(
     type=_FOLDER,
     envvar="GROUNDGLASS_DATA",
     help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA; default: the manifest's folder]",
-)
-_model = click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-)
-_threads = click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    envvar="GROUNDGLASS_THREADS",
-    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-)
-_no_progress = click.option(
-    "--no-progress",
-    is_flag=True,
-    envvar="GROUNDGLASS_NO_PROGRESS",
-    help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
 )
 _threshold = click.option(
     "--threshold",
@@ -100,7 +83,7 @@ class _Mistakes:
 
 @click.command()
 @click.pass_context
-@_model
+@model_option
 @click.option("--manifest", "manifest_path", type=_PATH, help="Which slices, with labels, patients and splits.")
 @_data
 @_split
@@ -122,8 +105,8 @@ class _Mistakes:
     metavar="FOLDER",
     help="Where report.html, evaluation.json, evaluation.csv and scores.csv go.",
 )
-@_threads
-@_no_progress
+@threads_option
+@no_progress_option
 def evaluate(
     ctx: click.Context,
     /,
@@ -197,8 +180,8 @@ def evaluate(
 @_split
 @_threshold
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
-@_threads
-@_no_progress
+@threads_option
+@no_progress_option
 def compare(
     first: str,
     second: str,
@@ -266,13 +249,13 @@ def compare(
 
 
 @click.command()
-@_model
+@model_option
 @click.option("--manifest", "manifest_path", type=_PATH, required=True, help="The manifest the model was trained on.")
 @_data
 @click.option("-o", "--output", type=_PATH, required=True, metavar="FILE.onnx", help="The model with its new card.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the folds.")
-@_threads
-@_no_progress
+@threads_option
+@no_progress_option
 def calibrate(
     model: str | None,
     manifest_path: Path,

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from groundglass.doors.options import model_option, threads_option
 from groundglass.errors import ConfigError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
@@ -63,13 +64,8 @@ def _store_option(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Needed beside a --host other than this machine: DICOM is not encrypted, whoever is on that network reads it.",
 )
-@click.option("--model", metavar="NAME|FILE.onnx", envvar="GROUNDGLASS_MODEL", help="[env: GROUNDGLASS_MODEL]")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    envvar="GROUNDGLASS_THREADS",
-    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-)
+@model_option
+@threads_option
 @_store_option
 @click.pass_context
 def node(ctx: click.Context, /, **given: Any) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from groundglass.doors.options import model_option, threads_option
 from groundglass.errors import ConfigError, InputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
@@ -164,13 +165,8 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
     help="Hours that the images of a study stay after it is answered and delivered.",
 )
 @click.option("--once", is_flag=True, help="Stop when everything that is there is answered and delivered, or left.")
-@click.option("--model", metavar="NAME|FILE.onnx", envvar="GROUNDGLASS_MODEL", help="[env: GROUNDGLASS_MODEL]")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    envvar="GROUNDGLASS_THREADS",
-    help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-)
+@model_option
+@threads_option
 @click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from groundglass.doors.options import model_option, no_progress_option, threads_option
 from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.image.read import Decoder, Limits
 from groundglass.image.read.ahead import Ahead
@@ -70,24 +71,14 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 is_flag=True,
                 help="Of the series of one study only the best suited one (docs/concepts/series.md).",
             ),
-            click.option(
-                "--model",
-                metavar="NAME|FILE.onnx",
-                envvar="GROUNDGLASS_MODEL",
-                help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-            ),
+            model_option,
             click.option(
                 "--tta",
                 type=click.Choice(["mirror", "original"]),
                 help="Answer from several views: the slice and its mirror image on average, or as the original system "
                 "did, both blur-and-mask settings x both halves, of which the most certain one decides.",
             ),
-            click.option(
-                "--threads",
-                type=click.IntRange(1, 1024),
-                envvar="GROUNDGLASS_THREADS",
-                help="Threads of the networks.  [default: one a core; env: GROUNDGLASS_THREADS]",
-            ),
+            threads_option,
             click.option(
                 "--operating-point",
                 metavar="NAME",
@@ -96,12 +87,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 help="The threshold of the card that gives the label: screen, balanced or confirm.",
             ),
             click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-            click.option(
-                "--no-progress",
-                is_flag=True,
-                envvar="GROUNDGLASS_NO_PROGRESS",
-                help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
-            ),
+            no_progress_option,
         )
     ):
         command = decorate(command)

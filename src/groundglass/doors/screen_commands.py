@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from groundglass.doors.options import model_option, no_progress_option
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.discover import ALL, Shard
 from groundglass.doors.screen.ledger import NAME, Extras, Ledger
@@ -92,12 +93,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 help="After this an item counts as hung, and is tried again, three times in all.",
             ),
             click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-            click.option(
-                "--no-progress",
-                is_flag=True,
-                envvar="GROUNDGLASS_NO_PROGRESS",
-                help="No progress bar.  [env: GROUNDGLASS_NO_PROGRESS]",
-            ),
+            no_progress_option,
         )
     ):
         command = decorate(command)
@@ -109,12 +105,6 @@ _data = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     envvar="GROUNDGLASS_DATA",
     help="The folder that a manifest's paths are relative to.  [env: GROUNDGLASS_DATA]",
-)
-_model = click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
 )
 
 
@@ -129,7 +119,7 @@ _model = click.option(
 )
 @click.option("--shard", type=_Shard(), default="1/1", help="Only part K of N, by hash of the name; such as 3/16.")
 @_data
-@_model
+@model_option
 @_shared
 @click.pass_context
 def run(
@@ -260,7 +250,7 @@ def export(folders: tuple[Path, ...], output: Path) -> None:
     help="First screen the validation part of this manifest into RUN.",
 )
 @_data
-@_model
+@model_option
 @click.option(
     "--of", "of", help="What RUN is over, in words; it stands on every summary.  [default: the manifest's part]"
 )

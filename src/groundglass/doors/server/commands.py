@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from groundglass.doors.options import model_option
 from groundglass.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
     metavar="screen|balanced|confirm",
     help="The threshold of the model's card that gives the label.",
 )
-@click.option(
-    "--model",
-    metavar="NAME|FILE.onnx",
-    envvar="GROUNDGLASS_MODEL",
-    help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
-)
+@model_option
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="Who has this token may ask. Mode 0600, 32 bytes or more."
 )

@@ -205,8 +205,13 @@ def _c_store(ds: Dataset, uid: str) -> object:
 
 
 def _raw_store(association: Association, request: object) -> int | None:
+    # as pynetdicom does before it asks: otherwise its own thread may take the answer
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.01)
     association.dimse.send_msg(request, association.accepted_contexts[0].context_id)  # type: ignore[arg-type]
     _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
     return None if answer is None else int(answer.Status)  # type: ignore[union-attr]
 
 

@@ -84,7 +84,10 @@ def results(orthanc: Orthanc, study: str, folder: Path) -> list[Dataset]:
     folder.mkdir()
     for series, row in found.items():
         if row["00080060"]["Value"] != ["CT"]:
-            for instance in archive.instances(SeriesRow(study, series)):
+            for instance in archive._rows(
+                lambda offset, series=series: archive._client.search_for_instances(study, series, offset=offset),
+                "00080018",
+            ):
                 (folder / instance).write_bytes(archive.retrieve(SeriesRow(study, series), instance))
     return [dcmread(path) for path in sorted(folder.iterdir())]
 

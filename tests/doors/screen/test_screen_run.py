@@ -62,7 +62,7 @@ def test_a_poison_item_becomes_a_row_and_the_rest_goes_on(tmp_path: Path) -> Non
 
 def test_an_item_that_hangs_is_given_up_after_three_times_its_limit(tmp_path: Path) -> None:
     # the limit also bounds the good ones, which on a loaded machine need seconds
-    run(archive(tmp_path / "in", hang="hang"), tmp_path / "run", seconds=10.0)
+    run(archive(tmp_path / "in", hang="hang"), tmp_path / "run", seconds=5.0)
     found = {Path(name).stem: (r.code, r.tries) for name, r in results(tmp_path / "run").items()}
     assert found["hang"] == ("time_limit", 3)
     assert [code for name, (code, _) in found.items() if name != "hang"] == [None] * 3

@@ -182,6 +182,7 @@ def export_classifier(
     }
     parse_card(card)
     net = ClassifierOutputs(average).eval()  # type: ignore[arg-type]
+    inputs = _parity_inputs(task, 16 if setup.options.fast_dev_run else 256)
     path = path or setup.folder / f"{recipe.name}.onnx"
     if not setup.fabric.is_global_zero:
         return path, {}
@@ -192,7 +193,7 @@ def export_classifier(
         "thresholds": card["thresholds"],
         "conformal": card["conformal"],
         "parameters": sum(p.numel() for name, p in average.named_parameters() if not name.startswith(_TEACHING)),
-        "onnx_difference": parity(net, read_onnx(path, digest), _parity_inputs(task)),
+        "onnx_difference": parity(net, read_onnx(path, digest), inputs),
     }
 
 
@@ -207,10 +208,10 @@ def _operating_points(
     return operating_points(probability, positive, patients, weight, np.random.default_rng(recipe.seed))
 
 
-def _parity_inputs(task: ClassifierTask) -> Float32:
-    """256 inputs: validation slices, and at least 64 that no data set holds."""
-    real = task.val_images[:192].numpy().astype(np.float32) / 255
-    made = edge_cases(task.recipe.size, 256 - len(real), np.random.default_rng(task.recipe.seed))
+def _parity_inputs(task: ClassifierTask, count: int) -> Float32:
+    """Inputs (count, 1, S, S): validation slices, and at least a quarter that no data set holds."""
+    real = task.val_images[: 3 * count // 4].numpy().astype(np.float32) / 255
+    made = edge_cases(task.recipe.size, count - len(real), np.random.default_rng(task.recipe.seed))
     return np.concatenate([real, made])
 
 

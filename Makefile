@@ -12,8 +12,9 @@ demo: $(VENV)/.runtime
 	@# 4 says that some inputs have no answer: two of the examples must be refused
 	@$(BIN)/groundglass explain examples --output out || [ $$? -eq 4 ]
 
+# Two files of tests at a time: many wait for time limits of others.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 setup: $(VENV)/.development
 

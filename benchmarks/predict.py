@@ -14,6 +14,7 @@ import contextlib
 import csv
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -43,12 +44,12 @@ for path in sys.argv[1:]:
     print(predict(Scan(gray[None], "gray", None, path), model).source)
 """
 _DISTINCT = 20
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured process tree: wall seconds, highest sum of resident memory in MB, and whether it mapped torch."""
+    """One measured process tree: wall seconds, its highest memory in MB, and whether it mapped torch."""
 
     seconds: float
     megabytes: float
@@ -77,12 +78,13 @@ def tree(pid: int) -> list[int]:
     return members
 
 
-def resident(pid: int) -> int:
-    """Resident bytes of one process; 0 where it has gone."""
+def memory(pid: int) -> int:
+    """Proportional set size of one process in bytes, so that shared pages count once in a sum; 0 where it has gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+    except OSError:
         return 0
+    return 1024 * int(found[1]) if found else 0
 
 
 def has_torch(pid: int) -> bool:
@@ -94,13 +96,13 @@ def has_torch(pid: int) -> bool:
 
 
 def measure(words: Sequence[str]) -> Run:
-    """Run a command to its end. Shared pages count once for each process, so memory is an upper bound."""
+    """Run a command to its end."""
     started = time.perf_counter()
     highest, torch = 0, False
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             members = tree(process.pid)
-            highest = max(highest, sum(map(resident, members)))
+            highest = max(highest, sum(map(memory, members)))
             torch = torch or any(map(has_torch, members))
             time.sleep(_POLL_SECONDS)
     seconds = time.perf_counter() - started

@@ -156,15 +156,15 @@ def steps(scratch: Path, items: int) -> list[dict[str, Any]]:
 
 
 def memory(scratch: Path, items: int) -> list[dict[str, Any]]:
-    """Resident memory in MB of this process and all below it, and the ledger's share of the time, every 500 inputs."""
+    """Memory in MB of this process and of all, and the ledger's share of the time, every 500 inputs."""
     write_small_series(scratch / "in", items)
     rows: list[dict[str, Any]] = []
 
     def look(progress: Progress, answers: int) -> None:
         if answers and (answers % 500 == 0 or answers == items):
             members = _PREDICT["tree"](os.getpid())
-            own = _PREDICT["resident"](os.getpid())
-            total = sum(map(_PREDICT["resident"], members))
+            own = _PREDICT["memory"](os.getpid())
+            total = sum(map(_PREDICT["memory"], members))
             row = {"item": answers, "coordinator_mb": round(own / 1e6, 1), "all_mb": round(total / 1e6, 1)}
             share = progress.ledger_seconds / progress.seconds
             rows.append(row | {"seconds": round(progress.seconds, 1), "ledger_share": round(share, 6)})
@@ -209,7 +209,7 @@ def kills(scratch: Path, items: int, times: int, workers: int = 2) -> list[dict[
             children = _PREDICT["tree"](process.pid)[1:]
             process.send_signal(signal.SIGKILL)
             process.wait()
-        while any(_PREDICT["resident"](pid) for pid in children):  # they see the end of their pipe, and go
+        while any(_PREDICT["memory"](pid) for pid in children):  # they see the end of their pipe, and go
             time.sleep(0.01)
         after, begun = _done(killed), log.stat().st_size if log.exists() else 0
         lost += max(0, before - after)

@@ -3,8 +3,7 @@
 A phantom of 512 x 512 as a DICOM series of classic CT slices; thirty are drawn, and each stands at several places.
 First reading alone and `groundglass predict` without and with DICOM results, each in a process of its own as a user
 starts it; then the steps in one process. Seconds of the wall clock hold on an idle machine only, so processor seconds
-stand beside them. Memory is the highest sum of resident memory over the process tree; shared pages count once for each
-process, so it is an upper bound.
+stand beside them. Memory is the highest proportional set size of the process tree.
 """
 
 from __future__ import annotations

@@ -141,12 +141,12 @@ def measure(requests: int, seconds: float, workers: int) -> list[tuple[str, floa
         process, port, ready = start(workers, folder)
         try:
             time.sleep(2)
-            idle = sum(map(tools["resident"], tools["tree"](process.pid))) / 1e6
+            idle = sum(map(tools["memory"], tools["tree"](process.pid))) / 1e6
             weights = [asyncio.run(_weight(port, part)) for part in _PARTS]
             first = statistics.median(t for _, t in asyncio.run(fixed(port, request, 1, 60))[10:])
             many = asyncio.run(fixed(port, request, 32, requests))
             wild, lives = asyncio.run(storm(port, request, 256, seconds))
-            after = sum(map(tools["resident"], tools["tree"](process.pid))) / 1e6
+            after = sum(map(tools["memory"], tools["tree"](process.pid))) / 1e6
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

@@ -20,9 +20,12 @@ _NEW_NETWORK = 0x40000000
 _SET_FLAGS, _UP = 0x8914, 0x1
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def network() -> Iterator[None]:
-    """Only a loopback that nobody else sees, where the machine allows it: orthanc binds every address there is."""
+    """Only a loopback that nobody else sees, where the machine allows it: orthanc binds every address there is.
+
+    For one file of tests, so that the next one reaches what was started before.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     apart = libc.unshare(_NEW_NETWORK) == 0
@@ -35,7 +38,7 @@ def network() -> Iterator[None]:
     os.close(before)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def orthanc(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Orthanc]:
     """A running orthanc; skips where Debian's packages are not installed."""
     if absent := peers.missing():
@@ -52,7 +55,7 @@ def archive(network: None, tmp_path: Path) -> Iterator[peers.Archive]:
     running.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def model() -> Model:
     return load(threads=1)
 

@@ -18,8 +18,8 @@ from groundglass.types import Attribution, Float32, Float64, Label, Mask, Notice
 
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
-# Slices that are prepared and run at a time; more would only cost memory.
-_BATCH = 8
+# Slices that are prepared and run at a time; more are not faster and cost memory.
+_BATCH = 2
 
 SCAN_NOTICE = Notice(
     "scan_not_calibrated",

@@ -16,6 +16,8 @@ from groundglass.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from groundglass.doors.server.settings import Settings
 
+_BACKLOG = 2048
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -119,7 +121,7 @@ def run(settings: Settings) -> None:
             timeout_keep_alive=bounds.keep_alive_seconds,
             timeout_graceful_shutdown=bounds.stop_seconds,
             ssl_certfile=settings.certificate,
-            backlog=2048,
+            backlog=_BACKLOG,
         )
     )
     name, port = listening.getsockname()[:2]
@@ -144,6 +146,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(_BACKLOG)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError("port", f"an address that is free, got {reason!r} for port {port}; choose another") from error

@@ -15,7 +15,7 @@ from groundglass.data import manifest
 from groundglass.data import score as scoring
 from groundglass.data.look import Looks, look_at, memory
 from groundglass.data.shortcuts import evidence_of
-from groundglass.doors.options import model_option, no_progress_option, threads_option
+from groundglass.doors.options import data_option, model_option, no_progress_option, threads_option
 from groundglass.errors import InputError, ManifestError
 from groundglass.image.read import Decoder, read
 from groundglass.infer.model import Model, load, weights_path
@@ -53,12 +53,7 @@ class _Judged:
 @click.command()
 @model_option
 @click.option("--manifest", "manifest_path", type=_PATH, required=True, help="The manifest the model was trained on.")
-@click.option(
-    "--data",
-    type=_FOLDER,
-    envvar="GROUNDGLASS_DATA",
-    help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA; default: the manifest's folder]",
-)
+@data_option
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where page and table go.")

@@ -30,6 +30,7 @@ from groundglass.data.audit import audit as audit_records
 from groundglass.data.look import look_at, memory
 from groundglass.data.prepare import TRANSFORMS, Transform
 from groundglass.data.prepare import prepare as prepare_records
+from groundglass.doors.options import data_option
 from groundglass.errors import ConfigError, ModelError
 from groundglass.network import Network
 from groundglass.types import Finding, Record
@@ -39,12 +40,6 @@ _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 Step = Callable[[str, int, int], None]
 
-_data = click.option(
-    "--data",
-    type=_FOLDER,
-    envvar="GROUNDGLASS_DATA",
-    help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA; default: the manifest's folder]",
-)
 _quiet = click.option("--no-progress", is_flag=True, help="No progress bar.")
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
 _seed = click.option(
@@ -91,7 +86,7 @@ def sources(name: str | None, as_json: bool) -> None:
 @click.option(
     "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence to bear."
 )
-@_data
+@data_option
 @_json
 @_quiet
 def collect(
@@ -150,7 +145,7 @@ def collect(
 @click.option(
     "-o", "--output", type=_PATH, help="The split manifest, or the folder with --protocol.  [default: stdout]"
 )
-@_data
+@data_option
 @_json
 @_quiet
 def split(
@@ -209,7 +204,7 @@ def split(
 @click.command()
 @click.argument("path", metavar="MANIFEST", type=_PATH)
 @click.option("--html", "html", type=_PATH, help="Also write a page with plots; it holds no image.")
-@_data
+@data_option
 @_seed
 @_cache
 @_no_cache
@@ -254,7 +249,7 @@ def audit(
 @click.option("-o", "--output", type=_PATH, help="The refined manifest.  [default: stdout]")
 @click.option("--reasons", type=_PATH, help="Write every exclusion here, with its rule, score and limit, as CSV.")
 @click.option("--thresholds", type=_PATH, help="Your own limits, as TOML.  [default: those that come with Groundglass]")
-@_data
+@data_option
 @_cache
 @_no_cache
 @_no_lungs
@@ -296,7 +291,7 @@ def curate(
 @click.option("--transform", type=click.Choice(TRANSFORMS), required=True, help="What is done to every image alike.")
 @click.option("-o", "--output", type=_FOLDER, required=True, help="A new folder.")
 @click.option("--per-class", type=click.IntRange(1), help="Bring each class to this many pictures, within its split.")
-@_data
+@data_option
 @_seed
 @_quiet
 def prepare(

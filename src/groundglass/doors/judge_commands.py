@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from groundglass.data import manifest
 from groundglass.data import score as scoring
-from groundglass.doors.options import model_option, no_progress_option, threads_option
+from groundglass.doors.options import data_option, model_option, no_progress_option, threads_option
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.predict import Examination
@@ -35,12 +35,6 @@ _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _MISTAKES = 6
 
-_data = click.option(
-    "--data",
-    type=_FOLDER,
-    envvar="GROUNDGLASS_DATA",
-    help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA; default: the manifest's folder]",
-)
 _threshold = click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -85,7 +79,7 @@ class _Mistakes:
 @click.pass_context
 @model_option
 @click.option("--manifest", "manifest_path", type=_PATH, help="Which slices, with labels, patients and splits.")
-@_data
+@data_option
 @_split
 @click.option("--scores", type=_PATH, help="A CSV of anybody's scores (path, probability) instead of running a model.")
 @click.option("--by", default="source", show_default=True, help="Subgroups, by comma: source, severity, sex, age ...")
@@ -176,7 +170,7 @@ def evaluate(
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--manifest", "manifest_path", type=_PATH, help="Which slices, with labels, patients and splits.")
-@_data
+@data_option
 @_split
 @_threshold
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
@@ -251,7 +245,7 @@ def compare(
 @click.command()
 @model_option
 @click.option("--manifest", "manifest_path", type=_PATH, required=True, help="The manifest the model was trained on.")
-@_data
+@data_option
 @click.option("-o", "--output", type=_PATH, required=True, metavar="FILE.onnx", help="The model with its new card.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the folds.")
 @threads_option

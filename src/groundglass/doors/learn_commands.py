@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from groundglass.doors.options import required_data_option
 from groundglass.errors import ConfigError
 from groundglass.write import require_file
 
@@ -20,13 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="GROUNDGLASS_DATA",
-    required=True,
-    help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA]",
-)
+@required_data_option
 @click.option(
     "-o",
     "--output",
@@ -71,13 +66,7 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="GROUNDGLASS_DATA",
-    required=True,
-    help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA]",
-)
+@required_data_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The ONNX file to write."
 )

@@ -6,13 +6,12 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from groundglass.doors.options import model_option, threads_option
+from groundglass.doors.options import keep_option, model_option, quiet_time_option, store_option, threads_option
 from groundglass.errors import ConfigError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
@@ -23,20 +22,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOOK, _CLEAN = 0.5, 600.0
 
 
-def default_store() -> Path:
-    """Where a node keeps what it received, and what it still has to deliver."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "groundglass" / "node"
-
-
-def _store_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--store",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=default_store,
-        show_default="~/.local/state/groundglass/node",
-        help="The folder of this node: images until they are done with, and results until they are delivered.",
-    )(command)
+_store_option = store_option("node", "node")
 
 
 @click.group(invoke_without_command=True)
@@ -45,20 +31,8 @@ def _store_option(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--port", type=click.IntRange(1, 65535), default=11112, show_default=True)
 @click.option("--send-to", metavar="AET@HOST:PORT", help="Where results go; this peer may also send to us.")
 @click.option("--peer", "peers", multiple=True, metavar="AET@HOST", help="A further peer that may send; repeatable.")
-@click.option(
-    "--quiet-time",
-    type=click.FloatRange(1, 3600),
-    default=20.0,
-    show_default=True,
-    help="Seconds without a new image after which a study is taken for complete.",
-)
-@click.option(
-    "--keep",
-    type=click.FloatRange(0),
-    default=24.0,
-    show_default=True,
-    help="Hours that the images of a study stay after it is answered and delivered.",
-)
+@quiet_time_option("a study")
+@keep_option
 @click.option(
     "--trusted-network",
     is_flag=True,

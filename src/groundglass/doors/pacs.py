@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from groundglass.doors.options import model_option, threads_option
+from groundglass.doors.options import keep_option, model_option, quiet_time_option, store_option, threads_option
 from groundglass.errors import ConfigError, InputError, RemoteError
 from groundglass.image.isolate import Decoder
 from groundglass.image.limits import Limits
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from groundglass.remote.inbox import Identifier
 
 _FILTERS = {"patient": "PatientID", "date": "StudyDate", "study": "StudyInstanceUID"}
-
-
-def default_store() -> Path:
-    """Where a watch keeps what it fetched, and what it still has to deliver."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "groundglass" / "pacs"
 
 
 def _archive_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -150,30 +144,12 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
 @_archive_options
 @_search_options
 @click.option("--every", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Seconds between looks.")
-@click.option(
-    "--quiet-time",
-    type=click.FloatRange(1, 3600),
-    default=20.0,
-    show_default=True,
-    help="Seconds without a new image after which a series is taken for complete.",
-)
-@click.option(
-    "--keep",
-    type=click.FloatRange(0),
-    default=24.0,
-    show_default=True,
-    help="Hours that the images of a study stay after it is answered and delivered.",
-)
+@quiet_time_option("a series")
+@keep_option
 @click.option("--once", is_flag=True, help="Stop when everything that is there is answered and delivered, or left.")
 @model_option
 @threads_option
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_store,
-    show_default="~/.local/state/groundglass/pacs",
-    help="The folder of this watch: images until they are done with, and results until they are delivered.",
-)
+@store_option("pacs", "watch")
 def watch(
     patient: str | None, date: str | None, study: str | None, every: float, quiet_time: float, keep: float, once: bool,
     model: str | None, threads: int | None, store: Path, **how: Any,

@@ -19,6 +19,7 @@ from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.image.read import Decoder, Limits
 from groundglass.image.read.ahead import Ahead
 from groundglass.report import schema
+from groundglass.report.fault import internal
 from groundglass.report.schema import Failure, Result
 from groundglass.report.words import RESEARCH_USE_ONLY, worth
 from groundglass.signals import Interrupted, Signals
@@ -184,7 +185,7 @@ class _DicomResults:
             raise
         except Exception as error:  # the answer stands, whatever becomes of its objects
             self.faults += 1
-            failure = _failure(answer.result.source, error)
+            failure = internal(answer.result.source, error)
             self._say(answer.result, f"{failure.code}: {failure.detail}")
 
     def _say(self, result: Prediction, why: str) -> None:
@@ -288,7 +289,7 @@ def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | Non
     except ModelError:
         raise
     except Exception as error:  # one input must never stop the rest
-        return Answer(_failure(name, error))
+        return Answer(internal(name, error))
     return Answer(examination.result, outcome, examination)
 
 
@@ -312,16 +313,7 @@ def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | No
     try:
         return result, (picture_name(result.source, scan), draw(result, scan, examination, model.card.window))
     except Exception as error:  # one input must never stop the rest
-        return _failure(result.source, error), None
-
-
-def _failure(name: str, error: Exception) -> Failure:
-    if os.environ.get("GROUNDGLASS_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error)
-    detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
-    return Failure(name, "internal", detail)
+        return internal(result.source, error), None
 
 
 def _progress(settings: Settings) -> AbstractContextManager[Callable[[int], None]]:

@@ -194,7 +194,6 @@ def test_a_plain_form_without_a_file_gets_a_page_that_says_so(client: httpx.Clie
 
 
 def test_a_dicom_answer_goes_back_as_dicom(client: httpx.Client, series_zip: bytes, slice_png: bytes) -> None:
-    pytest.importorskip("groundglass.report.dicom", reason="this version has no report/dicom.py")
     pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
     job = _wait(client, client.post("/v1/series?view=true", files={"file": series_zip}))
     offered = client.get(f"/v1/jobs/{job['id']}/scans/0").json()["downloads"]

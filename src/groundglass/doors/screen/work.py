@@ -11,8 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from groundglass.image.read import File, Input, read
 from groundglass.image.read.archive import open_regular
 from groundglass.image.read.series import slice_header
 from groundglass.image.transforms import to_gray
+from groundglass.report.fault import internal, show_traceback
 from groundglass.report.schema import Failure, to_row
 from groundglass.types import Notice, Prediction, Refusal, Scan
 
@@ -116,7 +115,7 @@ class Worker:
         except MemoryError:
             row = to_row(_out_of_memory(task["name"], self._settings))
         except Exception as error:  # one item must never stop the rest
-            row = to_row(_internal(task["name"], error))
+            row = to_row(internal(task["name"], error))
         finally:
             self._fetcher.drop(but=[f[0] for f in task["files"] if f[1] is not None])
         clock.lap("read")
@@ -181,7 +180,7 @@ class Worker:
         except InputError:  # it has an answer, and no study to go back into
             return ""
         except Exception as error:  # the answer stands without its report
-            _trace(error)
+            show_traceback(error)
             return ""
 
 
@@ -245,16 +244,3 @@ def failed(task: Mapping[str, Any], code: str, content: str | None, settings: Se
 def _out_of_memory(name: str, settings: Settings) -> Failure:
     detail = f"an answer within {settings.memory_bytes // GIB} GiB of memory, got a need for more; give fewer slices"
     return Failure(name, "memory_limit", detail)
-
-
-def _trace(error: Exception) -> None:
-    if os.environ.get("GROUNDGLASS_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
-
-
-def _internal(name: str, error: Exception) -> Failure:
-    _trace(error)
-    detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
-    return Failure(name, "internal", detail)

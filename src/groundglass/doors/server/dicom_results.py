@@ -1,25 +1,20 @@
-"""An answer as DICOM objects, where `report.dicom` and its extra are there: structured report and secondary capture."""
+"""An answer as DICOM objects, where the dicom extra is there: structured report and secondary capture."""
 
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 from groundglass.errors import InputError
 from groundglass.image.isolate import Decoder
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
+from groundglass.infer.series import Answer
+from groundglass.report import dicom
 from groundglass.types import Prediction, Scan
 
 # kind of `report.dicom` -> what the page calls it
 TITLES = {"sr": "Structured report (DICOM SR)", "sc": "Picture (DICOM Secondary Capture)"}
-
-
-def installed() -> bool:
-    """Whether results can be had in DICOM."""
-    return find_spec("groundglass.report.dicom") is not None and find_spec("highdicom") is not None
 
 
 def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> dict[str, bytes]:
@@ -27,13 +22,11 @@ def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: D
 
     A fault of ours costs the answer its objects and is logged by its kind alone; it never costs the answer.
     """
-    if not installed() or not isinstance(examination.result, Prediction) or not getattr(scan, "files", ()):
+    if find_spec("highdicom") is None or not isinstance(examination.result, Prediction) or not scan.files:
         return {}
-    dicom: Any = import_module("groundglass.report.dicom")
-    series: Any = import_module("groundglass.infer.series")
     made: dict[str, bytes] = {}
     try:
-        reported = dicom.report(series.Answer(scan, examination), model, decoder)
+        reported = dicom.report(Answer(scan, examination), model, decoder)
         for kind, dataset in dicom.objects(reported, TITLES):
             number = 1 + sum(name.startswith(f"{kind}-") for name in made)
             made[f"{kind}-{number}"] = dicom.to_bytes(dataset)

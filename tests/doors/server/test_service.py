@@ -279,7 +279,7 @@ def test_decoding_over_a_limit_is_422_and_the_next_one_works(serve: Serve, slice
         assert client.get("/health/ready").status_code == 200
 
 
-def test_a_full_queue_is_503_at_once_and_the_service_stays_live(serve: Serve, slice_png: bytes) -> None:
+def test_a_full_queue_is_503_and_the_service_stays_live(serve: Serve, slice_png: bytes) -> None:
     served = serve("--workers", 1)
     with served.client(limits=httpx.Limits(max_connections=300)) as client, ThreadPoolExecutor(100) as many:
         sent = [many.submit(client.post, "/v1/predict", files={"file": slice_png}) for _ in range(100)]

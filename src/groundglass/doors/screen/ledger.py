@@ -112,6 +112,8 @@ class Ledger:
                 os.chmod(path, 0o600)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
+                # rows lie scattered in the file, so that each checkpoint costs much the same: have few
+                self._db.execute("PRAGMA wal_autocheckpoint=8000")
                 self._db.executescript(_TABLES)
             layout = self.about("layout")
             if layout is None and not readonly:

@@ -173,7 +173,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
         only(request, "threshold", "as_scan", "view")
         judge = service.judge_at(threshold)
         limits, bounds = service.settings.limits, service.settings.bounds
-        folder = service.make_folder()
+        folder = service.spool.name()
         handed = False
         try:
             upload = await service.receive(request, folder, files=bounds.files, file_bytes=limits.study_bytes)

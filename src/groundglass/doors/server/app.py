@@ -55,6 +55,7 @@ def build(service: Service) -> Guard:
         log=service.log,
         counted=service.metrics.request,
         model=lambda: service.model_text,
+        refuse_if_full=service.refuse_if_full,
     )
 
 

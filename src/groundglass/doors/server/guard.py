@@ -40,7 +40,11 @@ _REQUEST_ID, _MODEL_HEADER = "x-request-id", "x-groundglass-model"
 
 
 class Guard:
-    """ASGI around the routes. `model` gives the name and hash of the loaded model for every answer."""
+    """ASGI around the routes. `model` gives the name and hash of the loaded model for every answer.
+
+    `refuse_if_full` raises Problem (503) where there is no room for more work: then a request for it goes no further,
+    because a refusal must cost next to nothing.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,10 @@ class Guard:
         log: logging.Logger,
         counted: Callable[[str, int], None],
         model: Callable[[], str],
+        refuse_if_full: Callable[[], None],
     ) -> None:
         self._app, self._settings, self._log, self._counted, self._model = app, settings, log, counted, model
+        self._refuse_if_full = refuse_if_full
         self._active = 0
         self._clients = None if settings.local else Clients(settings.bounds)
 
@@ -71,6 +77,8 @@ class Guard:
                 self._clients.enter(client)
                 entered = True
             exchange.check_size()
+            if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+                self._refuse_if_full()
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.refuse(problem)
@@ -218,6 +226,8 @@ class Exchange:
         self.code = problem.code
         if self.status:
             return  # an answer is on its way already
+        if problem.code == "busy":  # clients that ask again at once must not take the time of those that are answered
+            await asyncio.sleep(self._bounds.busy_seconds)
         content = body(problem, self.id) if page is None else page.encode("utf-8")
         kind = MEDIA_TYPE if page is None else "text/html; charset=utf-8"
         headers = {"content-type": kind, "content-length": str(len(content)), **problem.headers}

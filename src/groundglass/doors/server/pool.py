@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
 from groundglass.image.limits import Limits
 
 T = TypeVar("T")
+# Of the threads that compute, so that the thread that answers clients goes first.
+_NICENESS = 5
 
 
 class Full(Exception):
@@ -49,8 +53,7 @@ class Pool:
 
     def start(self) -> None:
         """Start the threads and the decoder children."""
-        for decoder, thread in zip(self._decoders, self._threads, strict=True):
-            decoder.start("raster")
+        for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
@@ -108,6 +111,9 @@ class Pool:
                 self._changed.wait()
 
     def _work(self, decoder: WatchedDecoder) -> None:
+        if sys.platform == "linux":  # elsewhere niceness is a process's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        decoder.start("raster")  # it is as nice as the thread that starts it
         while (work := self._next()) is not None:
             try:
                 self._do(work, decoder)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,20 +128,20 @@ class Service:
         finally:
             self.pool.release()
 
-    def make_folder(self) -> Path:
-        """A folder for the files of a request. Raises Problem (503) before any of them where the queue is full."""
-        if self.pool.full:
-            raise self._busy()
-        return self.spool.make()
-
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
-        """A folder for the files of a request, taken away at the end."""
-        folder = self.make_folder()
+        """Where the files of a request will lie, which `receive` makes; taken away at the end."""
+        folder = self.spool.name()
         try:
             yield folder
         finally:
-            await asyncio.to_thread(self.spool.remove, folder)
+            if folder.exists():
+                await asyncio.to_thread(self.spool.remove, folder)
+
+    def refuse_if_full(self) -> None:
+        """Raises Problem (503) where the queue is full now; only `reserve` and `place` say for sure."""
+        if self.pool.full:
+            raise self._busy()
 
     def _busy(self) -> Problem:
         detail = f"room in a queue of {self.settings.bounds.queue}, got a full one; try again"
@@ -159,6 +159,12 @@ class Service:
     ) -> Upload:
         """The files of a request, at most `files` of `file_bytes` each, and no more together than a study may have."""
         limits = self.settings.limits
+
+        def admitted(texts: Mapping[str, str]) -> None:
+            admit(texts)
+            self.refuse_if_full()  # it may have filled since the head came, and nothing is written yet
+            self.spool.make(folder)
+
         exchange_of(request.scope).limit((file_bytes if files == 1 else limits.study_bytes) + MIB)
         return await receive_upload(
             request.stream(),
@@ -167,7 +173,7 @@ class Service:
             most_files=files,
             file_bytes=file_bytes,
             fields=fields,
-            admit=admit,
+            admit=admitted,
         )
 
     async def run(self, request: Request, work: Callable[[WatchedDecoder], T], watch: Watch, *, study: bool) -> T:

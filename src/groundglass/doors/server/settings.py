@@ -27,6 +27,7 @@ class Bounds:
     body_grace_seconds: float = 10.0
     body_bytes_per_second: int = 10_000
     write_seconds: float = 10.0
+    busy_seconds: float = 0.2
     linger_seconds: float = 2.0
     linger_bytes: int = 64 * MIB
     keep_alive_seconds: int = 5

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,14 +36,18 @@ class Spool:
         os.close(self._lock)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def make(self) -> Path:
-        """A new folder for one request, which `remove` takes away. Raises Problem (507) where the disk is full."""
+    def name(self) -> Path:
+        """Where the files of a request may lie: a name that nobody guesses."""
+        return self.folder / secrets.token_hex(16)
+
+    def make(self, folder: Path) -> None:
+        """Make the folder of one request, which `remove` takes away. Raises Problem (507) where the disk is full."""
         with full_disk():
             state = os.statvfs(self.folder)
             free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
             if free < min(GIB, total // 20):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return Path(tempfile.mkdtemp(dir=self.folder))
+            folder.mkdir(0o700)
 
     def remove(self, folder: Path) -> None:
         """Take the folder of a request away."""

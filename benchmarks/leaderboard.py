@@ -77,6 +77,30 @@ def controls(path: Path) -> str:
     )
 
 
+def calibration(path: Path) -> str:
+    """The calibration error beside what chance alone makes of it."""
+    rows = rows_of(path)
+    measures = ["ECE, 15 bins", "ECE, 15 bins, were it calibrated", "calibration slope", "calibration intercept"]
+    cells = {(r["group"], r["measure"]): (interval(r), r["slices"], r["patients"]) for r in rows}
+    groups = list(dict.fromkeys(r["group"] for r in rows))
+    body = [
+        [
+            g,
+            "{1} of {2}".format(*cells[g, measures[0]]),
+            *(cells[g, m][0] if (g, m) in cells else "–" for m in measures),
+        ]
+        for g in groups
+    ]
+    split = path.stem.removesuffix("-evaluation").rpartition("-")[2]
+    name, sha256 = rows[0]["model"], rows[0]["model_sha256"]
+    return (
+        f"\n## Calibration of `{name}` ({sha256}), {split} part of P5\n\n"
+        f"`groundglass evaluate --model {name} --manifest manifests/p5.csv --data DATA --split {split} -o out` → "
+        f"[{path.name}]({path.name}). *Were it calibrated*: what labels drawn from the probabilities give.\n\n"
+        + table(["slices", "slices of patients", *measures], body)
+    )
+
+
 def coverage(path: Path) -> str:
     """How often intervals hold the truth."""
     rows = rows_of(path)
@@ -208,6 +232,7 @@ def page() -> str:
         "recipes.csv": recipes,
         "ideas.csv": ideas,
         "*-controls.json": controls,
+        "*-evaluation.csv": calibration,
         "uncertainty.csv": uncertainty,
         "*-robustness.csv": robustness,
         "coverage.csv": coverage,

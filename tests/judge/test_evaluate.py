@@ -28,6 +28,7 @@ MEASURES = {
     "Brier score",
     "ECE, 15 bins",
     "ECE, 15 bins, before temperature",
+    "ECE, 15 bins, were it calibrated",
     "calibration slope",
     "calibration intercept",
     "area under risk-coverage",

@@ -141,6 +141,29 @@ def test_what_is_calibrated_has_slope_one_and_intercept_zero() -> None:
     assert metrics.calibration_line(1 / (1 + np.exp(-2 * logit)), y)[0](every) == pytest.approx(0.5, abs=0.03)
 
 
+def test_the_range_of_a_calibrated_models_error_holds_the_error_of_one_and_not_that_of_a_bold_model() -> None:
+    rng = np.random.default_rng(7)
+    held = bold = 0
+    for study in range(60):
+        p, owner = rng.random(300), np.arange(300) // 3
+        y, names = rng.random(100)[owner] < p, [str(o) for o in owner]
+        expected = metrics.calibrated_error(p, names, np.random.default_rng(study), 200)
+        held += expected.low <= metrics.calibration_error(p, y)(np.ones(300)) <= expected.high
+        sharper = p**4 / (p**4 + (1 - p) ** 4)
+        expected = metrics.calibrated_error(sharper, names, np.random.default_rng(study), 200)
+        bold += metrics.calibration_error(sharper, y)(np.ones(300)) > expected.high
+    assert held >= 52  # 95 % of 60 studies, less three standard deviations
+    assert bold >= 55
+
+
+def test_a_calibrated_models_error_shrinks_with_more_patients() -> None:
+    rng = np.random.default_rng(8)
+    few, many = (
+        metrics.calibrated_error(rng.random(n), [str(i) for i in range(n)], rng, 200).value for n in (60, 6000)
+    )
+    assert many < few / 5
+
+
 def test_separated_classes_have_no_calibration_slope() -> None:
     slope, _ = metrics.calibration_line(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True]))
     assert np.isnan(slope(np.ones(4)))

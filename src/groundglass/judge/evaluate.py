@@ -145,6 +145,10 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
     p, y = answered.probability, answered.positive
     yield from _tried("Brier score", metrics.brier(p, y), answered, "share")
     yield "ECE, 15 bins", _bootstrap(metrics.calibration_error(p, y), answered)
+    yield (
+        "ECE, 15 bins, were it calibrated",
+        metrics.calibrated_error(p, answered.patients, np.random.default_rng(_SEED), _ROUNDS),
+    )
     if temperature is not None:
         raw = sigmoid(_logit(p) * temperature)
         yield "ECE, 15 bins, before temperature", _bootstrap(metrics.calibration_error(raw, y), answered)

@@ -192,6 +192,25 @@ def calibration_error(probability: Float64, positive: Mask, bins: int = 15) -> S
     return value
 
 
+def calibrated_error(
+    probability: Float64, patients: Sequence[str], rng: np.random.Generator, rounds: int = 1000, bins: int = 15
+) -> Estimate:
+    """The calibration error that a perfectly calibrated model would show on these cases, with its 95 % range.
+
+    The error is biased upward, the more so the fewer cases there are, so it means little without this. Labels are drawn
+    from the probabilities themselves (Broecker and Smith, Weather Forecast. 2007), with one draw a patient, because the
+    slices of a patient share a label.
+    """
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    ones = np.ones(len(probability))
+    errors = [
+        calibration_error(probability, rng.random(len(names))[owner] < probability, bins)(ones) for _ in range(rounds)
+    ]
+    low, high = np.quantile(errors, [0.025, 0.975])
+    method = f"labels drawn from the probabilities, {rounds} rounds"
+    return Estimate(float(np.mean(errors)), float(low), float(high), 0.95, len(names), method)
+
+
 def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, Statistic]:
     """Calibration slope and intercept-in-the-large as functions of row weights (Cox 1958; Van Calster et al. 2016).
 

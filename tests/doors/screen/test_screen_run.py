@@ -290,6 +290,24 @@ def test_series_of_one_folder_have_the_same_names_in_every_shard(tmp_path: Path)
     assert run(tmp_path / "in", parts[0], shard=Shard(1, 4))[0] == 0  # the names last
 
 
+def test_single_slices_of_a_list_stay_together_in_every_shard(tmp_path: Path) -> None:
+    from groundglass.doors.screen.discover import Shard
+
+    names = []
+    for number in range(6):
+        phantom = chest_volume(np.random.default_rng(number), slices=4, size=64)
+        write_dicom_series(tmp_path / f"in/{number}", phantom, seed=number)
+        names += [str(file) for file in (tmp_path / f"in/{number}").iterdir()]
+    source = put(tmp_path / "list.txt", "\n".join(reversed(names)).encode())
+    run(source, tmp_path / "whole")
+    parts = [tmp_path / f"part{k}" for k in (1, 2, 3)]
+    seen = [run(source, part, shard=Shard(k, 3))[1]["seen"] for k, part in enumerate(parts, 1)]
+    assert sum(seen) == 6
+    assert max(seen) < 6
+    whole = {name: result.line for name, result in results(tmp_path / "whole").items()}
+    assert {name: r.line for part in parts for name, r in results(part).items()} == whole
+
+
 def test_a_shard_that_holds_nothing_ends_well(tmp_path: Path) -> None:
     from groundglass.doors.screen.discover import Shard
 

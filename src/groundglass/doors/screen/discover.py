@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
-from groundglass.doors.screen.places import Fetcher, Left, Place, Source, gone
+from groundglass.doors.screen.places import REMOTE, Fetcher, Left, Place, Source, gone
 from groundglass.errors import InputError, OutputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.read import File
@@ -23,6 +24,8 @@ from groundglass.image.read.find import series_inputs
 from groundglass.image.read.series import slice_header
 from groundglass.image.read.sniff import sniff
 
+# A file that ends so holds whole scans; any other may be one slice of a DICOM series.
+_WHOLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".nii", ".nii.gz", ".zip")
 # Files that are written to the ledger at a time.
 _TOGETHER = 200
 
@@ -115,7 +118,16 @@ def _of_shard(source: Source, shard: Shard) -> Source:
     """The lines of a list that belong to the shard, before anything is opened; a tree is parted by its scans."""
     if not source.listed:
         return source
-    return Source(source.identity, tuple(r for r in source.roots if shard.holds(digest(r[0]))), True)
+    mine = tuple((shown, path) for shown, path in source.roots if shard.holds(digest(_goes_by(shown, path))))
+    return Source(source.identity, mine, True)
+
+
+def _goes_by(shown: str, path: str) -> str:
+    """The name that puts a line of a list into a shard: its own, or that of its folder where it may be one slice."""
+    low = path.lower()
+    if low.endswith(".dcm") or not (path.startswith(REMOTE) or low.endswith(_WHOLE) or os.path.isdir(path)):
+        return os.path.dirname(shown)
+    return shown
 
 
 def _skips(row: SeenFile) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ a file does not record.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -60,8 +61,8 @@ class File:
     member: int | None = None
 
     def item(self) -> dict[str, str | int | None]:
-        """What the worker is asked with."""
-        return {"path": self.path, "member": self.member}
+        """What the worker, which has another working directory, is asked with."""
+        return {"path": os.path.abspath(self.path), "member": self.member}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from groundglass.data.deidentify import Deidentifier, deidentify
+from groundglass.data.deidentify import _FREE, Deidentifier, deidentify
 from groundglass.errors import InputError
 from groundglass.image.isolate import Decoder
 from groundglass.image.phantom import chest_volume
@@ -68,6 +68,70 @@ def test_no_canary_remains(series: Path, tmp_path: Path) -> None:
         for canary in (CANARY, IDENTIFIER, BORN, old.StudyInstanceUID, old.SeriesInstanceUID, "PHANTOM"):
             assert canary.encode() not in path.read_bytes(), canary
             assert canary not in str(path.relative_to(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientBirthDate", "UNKNOWN"),
+        ("PatientBirthDate", "19800000"),
+        ("StudyDate", "20209999"),
+        ("StudyDate", "1990-1991"),
+        ("SeriesDate", ["20200101", "20200102"]),
+        ("StudyTime", "99:99:99"),
+        ("AcquisitionDateTime", "junk"),
+        ("AcquisitionDateTime", "20209999120000"),
+        ("ContentDate", ""),
+    ],
+)
+def test_an_odd_date_goes_and_so_does_its_time(name: str, value: object, tmp_path: Path, decoder: Decoder) -> None:
+    write_dicom_series(tmp_path / "in", chest_volume(np.random.default_rng(5), slices=3, size=96), seed=5)
+    odd = tmp_path / "in/IM0002.dcm"
+    ds = dcmread(odd)
+    ds.StudyTime, ds.ContentTime = "112233.44", "112233.44"
+    setattr(ds, name, value)
+    ds.save_as(odd)
+    *_, (_, _, tally) = deidentify(tmp_path / "in", tmp_path / "out", decoder)
+    assert (tally.copied, tally.refused) == (3, {})
+    (made,) = (m for m in map(dcmread, (tmp_path / "out").rglob("*.dcm")) if m.InstanceNumber == 2)
+    assert not made.get(name)
+    if name != "AcquisitionDateTime":
+        assert not made.get(name.replace("Date", "Time"), "")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_header_that_cannot_be_replaced_costs_its_file_alone(
+    tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dicom_series(tmp_path / "in", chest_volume(np.random.default_rng(5), slices=3, size=96), seed=5)
+    made = Deidentifier._replaced
+
+    def fail(self: Deidentifier, original: Dataset) -> object:
+        if original.InstanceNumber == 2:
+            raise RuntimeError("something that nobody thought of")
+        return made(self, original)
+
+    monkeypatch.setattr(Deidentifier, "_replaced", fail)
+    *_, (_, _, tally) = deidentify(tmp_path / "in", tmp_path / "out", decoder)
+    assert (tally.copied, tally.refused) == (2, {"unreadable": 1})
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("name", _FREE)
+@pytest.mark.parametrize("written", ["DOE JANE", "for doe", "X_JANE", "no. 12345", "B12345C"])
+def test_a_short_name_in_a_free_value_goes(name: str, written: str, tmp_path: Path, decoder: Decoder) -> None:
+    write_dicom_series(tmp_path / "in", chest_volume(np.random.default_rng(5), slices=2, size=96), seed=5)
+    path = next((tmp_path / "in").iterdir())
+    ds = dcmread(path)
+    ds.PatientName, ds.PatientID = "DOE^JANE", "12345"
+    setattr(ds, name, ["ORIGINAL", "PRIMARY", written] if name == "ImageType" else written)
+    ds.save_as(path)
+    Deidentifier(decoder).copy(path, tmp_path / "out")
+    (copy,) = (tmp_path / "out").rglob("*.dcm")
+    assert written.encode() not in copy.read_bytes()
+    if name == "ImageType":
+        assert list(dcmread(copy).ImageType) == ["ORIGINAL", "PRIMARY"]
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

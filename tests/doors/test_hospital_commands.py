@@ -182,10 +182,12 @@ def test_a_token_that_others_can_read_or_that_goes_over_http_is_refused(tmp_path
 
 
 def test_copies_of_a_series_are_the_same_scan_of_nobody(tmp_path: Path, groundglass: Groundglass) -> None:
-    done = groundglass("deid", VOLUME, tmp_path / "out")
+    shutil.copytree(VOLUME, tmp_path / "in")
+    done = groundglass("deid", "in", "out", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "12 copied, 0 refused, 0 no DICOM\n")
     old = groundglass("predict", VOLUME, "--json", "-q").stdout
     new = groundglass("predict", tmp_path / "out", "--json", "-q").stdout
     assert rows(new)[0]["probability"] == rows(old)[0]["probability"]
     assert groundglass("deid", VOLUME, tmp_path / "out").returncode == 6  # not empty
     assert groundglass("deid", HEALTHY, tmp_path / "none").returncode == 3
+    assert groundglass("deid", tmp_path / "in", tmp_path / "in/copies").returncode == 6

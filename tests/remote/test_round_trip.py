@@ -28,17 +28,17 @@ pytestmark = [pytest.mark.peers, pytest.mark.slow]
 SR, SC = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"
 
 
-def groundglass(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def groundglass(*words: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "groundglass", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=check)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=check, cwd=cwd)
 
 
 @contextlib.contextmanager
 def node(store: Path, send_to: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`groundglass node` as a user starts it."""
+    """`groundglass node` as a user starts it, from the folder above its own."""
     command = [sys.executable, "-m", "groundglass", "node", "--port", str(port), "--send-to", send_to, "--peer",
-               "STORESCU@127.0.0.1", "--quiet-time", "3", "--store", str(store), "--threads", "1"]  # fmt: skip
-    with log.open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+               "STORESCU@127.0.0.1", "--quiet-time", "3", "--store", store.name, "--threads", "1"]  # fmt: skip
+    with log.open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out, cwd=store.parent) as process:
         try:
             yield process
         finally:
@@ -134,9 +134,9 @@ def test_a_study_in_an_archive_is_fetched_and_answered_once(orthanc: Orthanc, tm
     study = dcmread(next(series.iterdir()), stop_before_pixels=True)
     orthanc.send(series)
     words = ("--url", orthanc.url, "--patient", study.PatientID)
-    watching = ("pacs", "watch", *words, "--quiet-time", 1, "--once", "--store", tmp_path / "watch", "--threads", 1)
-    groundglass(*watching)
-    again = groundglass(*watching)
+    watching = ("pacs", "watch", *words, "--quiet-time", 1, "--once", "--store", "watch", "--threads", 1)
+    groundglass(*watching, cwd=tmp_path)
+    again = groundglass(*watching, cwd=tmp_path)
     assert "fetched" not in again.stderr
     found = results(orthanc, study.StudyInstanceUID, tmp_path / "back")
     assert sorted(str(ds.SOPClassUID) for ds in found) == [SC] * 5 + [SR]
@@ -145,16 +145,32 @@ def test_a_study_in_an_archive_is_fetched_and_answered_once(orthanc: Orthanc, tm
     assert probability(sr) == answer_of(series)
 
 
+@pytest.mark.data
+def test_a_real_series_in_an_archive_gets_the_answer_of_the_command_line(
+    orthanc: Orthanc, data_root: Path, tmp_path: Path
+) -> None:
+    series = data_root / "dicom" / "lung-pet-ct-dx" / "A0002-B70f"
+    study = dcmread(next(series.iterdir()), stop_before_pixels=True)
+    orthanc.send(series)
+    words = ("--url", orthanc.url, "--study", study.StudyInstanceUID, "--quiet-time", 1, "--once", "--threads", 1)
+    groundglass("pacs", "watch", *words, "--store", tmp_path / "watch")
+    (sr,) = (ds for ds in results(orthanc, study.StudyInstanceUID, tmp_path / "back") if ds.SOPClassUID == SR)
+    assert probability(sr) == answer_of(series)
+    assert errors(tmp_path / "back") == []
+
+
 def test_what_is_pulled_is_what_was_sent_and_what_is_pushed_arrives(orthanc: Orthanc, tmp_path: Path) -> None:
     series = chest_series(tmp_path / "chest", 22)
     sent = {str(ds.SOPInstanceUID): ds.PixelData for ds in map(dcmread, series.iterdir())}
     orthanc.send(series)
     where = ("--url", orthanc.url)
-    groundglass("pacs", "pull", *where, "--patient", "PHANTOM-22", "-o", tmp_path / "pulled")
+    groundglass("pacs", "pull", *where, "--patient", "PHANTOM-22", "-o", "pulled", cwd=tmp_path)
     pulled = {str(ds.SOPInstanceUID): ds.PixelData for ds in map(dcmread, (tmp_path / "pulled").rglob("*.dcm"))}
     assert pulled == sent
     groundglass("predict", tmp_path / "pulled", "--sr", tmp_path / "out", "--key-images", "--gsps", tmp_path / "out")
-    groundglass("pacs", "push", *where, tmp_path / "out")
+    (tmp_path / "out" / "0.dcm").write_bytes(b"words")  # the others go all the same
+    pushed = groundglass("pacs", "push", *where, "out", cwd=tmp_path, check=False)
+    assert (pushed.returncode, "0.dcm: unsupported" in pushed.stderr) == (7, True)
     study = dcmread(next(series.iterdir()), stop_before_pixels=True).StudyInstanceUID
     assert {str(ds.Modality) for ds in results(orthanc, study, tmp_path / "back")} == {"SR", "KO", "PR"}
     nobody = groundglass("pacs", "pull", *where, "--patient", "NOBODY", "-o", tmp_path / "none", check=False)

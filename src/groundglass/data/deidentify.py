@@ -14,11 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from dicognito.anonymizer import Anonymizer
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from groundglass.errors import InputError
@@ -47,6 +49,14 @@ _KEPT = (
     "WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "RescaleType", "LossyImageCompression",
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PixelData",
 )  # fmt: skip
+# Of what stays, the attributes whose values the standard does not list: a name may have been typed there.
+_FREE = (
+    "ImageType", "Manufacturer", "ManufacturerModelName", "FilterType", "ConvolutionKernel",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+_NAMES = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_MOMENT = re.compile(r"\d{8}([01]\d|2[0-3])(\d{2}){0,2}(\.\d{1,6})?([+-]\d{4})?")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # A name fits the value representation of a body part too.
 _BODY_PARTS = (
@@ -78,15 +88,22 @@ class Deidentifier:
         """Write the copy of one file below `folder`, under new UIDs; whether the file says that no text is burned in.
 
         Raises InputError: `possible_burned_in_phi` for captures and screens, `no_pixels` for what is no image,
-        `unreadable` where a telling value would remain, and what reading refuses.
+        `unreadable` where a telling value would remain or the header is too odd to replace, and what reading refuses.
         """
         self._decoder.ask("dicom_identity", File(str(path)).item())  # its structure holds, so it can be parsed here
         original = dcmread(io.BytesIO(path.read_bytes()))
         _refuse(original)
-        made = self._replaced(original)
-        _check(original, made)
-        out = io.BytesIO()
-        made.save_as(out, enforce_file_format=True)
+        try:
+            made = self._replaced(original)
+            _check(original, made)
+            out = io.BytesIO()
+            made.save_as(out, enforce_file_format=True)
+        except InputError:
+            raise
+        except Exception as error:  # a header can be wrong in more ways than its readers know
+            raise InputError(
+                "unreadable", "expected a header that can be replaced, got one that fails; leave it out"
+            ) from error
         place = folder / made.StudyInstanceUID / made.SeriesInstanceUID / f"{made.SOPInstanceUID}.dcm"
         write_bytes(place, out.getvalue())
         return str(original.get("BurnedInAnnotation", "")).upper() == "NO"
@@ -101,6 +118,8 @@ class Deidentifier:
         for name in (*_REPLACED, *_KEPT):
             if name in original and (name != "BodyPartExamined" or str(original.BodyPartExamined) in _BODY_PARTS):
                 made[name] = copy.deepcopy(original[name])  # replaced in place, and compared later
+        _leave_out_odd_times(made)
+        _leave_out_names(original, made)
         self._anonymizer.anonymize(made)
         made.SpecificCharacterSet = "ISO_IR 192"
         for name in ("PatientName", "PatientID", "PatientBirthDate", "StudyID", "AccessionNumber"):
@@ -109,6 +128,43 @@ class Deidentifier:
         made.ReferringPhysicianName = ""
         meta.MediaStorageSOPInstanceUID = UID(made.SOPInstanceUID)
         return made
+
+
+def _leave_out_odd_times(made: Dataset) -> None:
+    """Empty what is no date or time, and a time without its date: neither would be replaced."""
+    for day in [name for name in _REPLACED if name.endswith("Date")]:
+        hour = day.replace("Date", "Time")
+        time = str(made.get(hour, "")).replace(":", "")
+        if _is_date(str(made.get(day, "")).replace(".", "")) and (not time or _TIME.fullmatch(time)):
+            continue
+        for name in (day, hour):
+            if name in made:
+                setattr(made, name, "")
+    moment = str(made.get("AcquisitionDateTime", ""))
+    if "AcquisitionDateTime" in made and not (_MOMENT.fullmatch(moment) and _is_date(moment[:8])):
+        made.AcquisitionDateTime = ""
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return len(text) == 8 and datetime.strptime(text, "%Y%m%d").year > 1800
+    except ValueError:
+        return False
+
+
+def _leave_out_names(original: Dataset, made: Dataset) -> None:
+    """Empty free values that hold a part of the patient's name or of a number: as a word, or anywhere if it is long."""
+    parts = {p for name in _NAMES for p in re.split(r"\W+", str(original.get(name, "")).upper()) if len(p) > 1}
+    for name in [n for n in _FREE if n in made]:
+        value = made[name].value
+        several = isinstance(value, MultiValue)
+        kept = [
+            v
+            for v in (value if several else [value])
+            if not parts & set(re.split(r"[\W_]+", str(v).upper()))
+            and not any(len(p) > 3 and p in str(v).upper() for p in parts)
+        ]
+        made[name].value = kept if several else "".join(map(str, kept))
 
 
 def _refuse(original: Dataset) -> None:

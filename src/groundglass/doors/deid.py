@@ -32,7 +32,8 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
             "extra", f"deid: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
         ) from error
     require_folder(output)
-    if any(output.iterdir()) or output.resolve() in (source.resolve(), *source.resolve().parents):
+    here, there = source.resolve(), output.resolve()
+    if any(output.iterdir()) or there in (here, *here.parents) or here in there.parents:
         raise OutputError("not_empty", "an empty folder away from IN, got another; choose a new one")
     tally = Tally()
     with Decoder(Limits.from_environment(os.environ)) as decoder:

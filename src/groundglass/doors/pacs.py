@@ -132,12 +132,14 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
     refused = 0
     with _opened(**how) as (archive, identifier):
         for file in files:
-            values = identifier.identify(file)
-            reason = archive.store(file.read_bytes(), values["StudyInstanceUID"])
+            try:
+                reason = archive.store(file.read_bytes(), identifier.identify(file)["StudyInstanceUID"])
+            except InputError as error:  # the others go all the same
+                reason = f"{error.code}: {error.detail}"
             refused += reason is not None
             click.echo(f"{file.name}: {reason or 'stored'}", err=reason is not None)
     if refused:
-        raise RemoteError("pacs", f"an archive that takes all {len(files)} objects, got {refused} refused; see above")
+        raise RemoteError("pacs", f"all {len(files)} objects stored, got {refused} that were not; see above")
 
 
 @pacs.command()

@@ -1,9 +1,10 @@
-"""What a series of 300 slices costs, step by step: python benchmarks/series.py [--slices 300] [-o FILE.csv]
+"""What a series of 300 slices costs, step by step: python benchmarks/series.py [--slices 300] [--runs 5] [-o FILE.csv]
 
 A phantom of 512 x 512 as a DICOM series of classic CT slices; thirty are drawn, and each stands at several places.
 First reading alone and `groundglass predict` without and with DICOM results, each in a process of its own as a user
-starts it; then the steps in one process. Seconds of the wall clock hold on an idle machine only, so processor seconds
-stand beside them. Memory is the highest proportional set size of the process tree.
+starts it: medians of the runs, and the most memory of any, which is the highest proportional set size of the process
+tree. Then the steps in one process. Seconds of the wall clock hold on an idle machine only, so processor seconds stand
+beside them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import csv
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -87,6 +89,7 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slices", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     rows: list[list[object]] = []
@@ -100,8 +103,9 @@ def main() -> None:
             ("predict", [sys.executable, "-m", "groundglass", "predict", str(folder), "-q"]),
             ("predict with DICOM results", [sys.executable, "-m", "groundglass", "predict", str(folder), *words]),
         ):
-            run, used = whole(command)
-            rows.append([name, f"{run.seconds:.2f}", f"{used:.2f}", f"{run.megabytes:.0f}"])
+            runs, used = zip(*(whole(command) for _ in range(given.runs)), strict=True)
+            seconds, most = statistics.median(r.seconds for r in runs), max(r.megabytes for r in runs)
+            rows.append([name, f"{seconds:.2f}", f"{statistics.median(used):.2f}", f"{most:.0f}"])
         rows += [[f"step: {n}", f"{wall:.2f}", f"{used:.2f}", ""] for n, wall, used in steps(folder)]
     header = ["job", "wall_seconds", "processor_seconds", "megabytes"]
     for row in (header, *rows):

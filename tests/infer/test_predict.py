@@ -109,6 +109,8 @@ def test_the_mirror_view_is_as_sure_of_a_mirrored_slice(model: Model) -> None:
     assert isinstance(other, Prediction)
     assert one.probability == pytest.approx(other.probability, abs=0.03)
     assert "views_not_calibrated" in [n.code for n in one.notices]
+    assert one.operating_point is not None
+    assert one.operating_point.sensitivity is None  # it was measured with the card's views
 
 
 def test_the_most_certain_of_the_four_original_views_decides(model: Model) -> None:

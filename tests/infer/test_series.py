@@ -12,6 +12,7 @@ import pytest
 from groundglass.image.isolate import Decoder
 from groundglass.image.phantom import chest_volume
 from groundglass.image.phantom_files import write_dicom_series
+from groundglass.image.phantom_refused import abdomen_slice, head_slice
 from groundglass.image.read import read
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
@@ -30,6 +31,35 @@ def model() -> Model:
 def answer(model: Model) -> Answer:
     scan = read(EXAMPLES / "volume")
     return Answer(scan, examine(scan, model))
+
+
+def _disks(*centres: tuple[float, float, float], inside: float) -> np.ndarray:
+    """Round bodies of one value (row, column, radius) in air, 512 x 512 HU."""
+    rows, columns = np.mgrid[:512, :512]
+    body = np.full((512, 512), -1000.0)
+    for row, column, radius in centres:
+        distance = np.hypot(rows - row, columns - column)
+        body[distance < radius] = inside
+        body[distance < radius / 5] += 900.0 if len(centres) > 1 else 0.0  # the bone of a leg
+    return body
+
+
+_BODIES = {
+    "brain": lambda rng: head_slice(rng),
+    "abdomen": lambda rng: abdomen_slice(rng),
+    "legs": lambda rng: _disks((260, 150, 90), (260, 360, 90), inside=50.0),
+    "water phantom": lambda rng: _disks((256, 256, 170), inside=0.0),
+    "air": lambda rng: np.full((512, 512), -1000.0),
+}
+
+
+@pytest.mark.parametrize("part", _BODIES)
+def test_S13_a_series_without_lung_is_refused(part: str, model: Model) -> None:
+    rng = np.random.default_rng(13)
+    voxels = np.stack([_BODIES[part](rng) for _ in range(4)]) + rng.normal(0, 10, (4, 512, 512))
+    result = examine(Scan(voxels.astype(np.float32), "HU", affine(5.0), part), model).result
+    assert isinstance(result, Refusal)
+    assert result.code in ("not_axial_lung_ct", "no_lung")
 
 
 def predicted(probabilities: list[float]) -> Prediction:

@@ -13,8 +13,9 @@ from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import load
 from groundglass.learn.export_run import export_run
 from groundglass.learn.recipe import read_recipe
-from groundglass.learn.run import run
+from groundglass.learn.run import _minutes_trained, run
 from groundglass.learn.setup import Options
+from groundglass.learn.train import table
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
@@ -35,6 +36,11 @@ def test_every_recipe_runs_to_its_file(path: Path, data_root: Path, tmp_path: Pa
     assert about["recipe"]["name"] == read_recipe(path).name
     for name in ("checkpoint.safetensors", "curves.csv", "curves.png"):
         assert (tmp_path / "run" / name).is_file()
+
+
+def test_the_minutes_of_a_run_are_those_of_all_its_epochs(tmp_path: Path) -> None:
+    (tmp_path / "curves.csv").write_bytes(table([{"epoch": 1.0, "minutes": 3.5}, {"epoch": 2.0, "minutes": 0.25}]))
+    assert _minutes_trained(tmp_path) == 3.75
 
 
 @pytest.mark.data

@@ -222,7 +222,7 @@ def test_N08_an_abort_in_the_middle_leaves_nothing(node: Node) -> None:
         association = node.associate()
         association.dul.socket.socket.sendall(struct.pack(">BBLLBB", 4, 0, 100, 96, 1, 0) + bytes(20))  # type: ignore[union-attr]
         association.abort()
-    for _ in range(100):
+    for _ in range(1000):
         node.connect().close()
     for _ in range(300):
         if threading.active_count() <= threads + 5 and len(os.listdir("/proc/self/fd")) <= descriptors + 5:

@@ -82,7 +82,11 @@ class _Mistakes:
 @data_option
 @_split
 @click.option("--scores", type=_PATH, help="A CSV of anybody's scores (path, probability) instead of running a model.")
-@click.option("--by", default="source", show_default=True, help="Subgroups, by comma: source, severity, sex, age ...")
+@click.option(
+    "--by",
+    default="source",
+    help="Subgroups, by comma: source, severity, sex, age ...  [default: source, where there is one]",
+)
 @_threshold
 @click.option(
     "--prevalence",
@@ -131,6 +135,7 @@ def evaluate(
     at = threshold if threshold is not None else loaded.operating_point.threshold if loaded is not None else 0.5
     mistakes = _Mistakes(at, loaded) if loaded is not None and scores is None else None
     traits = [t.strip() for t in by.split(",") if t.strip()]
+    asked_for = ctx.get_parameter_source("by") is not ParameterSource.DEFAULT
     with progress(no_progress) as step:
         if mistakes is not None:
             rows = _of_split(records, split)
@@ -139,6 +144,8 @@ def evaluate(
             cases = scoring.score(rows, root, mistakes.model, lambda d, t: step("slices", d, t), mistakes.watch)
         else:
             cases = _scored(scores, records, manifest_path, data, split)
+        if not asked_for:  # a table of scores need not have sources
+            traits = [t for t in traits if any(c.traits.get(t) for c in cases)]
         temperature = loaded.card.temperature if loaded is not None else None
         found = judge(cases, at, traits, prevalence, temperature, lambda d, t: step("groups", d, t))
     name = loaded.name if loaded is not None else scores.stem if scores is not None else ""
@@ -215,6 +222,7 @@ def compare(
             "schema": "groundglass.comparison/1",
             "first": first,
             "second": second,
+            "thresholds": [at for _, at in sides],
             "left_out": left_out,
             "delong": {**asdict(delong), "p": p},
             "differences": [
@@ -238,6 +246,7 @@ def compare(
         1, ("AUROC (DeLong)", "", "", str(delong), "yes" if p < 0.05 else "no", f"{delong.method}, p = {p:.2g}")
     )
     _print(rows_out, ("measure", "A", "B", "A - B", "decided", "method"))
+    click.echo("thresholds: A {:.3f}, B {:.3f}; --threshold sets both".format(*(at for _, at in sides)), err=True)
     if left_out:
         click.echo(f"{left_out} slices left out: one of the two gave no answer", err=True)
 

@@ -14,7 +14,18 @@ from groundglass.image.views import VIEWS, Place, combine
 from groundglass.infer.cam import attribute
 from groundglass.infer.model import Model
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.types import Attribution, Float32, Float64, Label, Mask, Notice, Prediction, Refusal, Scan
+from groundglass.types import (
+    Attribution,
+    Float32,
+    Float64,
+    Label,
+    Mask,
+    Notice,
+    OperatingPoint,
+    Prediction,
+    Refusal,
+    Scan,
+)
 
 # A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
 TOP_SHARE = 0.2
@@ -105,7 +116,9 @@ def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
     seen = infer(scan, found, chosen, model, used)
     result = aggregate(scan, model, found, chosen, seen.combined)
     if used != model.card.views:
-        result = replace(result, notices=(*result.notices, VIEWS_NOTICE))
+        # nothing was measured with these views at this threshold
+        point = OperatingPoint(model.point, model.operating_point.threshold)
+        result = replace(result, notices=(*result.notices, VIEWS_NOTICE), operating_point=point)
     return Examination(result, found, seen, used)
 
 

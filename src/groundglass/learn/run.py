@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ def run(
     """
     options = options or Options()
     recipe = read_recipe(recipe_path)
-    started = time.monotonic()
     if options.seed is not None:
         recipe = dataclasses.replace(recipe, seed=options.seed)
     if options.threads is not None:
@@ -56,14 +55,20 @@ def run(
     torch.manual_seed(recipe.seed)
     setup = Setup(recipe, recipe_path, records, root, folder, fabric, options, progress)
     path, report = _RUNS[recipe.task](setup)
-    about = {
-        "recipe": dataclasses.asdict(recipe),
-        "options": dataclasses.asdict(options),
-        "manifest_sha256": digest,
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        **machine(fabric),
-        **report,
-    }
     if fabric.is_global_zero:
+        about = {
+            "recipe": dataclasses.asdict(recipe),
+            "options": dataclasses.asdict(options),
+            "manifest_sha256": digest,
+            "minutes": round(_minutes_trained(folder), 1),
+            **machine(fabric),
+            **report,
+        }
         write_bytes(folder / "run.json", json.dumps(about, indent=2, sort_keys=True).encode(), PUBLIC)
     return path
+
+
+def _minutes_trained(folder: Path) -> float:
+    """The minutes of all epochs, those before a resumption too."""
+    with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
+        return sum(float(row["minutes"]) for row in csv.DictReader(file))

@@ -251,3 +251,10 @@ def shades(values: Float32) -> RGB:
     span = float(np.ptp(values))
     share = (values - values.min()) / span if span > 0 else np.zeros_like(values)
     return np.asarray(np.repeat((share * 255).round()[..., None], 3, axis=-1), np.uint8)
+
+
+def signed_channels(values: Float32) -> RGB:
+    """Signed values of three channels (3, H, W), or of one, as uint8 (H, W, 3); nought is middle gray."""
+    top = float(np.abs(values).max())
+    share = np.broadcast_to(values / top if top > 0 else values, (3, *values.shape[1:]))
+    return np.asarray(np.moveaxis(((share + 1) * 127.5).round(), 0, -1), np.uint8)

@@ -35,7 +35,7 @@ def percent(probability: float) -> str:
 def worth(point: OperatingPoint) -> str:
     """What an operating point was worth, in one sentence."""
     if point.sensitivity is None or point.specificity is None:
-        return f"Operating point {point.name}: the model's card does not state what it is worth."
+        return f"Operating point {point.name}: what it is worth was not measured."
     return (
         f"Operating point {point.name} on validation: sensitivity {point.sensitivity}, specificity {point.specificity} "
         f"(95 % interval; {point.sensitivity.patients} and {point.specificity.patients} patients)."

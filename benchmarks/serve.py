@@ -6,7 +6,8 @@ The 256 come twice: once they wait after a 503 as they are told, once they never
 
 The service runs in a process of its own and the clients in this one, on the same cores. t1 is the median of one client
 that waits for each answer. Requests are one phantom slice of 512 x 512 as PNG to /v1/predict. Seconds of another
-machine say little; the ratios to t1, the statuses and the memory hold.
+machine say little; the ratios to t1, the statuses and the memory hold. "Page usable" is the time in which the page's
+parts are fetched over HTTP, one after another: no browser draws or runs them here.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -71,6 +73,14 @@ def wait(served: Served) -> Served:
                 raise RuntimeError(served.log())
             threading.Event().wait(0.05)
     raise RuntimeError("not ready: " + served.log())
+
+
+def ended(client: httpx.Client, accepted: httpx.Response) -> dict[str, Any]:
+    """The job when it has ended."""
+    assert accepted.status_code == 202
+    while (job := client.get(accepted.headers["location"]).json())["state"] in ("queued", "running"):
+        time.sleep(0.05)
+    return job
 
 
 def stop(served: Served) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
-from serving import Served
+from serving import Served, ended
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install '.[test]'")
 
@@ -43,6 +45,30 @@ def test_every_answer_is_declared_whatever_is_sent(service: Served, mode: str) -
         holds()
     assert len(asked) >= (14 if mode == "POSITIVE" else 10)
     assert '"fault"' not in service.log()
+
+
+def test_what_a_real_job_gives_is_as_declared(client: httpx.Client, series_zip: bytes) -> None:
+    document = client.get("/openapi.json").json()
+    job = ended(client, client.post("/v1/series?view=true", files={"file": series_zip}))
+    scan = client.get(f"/v1/jobs/{job['id']}/scans/0").json()
+    values = {"{id}": job["id"], "{scan}": "0", "{index}": str(scan["view"]["ranked"][0]), "{name}": "sr-1"}
+    for path, route in document["paths"].items():
+        if "{id}" not in path or ("{name}" in path and not scan["downloads"]):  # which need the dicom extra
+            continue
+        answer = client.get(re.sub(r"\{\w+\}", lambda found: values[found[0]], path))
+        assert answer.status_code == 200
+        ((kind, declared),) = route["get"]["responses"]["200"]["content"].items()
+        assert answer.headers["content-type"].partition(";")[0] == kind
+        if kind == "application/json":
+            assert "required" in declared["schema"]
+            jsonschema.validate(answer.json(), declared["schema"], jsonschema.Draft202012Validator)
+
+
+def test_head_is_declared_where_it_is_answered(client: httpx.Client) -> None:
+    for path, route in client.get("/openapi.json").json()["paths"].items():
+        answer = client.head(re.sub(r"\{\w+\}", "0", path))
+        assert (answer.status_code == 405) == ("head" not in route)
+        assert not any("content" in declared for declared in route.get("head", {"responses": {}})["responses"].values())
 
 
 def test_the_document_offers_no_address_to_fetch_from(client: httpx.Client) -> None:

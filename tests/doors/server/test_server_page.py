@@ -95,6 +95,37 @@ def test_a_picture_gets_its_number_with_words(opened: Open) -> None:
     assert page.get_by_text(USE).first.is_visible()
 
 
+def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(opened: Open) -> None:
+    page = opened()
+    place = page.url
+    box = page.locator("h1").bounding_box()
+    mouse = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(EXAMPLES / "ground-glass.png")], "dragOperationsMask": 1}
+
+    def drag(kind: str) -> None:
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 5, "y": box["y"] + 5, "data": data})
+
+    drag("dragEnter")
+    drag("dragOver")
+    page.locator("#drop.over").wait_for()
+    drag("drop")
+    _verdict(page, "At or above the threshold")
+    assert [shown.url for shown in page.context.pages] == [place]  # a browser opens a dropped file beside it
+    assert page.locator("#source").text_content() == "ground-glass.png"
+    assert page.locator("#drop.over").count() == 0
+
+
+def test_a_chosen_folder_is_queued(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("ground-glass.png", "healthy.png"):
+        shutil.copy(EXAMPLES / name, tmp_path / "folder")
+    page = opened()
+    page.locator("#folder").set_input_files(tmp_path / "folder")
+    page.get_by_role("button", name="Predict").click()
+    page.locator("#rows tbody tr").nth(1).wait_for()
+    assert set(page.locator("#rows tbody th").all_text_contents()) == {"ground-glass.png", "healthy.png"}
+
+
 def test_the_limits_of_use_stay_in_sight(opened: Open) -> None:
     page = opened(viewport={"width": 390, "height": 600})
     page.get_by_role("button", name="Ground-glass").click()

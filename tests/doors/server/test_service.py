@@ -23,8 +23,8 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from serving import EXAMPLES, ROOT, Serve, Served
-from speaking import BOUNDARY, form, part, request
+from serving import EXAMPLES, ROOT, Serve, Served, ended
+from speaking import BOUNDARY, exchange, form, part, request
 
 import groundglass as gg
 from groundglass.image.phantom import chest_slice
@@ -32,14 +32,6 @@ from groundglass.image.phantom_files import write_dicom_series
 
 CANARIES = ("ZZCANARYNAME", "19010203", "CANARY-77")
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
-
-
-def _wait(client: httpx.Client, accepted: httpx.Response) -> dict[str, Any]:
-    """The job when it has ended."""
-    assert accepted.status_code == 202
-    while (job := client.get(accepted.headers["location"]).json())["state"] in ("queued", "running"):
-        time.sleep(0.05)
-    return job
 
 
 @pytest.mark.parametrize("name", ["ground-glass.png", "healthy.png", "volume.nii.gz", "volume/IM0005.dcm"])
@@ -102,8 +94,10 @@ def test_every_answer_names_the_model_and_carries_the_headers(client: httpx.Clie
         assert "set-cookie" not in answer.headers
 
 
-def test_a_zipped_series_is_a_job_with_one_result(client: httpx.Client, series_zip: bytes) -> None:
-    job = _wait(client, client.post("/v1/series", files={"file": series_zip}))
+def test_a_zipped_series_is_a_job_with_the_one_result_that_python_gives(
+    client: httpx.Client, series_zip: bytes
+) -> None:
+    job = ended(client, client.post("/v1/series", files={"file": series_zip}))
     (row,) = job["results"]
     jsonschema.validate(row, SCHEMA)
     volume = gg.predict(gg.read(EXAMPLES / "volume"), gg.load())
@@ -114,21 +108,21 @@ def test_a_zipped_series_is_a_job_with_one_result(client: httpx.Client, series_z
 
 def test_a_series_may_come_as_many_parts_in_any_order(client: httpx.Client, series_zip: bytes) -> None:
     parts = [("file", (p.name, p.read_bytes())) for p in sorted((EXAMPLES / "volume").iterdir(), reverse=True)]
-    (row,) = _wait(client, client.post("/v1/series", files=parts))["results"]
-    (zipped,) = _wait(client, client.post("/v1/series", files={"file": series_zip}))["results"]
+    (row,) = ended(client, client.post("/v1/series", files=parts))["results"]
+    (zipped,) = ended(client, client.post("/v1/series", files={"file": series_zip}))["results"]
     assert row == zipped
 
 
 def test_pictures_are_one_result_each_or_one_scan_where_asked(client: httpx.Client, slice_png: bytes) -> None:
     parts = [("file", ("x.png", slice_png))] * 3
-    assert len(_wait(client, client.post("/v1/series", files=parts))["results"]) == 3
-    (row,) = _wait(client, client.post("/v1/series?as_scan=true", files=parts))["results"]
+    assert len(ended(client, client.post("/v1/series", files=parts))["results"]) == 3
+    (row,) = ended(client, client.post("/v1/series?as_scan=true", files=parts))["results"]
     assert len(row["slices"]) == 3
 
 
 def test_a_bad_file_among_good_ones_is_a_row(client: httpx.Client, slice_png: bytes) -> None:
     parts = [("file", ("a", slice_png)), ("file", ("b", slice_png[:9000])), ("file", ("c", slice_png))]
-    rows = _wait(client, client.post("/v1/series", files=parts))["results"]
+    rows = ended(client, client.post("/v1/series", files=parts))["results"]
     assert [row["status"] for row in rows] == ["ok", "refused", "ok"]
     assert [row["input"] for row in rows] == ["upload/000001", "upload/000002", "upload/000003"]
 
@@ -166,7 +160,7 @@ def test_events_follow_a_job_to_its_end(client: httpx.Client, series_zip: bytes)
 
 def test_what_the_viewer_gets_is_what_was_sent(client: httpx.Client) -> None:
     content = (EXAMPLES / "volume" / "IM0005.dcm").read_bytes()
-    job = _wait(client, client.post("/v1/series?view=true", files={"file": content}))
+    job = ended(client, client.post("/v1/series?view=true", files={"file": content}))
     scan = client.get(f"/v1/jobs/{job['id']}/scans/0").json()
     assert scan["view"]["unit"] == "HU"
     place = f"/v1/overlay/{job['id']}/0"
@@ -195,20 +189,20 @@ def test_a_plain_form_without_a_file_gets_a_page_that_says_so(client: httpx.Clie
 
 def test_a_dicom_answer_goes_back_as_dicom(client: httpx.Client, series_zip: bytes, slice_png: bytes) -> None:
     pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
-    job = _wait(client, client.post("/v1/series?view=true", files={"file": series_zip}))
+    job = ended(client, client.post("/v1/series?view=true", files={"file": series_zip}))
     offered = client.get(f"/v1/jobs/{job['id']}/scans/0").json()["downloads"]
     made = {name: pydicom.dcmread(io.BytesIO(client.get(path).content)) for name, _, path in offered}
     assert {"SR", "OT"} <= {dataset.Modality for dataset in made.values()}
     source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
     assert {dataset.StudyInstanceUID for dataset in made.values()} == {source.StudyInstanceUID}
-    picture = _wait(client, client.post("/v1/series?view=true", files={"file": slice_png}))
+    picture = ended(client, client.post("/v1/series?view=true", files={"file": slice_png}))
     assert client.get(f"/v1/jobs/{picture['id']}/scans/0").json()["downloads"] == []
 
 
 def test_a_job_without_view_holds_no_picture_and_a_forgotten_one_nothing(
     client: httpx.Client, slice_png: bytes
 ) -> None:
-    job = _wait(client, client.post("/v1/series", files={"file": slice_png}))
+    job = ended(client, client.post("/v1/series", files={"file": slice_png}))
     assert client.get(f"/v1/overlay/{job['id']}/0").status_code == 404
     assert client.get(f"/v1/jobs/{job['id']}/scans/0").json()["view"] is None
     assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
@@ -230,7 +224,7 @@ def test_nothing_of_a_patient_reaches_answer_log_metrics_or_disk(serve: Serve, t
             name = f"{CANARIES[0]}-{CANARIES[2]}.dcm"
             said.append(client.post("/v1/predict", files={"file": (name, content)}).text)
             said.append(client.post("/", files={"file": (name, content)}).text)
-            job = _wait(client, client.post("/v1/series?view=true", files={"file": (name, content)}))
+            job = ended(client, client.post("/v1/series?view=true", files={"file": (name, content)}))
             said += [json.dumps(job), client.get(f"/v1/jobs/{job['id']}/scans/0/report").text]
         said.append(client.get("/metrics").text)
         said.append(client.get(f"/v1/jobs/{CANARIES[2]}").text)
@@ -305,6 +299,18 @@ def test_a_client_that_leaves_takes_its_work_and_files_with_it(service: Served, 
             return
         time.sleep(0.05)
     raise AssertionError((depth, service.temporary()))
+
+
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready"])
+def test_head_gives_status_and_headers_of_get_without_a_body(service: Served, client: httpx.Client, path: str) -> None:
+    def lasting(answer: httpx.Response) -> dict[str, str]:
+        return {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, lasting(head)) == (200, lasting(whole))
+    raw = exchange(service.port, request(verb=b"HEAD", target=path.encode(), more=b"Connection: close\r\n"))
+    assert raw.endswith(b"\r\n\r\n")
+    assert client.options(path).status_code == 405
 
 
 def test_the_service_is_live_before_it_is_ready(serve: Serve) -> None:

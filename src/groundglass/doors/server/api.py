@@ -55,7 +55,7 @@ Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /sca
 
 def router(service: Service) -> APIRouter:
     """All REST routes of one service."""
-    routes = APIRouter()
+    routes = APIRouter(default_response_class=Response)  # the default would declare JSON beside every picture
     _add_health(routes, service)
     _add_predict(routes, service)
     _add_jobs(routes, service)
@@ -72,21 +72,15 @@ def only(request: Request, *names: str) -> None:
 
 
 def _add_health(routes: APIRouter, service: Service) -> None:
-    @routes.get(
-        "/health/live",
-        tags=["state"],
-        summary="Is the process up?",
-        responses=openapi.answers(200, "Up", openapi.OBJECT),
-    )
+    up, at_work = openapi.answers(200, "Up", openapi.OBJECT), openapi.answers(200, "Ready", openapi.OBJECT)
+
+    @routes.head("/health/live", tags=["state"], summary="The status alone", responses=openapi.heads(up))
+    @routes.get("/health/live", tags=["state"], summary="Is the process up?", responses=up)
     async def live() -> Response:
         return JSONResponse({"status": "live"})
 
-    @routes.get(
-        "/health/ready",
-        tags=["state"],
-        summary="Is the model loaded, tested and at work?",
-        responses=openapi.answers(200, "Ready", openapi.OBJECT),
-    )
+    @routes.head("/health/ready", tags=["state"], summary="The status alone", responses=openapi.heads(at_work))
+    @routes.get("/health/ready", tags=["state"], summary="Is the model loaded, tested and at work?", responses=at_work)
     async def ready() -> Response:
         service.judge_at(None)
         return JSONResponse({"status": "ready"})
@@ -237,7 +231,7 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         "/v1/jobs/{id}/scans/{scan}",
         tags=["jobs"],
         summary="One result with words and what is needed to show it",
-        responses=openapi.answers(200, "The scan", openapi.OBJECT),
+        responses=openapi.answers(200, "The scan", openapi.SCAN),
     )
     async def scan(request: Request, id: JobId, scan: Number) -> Response:
         only(request)

@@ -104,11 +104,11 @@ def run(settings: Settings) -> None:
     listening = _listen(settings.host, settings.port)
     log = logger()
     service = Service(settings, log, lambda: setattr(server, "should_exit", True))
-    bounds = settings.bounds
+    app, bounds = build(service), settings.bounds
     server = uvicorn.Server(
         uvicorn.Config(
-            build(service),
-            http=protocol(bounds),
+            app,
+            http=protocol(bounds, app),
             ws="none",
             lifespan="on",
             loop="asyncio",

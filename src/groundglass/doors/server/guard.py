@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +38,8 @@ _OPEN_PATHS = ("/health/live", "/health/ready", "/")
 _OPEN_BELOW = "/static/"
 _REQUEST_ID, _MODEL_HEADER = "x-request-id", "x-groundglass-model"
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class Guard:
     """ASGI around the routes. `model` gives the name and hash of the loaded model for every answer.
@@ -66,8 +68,10 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        exchange = Exchange(self._settings, scope, receive, send, self._model())
-        scope.setdefault("state", {})["exchange"] = exchange
+        state = scope.setdefault("state", {})
+        if "exchange" in state:
+            return  # the protocol has answered it already
+        exchange = state["exchange"] = Exchange(self._settings, scope, receive, send, self._model())
         self._active += 1
         client = _client_of(scope, self._settings.behind_proxy)
         entered = False
@@ -92,6 +96,23 @@ class Guard:
             if entered and self._clients is not None:
                 self._clients.leave(client)
             self._tell(scope, exchange)
+
+    def below(self, problem: Problem, scope: Scope | None, began: float) -> tuple[Headers, bytes]:
+        """Headers and body of an answer that the protocol gives below the routes; its line of log is written here.
+
+        `scope` is that of the request, or None where its head did not come or was no HTTP; `began` is when it began.
+        """
+        scope = {"method": "-", "headers": []} if scope is None else scope
+        state = scope.setdefault("state", {})
+        if "exchange" not in state:  # else it waits for its body
+            state["exchange"] = Exchange(self._settings, scope, _nobody, _nobody, self._model())
+            state["exchange"].started = began
+        exchange = exchange_of(scope)
+        content = body(problem, exchange.id)
+        exchange.status, exchange.code, exchange.sent = problem.status, problem.code, len(content)
+        self._tell(scope, exchange)
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(content)), "connection": "close"}
+        return exchange.completed(_raw(headers)), content
 
     def _admit(self, scope: Scope, exchange: Exchange) -> None:
         """Raises Problem where the request head says enough."""
@@ -129,7 +150,10 @@ class Guard:
             raise Problem(403, "origin", "our own origin, got another; open our page")
 
     def _tell(self, scope: Scope, exchange: Exchange) -> None:
-        """One line of log: allowed fields only, and of the path only its template."""
+        """One line of log for an exchange: allowed fields only, and of the path only its template."""
+        if exchange.told:
+            return
+        exchange.told = True
         route = getattr(scope.get("route"), "path", "-")
         self._counted(route, exchange.status)
         line = {
@@ -158,6 +182,7 @@ class Exchange:
         self.status = 0
         self.code: str | None = None
         self.fault: str | None = None
+        self.told = False
         self.received = self.sent = 0
         self.most = settings.limits.study_bytes + MIB
         self.started = time.monotonic()
@@ -206,16 +231,18 @@ class Exchange:
         """Send with the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": self._completed(message.get("headers", []))}
+            message = {**message, "headers": self.completed(message.get("headers", []))}
         else:
+            if self._scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             self.sent += len(message.get("body", b""))
         await self._send(message)
 
-    def _completed(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def completed(self, headers: Headers) -> Headers:
+        """With the headers that every answer has."""
         there = {name.lower() for name, _ in headers}
         more = {**HEADERS, _REQUEST_ID: self.id, _MODEL_HEADER: self.model}
-        added = [(name.encode(), value.encode()) for name, value in more.items() if name.encode() not in there]
-        return [*headers, *added]
+        return [*headers, *((name, value) for name, value in _raw(more) if name not in there)]
 
     async def refuse(self, problem: Problem, page: str | None = None) -> None:
         """Answer with a problem, after which the rest of the body is read and dropped for a short while.
@@ -236,10 +263,7 @@ class Exchange:
         unread = self.unread
         if unread:
             headers["connection"] = "close"
-        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": problem.status, "headers": raw})
-        if self._scope["method"] == "HEAD":
-            content = b""
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": _raw(headers)})
         await self.send({"type": "http.response.body", "body": content, "more_body": unread})
         if unread:
             await self._linger()
@@ -276,6 +300,14 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await exchange_of(scope).refuse(self._problem, self._page)
+
+
+def _raw(headers: Mapping[str, str]) -> Headers:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _nobody(*_: Any) -> Any:
+    raise AssertionError("an answer below the routes neither receives nor sends")
 
 
 def _is_open(scope: Scope) -> bool:

@@ -64,6 +64,20 @@ JOB: Schema = {
         "results": {"type": "array", "items": RESULT},
     },
 }
+SCAN: Schema = {
+    "type": "object",
+    "required": ["result", "words", "view", "downloads"],
+    "properties": {
+        "result": RESULT,
+        "words": {"type": "object"},
+        "view": {"type": ["object", "null"], "description": "Null where no pictures are held."},
+        "downloads": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "string"}, "minItems": 3, "maxItems": 3},
+            "description": "DICOM objects, each with its file name, its title and its address.",
+        },
+    },
+}
 OBJECT: Schema = {"type": "object"}
 _ALWAYS = (400, 401, 403, 404, 405, 408, 413, 414, 415, 422, 429, 431, 500, 503)
 _POLICY_HEADERS = {
@@ -96,6 +110,11 @@ def answers(
     if schema is not None:
         good["content"] = {media_type: {"schema": schema}}
     return {status: good, **problems(*more)}
+
+
+def heads(answers: dict[int | str, Schema]) -> dict[int | str, Schema]:
+    """The same answers to HEAD, which have no body."""
+    return {status: {k: v for k, v in answer.items() if k != "content"} for status, answer in answers.items()}
 
 
 def files(several: bool) -> Schema:

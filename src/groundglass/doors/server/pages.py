@@ -69,7 +69,7 @@ def router(service: Service, app: FastAPI) -> APIRouter:
         problem.headers["Content-Security-Policy"] = _ANSWER_POLICY
         return Answer(problem, shown("problem.html", problem=problem, title=TITLES[problem.status]))
 
-    @routes.get("/")
+    @routes.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
         return HTMLResponse(shown("index.html", model=_model(service)))
 

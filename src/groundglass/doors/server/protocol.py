@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sys
+import time
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from groundglass.doors.server.problem import MEDIA_TYPE, TITLES, Problem, body
+from groundglass.doors.server.guard import Guard
+from groundglass.doors.server.problem import TITLES, Problem
 from groundglass.doors.server.settings import Bounds
 
 _CODES = {400: "malformed", 408: "too_slow", 431: "headers_too_large"}
@@ -20,21 +22,22 @@ _DETAILS = {
 }
 
 
-def protocol(bounds: Bounds) -> type[H11Protocol]:
-    """The protocol class with these deadlines."""
+def protocol(bounds: Bounds, guard: Guard) -> type[H11Protocol]:
+    """The protocol class with these deadlines; the guard completes and logs what it answers itself."""
 
     class Deadlines(H11Protocol):
         """Closes a connection whose request head is late, and one whose reader has stopped."""
 
         _late: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
+        _began = 0.0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             # What the kernel does not take at once counts as a reader that is behind. Not 0: asyncio's TLS transport
             # pauses at "size >= high", so that an empty buffer would stop the answer until the next byte came in.
             transport.set_write_buffer_limits(high=1, low=0)
-            self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
+            self._await_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
             for timer in (self._late, self._stuck):
@@ -44,11 +47,15 @@ def protocol(bounds: Bounds) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             if self._late is None and not self._in_request():
-                self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
+                self._await_head()
             super().data_received(data)
             if self._late is not None and (self._in_request() or self._idle()):
                 self._late.cancel()
                 self._late = None
+
+        def _await_head(self) -> None:
+            self._began = time.monotonic()
+            self._late = self.loop.call_later(bounds.header_seconds, self._head_is_late)
 
         def _in_request(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
@@ -59,7 +66,7 @@ def protocol(bounds: Bounds) -> type[H11Protocol]:
 
         def _head_is_late(self) -> None:
             self._late = None
-            if not self.transport.is_closing() and not self._in_request():
+            if not self._in_request():
                 self._refuse(408)
 
         def send_400_response(self, msg: str) -> None:
@@ -68,18 +75,18 @@ def protocol(bounds: Bounds) -> type[H11Protocol]:
             self._refuse(hint if hint in _CODES else 400)
 
         def _refuse(self, status: int) -> None:
-            if self._in_request() and self.cycle.response_started:
+            if self.transport.is_closing():
+                return  # it has been answered
+            scope: Any = self.cycle.scope if self._in_request() else None
+            if scope is not None and self.cycle.response_started:
                 self.transport.close()
                 return
-            content = body(Problem(status, _CODES[status], _DETAILS[status]), secrets.token_hex(8))
-            head = (
-                f"HTTP/1.1 {status} {TITLES[status]}\r\nContent-Type: {MEDIA_TYPE}\r\n"
-                f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\n"
-                "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode("ascii") + content)
+            problem = Problem(status, _CODES[status], _DETAILS[status])
+            headers, content = guard.below(problem, scope, self._began)
+            lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b": ".join(header) for header in headers)]
+            self.transport.write(b"\r\n".join([*lines, b"", content]))
             self.transport.close()
-            if self._in_request():
+            if scope is not None:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
 

@@ -321,12 +321,18 @@ byId("form").addEventListener("submit", async (event) => {
   byId("file").value = byId("folder").value = "";
   return add(files);
 });
-byId("drop").addEventListener("dragover", (event) => {
+// On the whole page: a file that is dropped beside the form would else be opened in place of the page.
+const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text may still be dragged into a field
+document.addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   byId("drop").classList.add("over");
 });
-byId("drop").addEventListener("dragleave", () => byId("drop").classList.remove("over"));
-byId("drop").addEventListener("drop", async (event) => {
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) byId("drop").classList.remove("over"); // it has left the window
+});
+document.addEventListener("drop", async (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   byId("drop").classList.remove("over");
   const files = await dropped(event.dataTransfer.items);

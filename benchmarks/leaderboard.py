@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "src/groundglass/doors/server/measured.csv"
+DEFAULT = "first"  # what benchmarks score where no --model is given
 # Parts whose figures the web page shows: each slice once.
 SHOWN = (
     "COVID-CT",
@@ -56,9 +57,10 @@ def scores(path: Path) -> str:
     body = [[g, f"{n} of {p}", *(cells.get((g, m), "–") for m in measures)] for g, (n, p) in reversed(groups.items())]
     first = rows[0]
     name = path.stem.removeprefix(first["model"] + "-").removesuffix("-test")
+    which = "" if first["model"] == DEFAULT else f" --model {first['model']}"
     return (
         f"\n## `{first['model']}` ({first['model_sha256']}) on the test part of `{name}`\n\n"
-        f"`python benchmarks/score.py --data DATA` → [{path.name}]({path.name}); "
+        f"`python benchmarks/score.py --data DATA{which}` → [{path.name}]({path.name}); "
         f"manifest {first['manifest_sha256']}.\n\n" + table(["test part", "slices of patients", *measures], body)
     )
 
@@ -200,6 +202,18 @@ def uncertainty(path: Path) -> str:
     )
 
 
+def lesion_maps(path: Path) -> str:
+    """Heat on real opacities."""
+    rows = rows_of(path)
+    body = [[f"`{r['run']}`", r["map"], r["model_sha256"], interval(r)] for r in rows]
+    return (
+        "\n## Is heat higher on real opacities?\n\n"
+        f"`python benchmarks/lesion_maps.py --data DATA` → [{path.name}]({path.name}). The chance that a pixel of a "
+        f"lesion is hotter than another pixel of the lung, on {rows[0]['patients']} slices with a lesion mask that no "
+        "training saw. Chance is 0.5.\n\n" + table(["run", "map", "model", "AUROC over pixels"], body)
+    )
+
+
 def robustness(path: Path) -> str:
     """What small changes do."""
     rows = rows_of(path)
@@ -234,6 +248,7 @@ def page() -> str:
         "*-controls.json": controls,
         "*-evaluation.csv": calibration,
         "uncertainty.csv": uncertainty,
+        "lesion-maps.csv": lesion_maps,
         "*-robustness.csv": robustness,
         "coverage.csv": coverage,
         "gate.csv": gate,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import made_models
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from running import HEALTHY, Groundglass, Invoke, rows
 
-from groundglass.data import manifest
+from groundglass.data import cards, manifest
+from groundglass.data.score import cases_of
 from groundglass.image.phantom import Lesion, chest_slice
 from groundglass.image.phantom_files import write_slice_png
+from groundglass.report import picture as picture_module
 from groundglass.types import Record
 
 
@@ -325,6 +329,17 @@ def test_a_file_without_gradients_keeps_cam_and_occlusion_and_one_pair_is_no_gro
     assert "lesion pairs left out" in done.stderr
 
 
+def test_a_table_of_scores_needs_four_columns_and_no_more(invoke: Invoke, tmp_path: Path) -> None:
+    lines = [f"{n}.png,{(n * 7 % 20) / 20},{'covid' if n % 3 else 'non-covid'},p{n}" for n in range(30)]
+    (tmp_path / "theirs.csv").write_text("\n".join(["path,probability,label,patient", *lines]) + "\n")
+    asked = ("evaluate", "--scores", tmp_path / "theirs.csv", "-o", tmp_path / "out")
+    done = invoke(*asked)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "out/evaluation.csv").open() as file:
+        assert {r["group"] for r in csv.DictReader(file)} == {"all"}
+    assert invoke(*asked, "--by", "source").exit_code == 2  # asked for, it is missed
+
+
 def test_saliency_asks_for_gradients_only_where_they_are_drawn(
     planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -335,13 +350,33 @@ def test_saliency_asks_for_gradients_only_where_they_are_drawn(
     assert "Mul" in refused.stderr
 
 
+def _tile(path: Path, number: int) -> NDArray[np.uint8]:
+    """One tile of a row of panels."""
+    with Image.open(path) as picture:
+        whole = np.asarray(picture)
+    left = picture_module._PAD + number * (picture_module._TILE + picture_module._PAD)
+    return whole[44 : 44 + picture_module._TILE, left : left + picture_module._TILE]
+
+
 def test_saliency_draws_four_panels_and_the_layers(small: Path, invoke: Invoke, tmp_path: Path) -> None:
     done = invoke("saliency", HEALTHY, "--model", small, "--activations", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert {p.name for p in tmp_path.iterdir()} == {"panels.png", "activations.png"}
+    assert invoke("saliency", HEALTHY, "--model", small, "--list-layers").exit_code == 0
+    assert invoke("saliency", HEALTHY, "--model", small).exit_code == 2
     refused = invoke("saliency", HEALTHY.parent / "head.png", "--model", small, "-o", tmp_path)
     assert refused.exit_code == 3
     assert invoke("saliency", HEALTHY, "--method", "magic", "-o", tmp_path).exit_code == 2
+
+
+def test_the_panels_are_the_gradients_of_each_channel_and_the_largest_of_them(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("saliency", HEALTHY, "-o", tmp_path).exit_code == 0
+    gradients, maximum = _tile(tmp_path / "panels.png", 1), _tile(tmp_path / "panels.png", 2)
+    assert np.ptp(gradients, axis=-1).max() > 20  # in colour, for the channels differ
+    assert np.ptp(maximum, axis=-1).max() == 0
+    assert np.bincount(gradients.ravel(), minlength=256).argmax() in (127, 128)  # nought is gray
+    size = np.abs(gradients.astype(int) - 127).max(axis=-1)
+    assert np.corrcoef(size.ravel(), maximum[..., 0].ravel())[0, 1] > 0.9
 
 
 def test_choose_names_what_accuracy_would_have_chosen(
@@ -364,3 +399,37 @@ def test_the_cards_are_what_the_command_makes(invoke: Invoke, tmp_path: Path, mo
     for name in ("model-card.md", "data-card.md"):
         made = (tmp_path / name).read_text(encoding="utf-8")
         assert (root / "docs" / name).read_text(encoding="utf-8") == made, "run: groundglass cards"
+
+
+def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
+    assert [number for number, *_ in cards._CLAIM] == [str(n) for n in range(1, 45)]
+    parts = {
+        3: "abc",
+        5: "ab",
+        6: "abc",
+        8: "abc",
+        9: "abc",
+        12: "abcdefg",
+        18: "abcdef",
+        20: "abc",
+        23: "ab",
+        27: "abc",
+    }
+    assert [number for number, *_ in cards._TRIPOD] == [f"{n}{p}" for n in range(1, 28) for p in parts.get(n, ("",))]
+    root = Path(__file__).parents[2]
+    for _, item, where in [*cards._CLAIM, *cards._TRIPOD]:
+        assert item
+        assert where
+        for path in re.findall(r"[\w./+-]+\.(?:md|csv|toml|txt)", where):
+            assert (root / path).is_file() or (root / "docs" / path).is_file(), path
+
+
+def test_people_are_counted_part_by_part_as_evaluation_counts_them() -> None:
+    rows = [
+        Record(f"set/{n}.png", f"{n:064x}", "set", None, "covid" if n % 2 else "non-covid", split, "gray", 9, 9)  # type: ignore[arg-type]
+        for split, of in (("train", range(30)), ("val", range(30, 40)), ("test", range(40, 60)))
+        for n in of
+    ]
+    counted = {split: int(people) for _, split, _, _, people in cards._counts(rows)}
+    judged = {s: len({c.patient for c in cases_of([r for r in rows if r.split == s], None)}) for s in counted}
+    assert counted == judged == {"train": 2, "val": 1, "test": 1}

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from groundglass.infer.cam import occlusion
 from groundglass.judge import faithfulness as faith
-from groundglass.types import Float32, Float64
+from groundglass.types import Estimate, Float32, Float64
 
 SIZE = 48
 
@@ -113,3 +113,29 @@ def test_a_map_that_forgets_is_told_from_one_that_does_not() -> None:
     (_, stays), (_, gone) = faith.sanity(heat, stages, SAMPLES)
     assert stays.value == pytest.approx(1)
     assert gone.high < 0.5
+
+
+def test_no_interval_leaves_what_its_measure_can_be() -> None:
+    rng = np.random.default_rng(3)
+    few = SAMPLES[:3]  # the fewer people, the wider the interval
+
+    def mixed(images: Float32) -> Float32:
+        """Right on one, noise on another, nearly nothing in the lungs of the third."""
+        return np.stack([oracle(images[:1])[0], faith.random_heat(images[1:2], rng)[0], np.where(LUNGS, 1e-3, 1.0)])
+
+    found = list(faith.measure("m", mixed, few, score, rng, faith.chances(few, score, rng)))
+    assert len(found) == 6
+    for m in found:
+        floor = 0.0 if "heat" in m.measure or "game" in m.measure else -1.0
+        assert floor <= m.estimate.low <= m.estimate.value <= m.estimate.high <= 1.0, m
+    heat = oracle(np.stack([s.image for s in few]))
+    ((_, e),) = faith.sanity(heat, [(1.0, mixed(np.stack([s.image for s in few])))], few)
+    assert 0.0 <= e.low <= e.value <= e.high <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 0.49, faith.FOLLOWS), (0.1, 0.5, faith.UNSURE), (0.49, 0.9, faith.UNSURE), (0.5, 0.9, faith.SHOWS)],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(low: float, high: float, said: str) -> None:
+    assert faith.verdict(Estimate((low + high) / 2, low, high, 0.95, 8, "made")) == said

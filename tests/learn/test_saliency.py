@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.infer.cam import occlusion
+from groundglass.infer.cam import occlusion, spread
+from groundglass.infer.model import load, weights_path
 from groundglass.judge.faithfulness import alike, in_lungs
+from groundglass.judge.samples import phantoms
 from groundglass.learn import saliency
 from groundglass.learn.classifier import Classifier, ClassifierOutputs
 from groundglass.learn.export import edge_cases, export, round_to_half
@@ -99,6 +101,20 @@ def test_random_weights_are_told_apart_from_the_trained_ones(file: Path) -> None
     assert np.array_equal(saliency.cam(graph, images()), original)
 
 
+def test_the_map_of_a_model_that_ships_goes_when_its_weights_are_shuffled() -> None:
+    model, graph = load("fast", 1), Graph(weights_path("fast"))
+    x = np.stack([s.image for s in phantoms(6, model, np.random.default_rng(0))])
+    shown = np.concatenate([spread(model.run(i[None, None])[1], len(i)) for i in x])  # as users see it
+    left = []
+    for seed in range(4):  # one shuffle alone may look like the first map by chance
+        *_, (done, shuffled) = saliency.randomised(graph, np.random.default_rng(seed))
+        assert done == 1.0
+        left += [abs(alike(a, b)) for a, b in zip(shown, saliency.cam(shuffled, x), strict=True)]
+    same = [alike(a, b) for a, b in zip(shown, saliency.cam(graph, x), strict=True)]
+    assert min(same) > 0.99
+    assert np.mean(left) < 0.45
+
+
 def test_occlusion_of_the_graph_is_that_of_the_file(file: Path) -> None:
     network = read_onnx(file)
 
@@ -159,7 +175,7 @@ def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: P
             base[sick, 12:20, 6:12] += 0.5
         return base.astype(np.float32)
 
-    shares = {}
+    shares: dict[tuple[str, str], float] = {}
     for name, corner in (("shortcut", True), ("disease", False)):
         torch.manual_seed(0)
         net, x, y = _Small(), drawn(corner), torch.from_numpy(sick.astype(np.int64))
@@ -174,6 +190,12 @@ def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: P
         assert float(loss.detach()) < 0.2
         path = tmp_path / f"{name}.onnx"
         export(net.eval(), size, ("logits", "cam"), {"name": name}, path)
-        heat = saliency.integrated_gradients(Graph(path), x[sick][:6])
-        shares[name] = float(np.mean([in_lungs(h, lungs) for h in heat]))
-    assert shares["shortcut"] < lungs.mean() < shares["disease"]
+        seen = x[sick][:6]
+        maps = read_onnx(path).run(seen[:, None])["cam"]  # as users see it
+        for method, heat in (
+            ("class activation", spread(maps, size)),
+            ("integrated gradients", saliency.integrated_gradients(Graph(path), seen)),
+        ):
+            shares[method, name] = float(np.mean([in_lungs(h, lungs) for h in heat]))
+    for method in ("class activation", "integrated gradients"):
+        assert shares[method, "shortcut"] < lungs.mean() < shares[method, "disease"], (method, shares)

@@ -28,7 +28,7 @@ from groundglass.judge import faithfulness as faith
 from groundglass.judge.faithfulness import Measure, Method, Sample
 from groundglass.judge.results import About, dumps
 from groundglass.judge.samples import lesion_pairs, phantoms, sample, score_of, view_of
-from groundglass.report.picture import blend, outline, panels, shades, to_png
+from groundglass.report.picture import blend, outline, panels, shades, signed_channels, to_png
 from groundglass.report.progress import Step, progress
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.types import Float32, Record, Refusal
@@ -41,6 +41,8 @@ _SHOWN = 4
 _SANITY = 8
 # They need no gradients, so that any file can be asked; of the graph they are drawn with randomised weights alone.
 _ANY_FILE = ("cam", "occlusion", faith.RANDOM)
+# They come from the gradients of the input's channels, which are drawn too.
+_OF_CHANNELS = ("gradient", "gradient-maximum", "guided")
 # Many passes for each map: they are drawn again only with all kernels shuffled.
 _SLOW = ("occlusion", "integrated-gradients")
 
@@ -132,6 +134,7 @@ def faithfulness(
             for name, rows in sanity.items()
             for done, e in rows
         ],
+        "verdicts": _verdicts(sanity),
     }
     write_bytes(output / "faithfulness.json", dumps(said).encode(), PUBLIC)
     text = _page(about, notes, found, sanity, _pictures(drawn[:_SHOWN], methods))
@@ -140,6 +143,8 @@ def faithfulness(
         click.echo(f"{group}, {len(groups[group])}")
         for m in rows:
             click.echo(f"  {m.method:<22}{m.measure:<38}{m.estimate}  chance {m.chance:.3f}")
+    for name, verdict in said["verdicts"].items():
+        click.echo(f"with all kernels shuffled, {name}: {verdict}")
     for note in notes:
         click.echo(note, err=True)
     click.echo(f"open {output / 'faithfulness.html'}", err=True)
@@ -210,6 +215,11 @@ def _sanity(
     return {name: faith.sanity(original[name], rows, samples) for name, rows in stages.items()}
 
 
+def _verdicts(sanity: dict[str, list[tuple[float, Any]]]) -> dict[str, str]:
+    """For each method whether its map follows the weights; random heat is chance and gets none."""
+    return {name: faith.verdict(rows[-1][1]) for name, rows in sanity.items() if name != faith.RANDOM}
+
+
 def _validation(
     records: Sequence[Record], data: Path, loaded: Model, count: int, rng: np.random.Generator
 ) -> list[Sample]:
@@ -270,15 +280,19 @@ def _page(
     if sanity:
         shares = sorted({done for rows in sanity.values() for done, _ in rows})
         said = {name: dict(rows) for name, rows in sanity.items()}
-        rows_out = [[name, *(str(of.get(done, "–")) for done in shares)] for name, of in said.items()]
+        verdicts = {faith.RANDOM: "chance", **_verdicts(sanity)}
+        rows_out = [[name, *(str(of.get(done, "–")) for done in shares), verdicts[name]] for name, of in said.items()]
         parts.append(
             section(
                 "Randomised weights",
                 words(
                     "Absolute rank correlation with the first map as more kernels are shuffled, the last ones first. "
-                    "A map that stays as it was shows the image and not the model; random heat is chance."
+                    f'At 100 % a map "{faith.FOLLOWS}" where the whole interval lies below {faith.SAME}: it then '
+                    "shares less than a quarter of the variance of its ranks with the first. It "
+                    f'"{faith.SHOWS}" and not the model where the whole interval lies above, else the verdict is '
+                    f'"{faith.UNSURE}"; random heat is chance.'
                 ),
-                table(["method", *(f"{done:.0%}" for done in shares)], rows_out),
+                table(["method", *(f"{done:.0%}" for done in shares), "verdict"], rows_out),
             )
         )
     if pictures:
@@ -293,7 +307,7 @@ def _page(
 @click.option("--layer", help="A part of a layer's name, for grad-cam and hirescam.  [default: the last map]")
 @click.option("--activations", is_flag=True, help="Draw what each layer sees, too.")
 @click.option("--list-layers", is_flag=True, help="Print the names of the layers and stop.")
-@click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where the pictures go.")
+@click.option("-o", "--output", type=_FOLDER, metavar="FOLDER", help="Where the pictures go.  [required, to draw]")
 @threads_option
 def saliency(
     image: Path,
@@ -302,12 +316,14 @@ def saliency(
     layer: str | None,
     activations: bool,
     list_layers: bool,
-    output: Path,
+    output: Path | None,
     threads: int | None,
 ) -> None:
     """Draw input, gradients, their maximum and the overlay of IMAGE; of a scan, for its highest slice.
 
-    The network is rebuilt from the model file itself. Needs the `learn` extra; `groundglass explain` does not.
+    The gradients of the network's input channels are drawn as red, green and blue, gray where there is none; of a
+    method without gradients, the heat and its size stand in their place. The network is rebuilt from the model file
+    itself. Needs the `learn` extra; `groundglass explain` does not.
     """
     methods = _learn("saliency")
     names = dict.fromkeys([*methods.METHODS, *_ANY_FILE])
@@ -319,6 +335,8 @@ def saliency(
     if list_layers:
         click.echo("\n".join(graph.maps))
         return
+    if output is None:
+        raise ConfigError("output", "-o: a folder for the pictures, got none; give one")
     known = _methods(loaded, graph, methods, np.random.default_rng(0))
     if layer is not None and method not in ("grad-cam", "hirescam"):
         raise ConfigError("layer", f"--layer: with grad-cam or hirescam, got it with {method}; leave it out")
@@ -337,13 +355,12 @@ def saliency(
         heat = known[method](x[None])[0]
     name = f"{method}{', ' + layer if layer else ''}, slice {index}"
     top = float(np.abs(heat).max())
-    signed = blend(np.full_like(x, 0.12), heat, top)
-    tiles = [
-        ("input", shades(x)),
-        ("gradients" if "grad" in method else "heat", signed),
-        ("maximum", shades(np.abs(heat))),
-        ("overlay", blend(x, heat, top)),
-    ]
+    if method in _OF_CHANNELS:
+        slopes = methods.channel_gradients(graph, x[None], guided=method == "guided")[0].numpy()
+        middle = [("gradients", signed_channels(slopes)), ("maximum", shades(np.abs(slopes).max(axis=0)))]
+    else:
+        middle = [("heat", blend(np.full_like(x, 0.12), heat, top)), ("size", shades(np.abs(heat)))]
+    tiles = [("input", shades(x)), *middle, ("overlay", blend(x, heat, top))]
     write_bytes(output / "panels.png", to_png(panels(tiles, name)))
     click.echo(str(output / "panels.png"))
     if activations:

@@ -14,7 +14,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; p
 .use { position: sticky; top: 0; margin: 0 -1rem; padding: .5rem 1rem; text-align: center; font-weight: 600;
   max-width: none;  background: #ffe9c2; color: #5c3b00 }
 h1 { font-size: 1.6rem; margin: 1rem 0 .2rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem }
-p { max-width: 75ch } .wide { overflow-x: auto }
+p { max-width: 75ch; overflow-wrap: anywhere } .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem; vertical-align: top }
 thead th { border-bottom: 2px solid #d5dae0; font-size: .9rem; color: #56606b }
 tr { border-bottom: 1px solid #d5dae0 } td { font-variant-numeric: tabular-nums }

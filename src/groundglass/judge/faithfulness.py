@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, stats
 
-from groundglass.judge.jackknife import jackknife, share
+from groundglass.judge.jackknife import Scale, jackknife, share
 from groundglass.types import Estimate, Float32, Float64, Mask
 
 # Inputs (N, S, S) -> heat (N, S, S), signed; positive speaks for COVID.
@@ -20,6 +20,9 @@ Method = Callable[[Float32], Float32]
 # Inputs (N, 1, S, S) -> probability of COVID (N,).
 Score = Callable[[Float32], Float64]
 RANDOM = "random heat"
+# Two maps with a rank correlation of a half have a quarter of the variance of their ranks in common.
+SAME = 0.5
+FOLLOWS, SHOWS, UNSURE = "follows the weights", "shows the image", "not sure"
 _STEPS = 10
 _DRAWS = 2
 _NOISE = 0.02
@@ -60,7 +63,7 @@ def in_lungs(heat: Float32, lungs: Mask) -> float:
     """The share of positive heat (S, S) that lies in the lungs; NaN where no heat is positive."""
     positive = np.maximum(heat, 0)
     total = float(positive.sum())
-    return float(positive[lungs].sum()) / total if total > 0 else float("nan")
+    return min(1.0, float(positive[lungs].sum()) / total) if total > 0 else float("nan")
 
 
 def points_at(heat: Float32, lesions: Mask) -> bool:
@@ -93,7 +96,7 @@ def alike(first: Float32, second: Float32) -> float:
     a, b = (ndimage.zoom(h, 0.25, order=1).ravel() for h in (first, second))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(stats.spearmanr(a, b).statistic)
+    return float(np.clip(stats.spearmanr(a, b).statistic, -1, 1))
 
 
 def measure(
@@ -116,9 +119,9 @@ def measure(
             sign * (area(curve(s.image, h, score, insertion)) - chance)
             for s, h, chance in zip(samples, heat, baseline[what], strict=True)
         ]
-        yield Measure(name, f"{what}, better than random by", _mean(gained, people), 0.0)
+        yield Measure(name, f"{what}, better than random by", _mean(gained, people, "signed"), 0.0)
     same = [alike(a, b) for a, b in zip(heat, again, strict=True)]
-    yield Measure(name, f"rank correlation under noise of {_NOISE}", _mean(same, people), 0.0)
+    yield Measure(name, f"rank correlation under noise of {_NOISE}", _mean(same, people, "signed"), 0.0)
 
 
 def chances(samples: Sequence[Sample], score: Score, rng: np.random.Generator) -> dict[str, list[float]]:
@@ -140,7 +143,7 @@ def _places(name: str, heat: Float32, samples: Sequence[Sample]) -> Iterator[Mea
             if mask is not None and np.isfinite(value := in_lungs(h, mask))
         ]
         if len({p for *_, p in rows}) > 1:
-            estimate = _mean([v for v, *_ in rows], [p for *_, p in rows])
+            estimate = _mean([v for v, *_ in rows], [p for *_, p in rows], "share")
             yield Measure(name, f"positive heat in the {what}", estimate, float(np.mean([c for _, c, _ in rows])))
     known = [(points_at(h, s.lesions), s) for h, s in zip(heat, samples, strict=True) if s.lesions is not None]
     if known:
@@ -148,9 +151,9 @@ def _places(name: str, heat: Float32, samples: Sequence[Sample]) -> Iterator[Mea
         yield Measure(name, "pointing game on lesions", share([k for k, _ in known], [s.patient for _, s in known]), at)
 
 
-def _mean(values: Sequence[float], patients: Sequence[str]) -> Estimate:
+def _mean(values: Sequence[float], patients: Sequence[str], scale: Scale) -> Estimate:
     rows = np.asarray(values, np.float64)
-    return jackknife(lambda w: float((w * rows).sum() / w.sum()), patients, "free")
+    return jackknife(lambda w: float((w * rows).sum() / w.sum()), patients, scale)
 
 
 def sanity(
@@ -162,5 +165,13 @@ def sanity(
     """
     people = [s.patient for s in samples]
     return [
-        (done, _mean([abs(alike(a, b)) for a, b in zip(original, heat, strict=True)], people)) for done, heat in stages
+        (done, _mean([abs(alike(a, b)) for a, b in zip(original, heat, strict=True)], people, "share"))
+        for done, heat in stages
     ]
+
+
+def verdict(shuffled: Estimate) -> str:
+    """In words what `sanity` found with all kernels shuffled: on which side of `SAME` the whole interval lies."""
+    if shuffled.high < SAME:
+        return FOLLOWS
+    return SHOWS if shuffled.low >= SAME else UNSURE

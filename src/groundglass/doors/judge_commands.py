@@ -18,7 +18,7 @@ from groundglass.data import score as scoring
 from groundglass.doors.options import data_option, model_option, no_progress_option, threads_option
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.infer.model import Model, load, weights_path
-from groundglass.infer.predict import Examination
+from groundglass.infer.predict import Examination, label
 from groundglass.judge import compare as comparing
 from groundglass.judge.cases import Case, check
 from groundglass.judge.evaluate import check_traits, surest_first
@@ -68,7 +68,8 @@ class _Mistakes:
         caption = f"{case.path}: {percent(case.probability)}, labelled {truth}"
         self.seen += 1
         put = heapq.heappush if len(self.kept) < _MISTAKES else heapq.heapreplace
-        put(self.kept, (sure, self.seen, caption, draw(result, scan, seen, self.model.card.window)))
+        judged = replace(result, threshold=self.threshold, label=label(case.probability, self.threshold))
+        put(self.kept, (sure, self.seen, caption, draw(judged, scan, seen, self.model.card.window)))
 
     def worst_first(self) -> list[tuple[str, bytes]]:
         """Captions and PNGs."""

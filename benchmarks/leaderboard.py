@@ -26,8 +26,8 @@ SHOWN = (
 HEAD = """# Results
 
 Positive class: COVID. Every figure has its 95 % interval in brackets; intervals leave out or resample patients, not
-slices, unless the file says otherwise. The test parts were scored once, after weights, temperature and threshold were
-frozen on validation. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
+slices, unless the file says otherwise. The test parts chose nothing: weights, temperature and threshold were frozen on
+validation before they were scored. Where nothing else is said, a slice that the gate refuses has no score and is counted as refused.
 
 **Research use only.** No figure here is a clinical validation: the sets are small, public, of unknown selection, and
 COVID-19 is told from what those sets call non-COVID.
@@ -76,6 +76,30 @@ def controls(path: Path) -> str:
         f"`groundglass controls --manifest manifests/p5.csv --data DATA -o out` → [{path.name}]({path.name}); "
         f"{said['slices']} slices. {'Passed' if said['passed'] else 'Not passed'}: {said['verdict']}\n\n"
         + table(["evidence", "AUROC", "model higher by"], body)
+    )
+
+
+def choice(path: Path) -> str:
+    """Which of the shipped models the rule puts first, and why."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    body = [
+        [
+            f"`{c['folder']}` ({c['sha256'][:12]})",
+            f"{c['auroc']:.3f}",
+            "–" if c["gap"] is None else f"{c['gap']:+.3f}",
+            "–" if c["heat"] is None else f"{interval(c['heat'])}, chance {c['heat_chance']:.3f}",
+            interval(c["ece"]),
+            interval(c["accuracy"]),
+            "; ".join(c["lacks"]) or "nothing",
+        ]
+        for c in said["ranked"]
+    ]
+    head = ["model", "mean AUROC", "above the strongest control by", "heat in the lungs", "ECE", "accuracy", "lacks"]
+    return (
+        "\n## Which model the rule puts first\n\n"
+        f"`groundglass choose out --json` on what `evaluate`, `controls` and `faithfulness` say on validation → "
+        f"[{path.name}]({path.name}); the rule is docs/decisions/0007. Accuracy alone would choose "
+        f"`{said['by_accuracy']}`.\n\n" + table(head, body)
     )
 
 
@@ -245,6 +269,7 @@ def page() -> str:
         "across.csv": across,
         "recipes.csv": recipes,
         "ideas.csv": ideas,
+        "choice.json": choice,
         "*-controls.json": controls,
         "*-evaluation.csv": calibration,
         "uncertainty.csv": uncertainty,

@@ -27,8 +27,8 @@ HEAD = """# Results
 
 Positive class: COVID. Every figure has its 95 % interval in brackets; intervals leave out or resample patients, not
 slices, unless the file says otherwise. The test parts chose nothing: weights, temperature and threshold were frozen on
-validation before they were scored. Where nothing else is said, a slice that the gate refuses has no score and is counted
-as refused.
+validation before they were scored. Where nothing else is said, a slice that the gate refuses has no score and counts as
+refused.
 
 **Research use only.** No figure here is a clinical validation: the sets are small, public, of unknown selection, and
 COVID-19 is told from what those sets call non-COVID.

@@ -62,7 +62,9 @@ def scores(path: Path) -> str:
     return (
         f"\n## `{first['model']}` ({first['model_sha256']}) on the test part of `{name}`\n\n"
         f"`python benchmarks/score.py --data DATA{which}` → [{path.name}]({path.name}); "
-        f"manifest {first['manifest_sha256']}.\n\n" + table(["test part", "slices of patients", *measures], body)
+        f"manifest {first['manifest_sha256']}.\n\n"
+        + table(["test part", "slices of patients", *measures], body)
+        + "".join(f"\n{g}: {m} {cell}.\n" for (g, m), cell in cells.items() if m.startswith("specificity at"))
     )
 
 

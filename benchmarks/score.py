@@ -2,7 +2,7 @@
 
 One row for each part and measure, as `groundglass evaluate` has them; parts are those of docs and protocol. Slices that
 the gate refuses get no score; they are counted in a row of their own. Writes results/MODEL-MANIFEST-test.csv, and the
-score of every slice beside it. With --scores the rows are made again from such a table, and no slice is opened.
+score of every slice beside it. With --scores the rows are made again from such a table, and no test slice is opened.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from groundglass.data import manifest
 from groundglass.data.score import cases_of, of_split, read_scores, score, write_scores
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import Measured, measures
+from groundglass.judge.jackknife import share
 from groundglass.judge.results import About, to_csv
 from groundglass.write import PUBLIC, write_bytes
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Two test images of COVID-CT that show the slices of two training images with the other label.
 CONTRADICTED = ("kjr-21-e24-p5-29.png", "kjr-21-e24-p5-31.png")
 PREVALENCE = 0.1
+AT_NINETY = "specificity at 90% sensitivity on COVID-CT's validation"
 
 
 def groups(cases: list[Case]) -> Iterator[tuple[str, list[Case]]]:
@@ -43,6 +45,16 @@ def groups(cases: list[Case]) -> Iterator[tuple[str, list[Case]]]:
         "LUNA, nobody has COVID": of("luna"),
     }
     yield from ((name, part) for name, part in parts.items() if part)
+
+
+def on_luna(cases: list[Case], validation: list[Case]) -> Iterator[Measured]:
+    """How many of LUNA's slices stay below the threshold at which 90 % of COVID-CT's validation positives are found."""
+    known = sorted(c.probability for c in validation if c.positive and c.probability is not None)
+    luna = [c for c in cases if c.traits["source"] == "luna" and c.probability is not None]
+    if known and luna:
+        at = known[int(0.1 * len(known))]
+        below = [c.probability is not None and c.probability < at for c in luna]
+        yield Measured("LUNA, nobody has COVID", len(luna), AT_NINETY, share(below, [c.patient for c in luna]))
 
 
 def write_table(name: str, rows: list[tuple[str, ...]]) -> None:
@@ -69,6 +81,8 @@ def main() -> None:
         for name, part in groups(cases)
         for measure, e in measures(part, at, PREVALENCE, temperature)
     ]
+    validation = [r for r in of_split(records, "val") if r.source == "covid-ct"]
+    found += on_luna(cases, score(validation, given.data, model))
     for m in found:
         print(f"{m.group:45} {m.measure:32} {m.estimate}  n={m.estimate.patients}")
     stem = ROOT / "results" / f"{model.name}-{given.manifest.stem}-test"

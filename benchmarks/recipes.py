@@ -1,8 +1,9 @@
 """What each recipe of the original is worth, with its leak and without: python benchmarks/recipes.py --data DATA
 
 Reads the finished runs `runs/NAME` (split by patient) and `runs/NAME-leaky` (split by picture, after augmenting), and
-scores the first on the test part of its manifest, once. Writes results/recipes.csv. Threshold: 0.5 for the leaky run,
-as it was done; the balanced threshold of the card, from validation, without the leak.
+scores the first on the test part of its manifest, once. Writes results/recipes.csv, and results/modality.csv for the
+network that tells CT, X-ray and anything else apart. Threshold: 0.5 for the leaky run, as it was done; the balanced
+threshold of the card, from validation, without the leak.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ ORIGINAL = (
     "blur-mask-by-label",
     "blur-mask-both",
 )
+MODALITY = "bayesian-resnet18"
+MODALITY_HEAD = (
+    "recipe", "modality", "pictures", "measure", *FIGURES, "aleatoric_bits", "epistemic_bits", "minutes", "machine",
+)  # fmt: skip
 HEAD = ("recipe", "split", "model_sha256", "manifest_sha256", "slices", "measure", *FIGURES, "minutes", "machine")
 KEPT = ("AUROC", "accuracy", "sensitivity", "specificity", "refused")
 
@@ -62,6 +67,17 @@ def honest(name: str, about: dict[str, Any], folder: Path, data: Path) -> list[t
     return rows
 
 
+def modality(name: str, about: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of a run that tells CT, X-ray and anything else apart, as it left them, on pictures held out."""
+    return [
+        (
+            name, kind, str(said["pictures"]), "accuracy", *cells(Estimate(**said["accuracy"])),
+            f"{said['aleatoric_bits']:.4f}", f"{said['epistemic_bits']:.4f}", str(about["minutes"]), about["machine"],
+        )
+        for kind, said in about["modalities"].items()
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -80,6 +96,9 @@ def main() -> None:
             for row in rows:
                 print(f"{name:26} {row[1]:26} {row[5]:12} {row[6]} [{row[7]}, {row[8]}]  n={row[10]}")
     write_table("recipes.csv", table)
+    told = given.runs / MODALITY / "run.json"
+    if told.is_file():
+        write_table("modality.csv", [MODALITY_HEAD, *modality(MODALITY, json.loads(told.read_text(encoding="utf-8")))])
 
 
 if __name__ == "__main__":

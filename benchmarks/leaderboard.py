@@ -10,10 +10,12 @@ import io
 import json
 from pathlib import Path
 
+from groundglass.infer.model import DEFAULT
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 MEASURED = ROOT / "src/groundglass/doors/server/measured.csv"
-DEFAULT = "first"  # what benchmarks score where no --model is given
+
 # Parts whose figures the web page shows: each slice once.
 SHOWN = (
     "COVID-CT",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from running import HEALTHY, Groundglass, Invoke, rows
 
-from groundglass.data import cards, manifest
+from groundglass.data import cards, manifest, reporting_items
 from groundglass.data.score import cases_of
 from groundglass.image.phantom import Lesion, chest_slice
 from groundglass.image.phantom_files import write_slice_png
@@ -402,7 +402,7 @@ def test_the_cards_are_what_the_command_makes(invoke: Invoke, tmp_path: Path, mo
 
 
 def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
-    assert [number for number, *_ in cards._CLAIM] == [str(n) for n in range(1, 45)]
+    assert [number for number, *_ in reporting_items.CLAIM] == [str(n) for n in range(1, 45)]
     parts = {
         3: "abc",
         5: "ab",
@@ -415,9 +415,11 @@ def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
         23: "ab",
         27: "abc",
     }
-    assert [number for number, *_ in cards._TRIPOD] == [f"{n}{p}" for n in range(1, 28) for p in parts.get(n, ("",))]
+    assert [number for number, *_ in reporting_items.TRIPOD] == [
+        f"{n}{p}" for n in range(1, 28) for p in parts.get(n, ("",))
+    ]
     root = Path(__file__).parents[2]
-    for _, item, where in [*cards._CLAIM, *cards._TRIPOD]:
+    for _, item, where in [*reporting_items.CLAIM, *reporting_items.TRIPOD]:
         assert item
         assert where
         for path in re.findall(r"[\w./+-]+\.(?:md|csv|toml|txt)", where):

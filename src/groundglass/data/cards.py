@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.data import manifest, protocol, sources
+from groundglass.data.reporting_items import CLAIM, TRIPOD
 from groundglass.data.shortcuts import people
 from groundglass.infer.model import Model, bundled, weights_path
 from groundglass.judge import results as judged
@@ -94,9 +95,9 @@ def model_card(model: Model, results: Path) -> str:
         "The items are in our words. A name without a path is a section of this card; *not done* and *in part* say "
         "what is missing.\n",
         "### CLAIM 2024\n",
-        _table(["item", "what", "where"], _items(_CLAIM, robust, faithful)),
+        _table(["item", "what", "where"], _items(CLAIM, robust, faithful)),
         "### TRIPOD+AI\n",
-        _table(["item", "what", "where"], _items(_TRIPOD, robust, faithful)),
+        _table(["item", "what", "where"], _items(TRIPOD, robust, faithful)),
     ]
     return "\n".join(parts)
 
@@ -114,190 +115,6 @@ def _items(items: Sequence[tuple[str, str, str]], robust: str, faithful: str) ->
     measured = {"robustness": robust != _ABSENT, "does the picture tell the truth": faithful != _ABSENT}
     absent = "not measured for this model yet"
     return [[number, item, where if measured.get(where, True) else absent] for number, item, where in items]
-
-
-# Number, item in our words, where it is answered: a section of the card by its name, or a file.
-_CLAIM = [
-    ("1", "the title names AI and its kind", "in part: tags and recipe; the title names no kind of network"),
-    ("2", "structured abstract", "not done: there is no paper; README.md is a summary without that form"),
-    ("3", "clinical background, intended use and role", "in part: intended use; the literature was not reviewed"),
-    ("4", "aims and hypotheses", "in part: docs/concepts/learning.md, the question; no hypothesis stated before"),
-    ("5", "prospective or retrospective", "retrospective: public sets, [data card](data-card.md)"),
-    ("6", "goal of the study", "making and judging a model for research: intended use"),
-    ("7", "data sources", "[data card](data-card.md), sources"),
-    (
-        "8",
-        "who and what is included and excluded",
-        "in part: what we leave out in manifests/README.md, what is refused in docs/concepts/reading.md; what the "
-        "publishers left out is not known",
-    ),
-    ("9", "preprocessing", "docs/decisions/0003-the-classifier-sees-only-the-lung-box.md, docs/concepts/reading.md"),
-    (
-        "10",
-        "parts of the data that are used",
-        "the lung box: docs/decisions/0003-the-classifier-sees-only-the-lung-box.md; the publishers chose the slices",
-    ),
-    ("11", "de-identification", "not done by us: the sets came without names; how the publishers did it is not known"),
-    (
-        "12",
-        "missing data",
-        "a refused slice has no score and is counted as refused: docs/concepts/judgement.md; unknown patients: "
-        "[data card](data-card.md)",
-    ),
-    ("13", "how images were taken", "not done: most are 8-bit pictures without scanner, dose or kernel"),
-    ("14", "what the reference standard is", "[data card](data-card.md), motivation and composition"),
-    ("15", "why that standard", "not a choice of ours: no other label came with the sets"),
-    ("16", "who made the reference labels", "the publishers: [data card](data-card.md), motivation and composition"),
-    ("17", "how the test set was labelled", "as all else, by the publishers; not done: no reader labelled it for us"),
-    ("18", "variability of readers", "not done: there were no readers"),
-    ("19", "how data were divided", "manifests/README.md"),
-    (
-        "20",
-        "level at which parts are disjoint",
-        "patient where known, else blocks of file numbers, which do not keep all people apart: manifests/README.md",
-    ),
-    ("21", "sample size", "not done: none was calculated; what the public sets hold was used"),
-    ("22", "the model", "details; the recipe; docs/decisions/0003-the-classifier-sees-only-the-lung-box.md"),
-    ("23", "software and versions", "pyproject.toml, constraints.txt"),
-    ("24", "how weights start", "`weights` of the recipe, docs/how-to/train.md"),
-    ("25", "training", "the recipe, docs/how-to/train.md"),
-    (
-        "26",
-        "how the final model was chosen",
-        "docs/decisions/0007-choosing-a-model.md, of which `first` does not meet the rule on heat: results/notes.md",
-    ),
-    ("27", "ensembles", "none: one network answers; what taught it is in the recipe"),
-    ("28", "metrics", "docs/concepts/judgement.md"),
-    ("29", "uncertainty and significance", "docs/concepts/judgement.md, results/coverage.csv"),
-    ("30", "robustness and sensitivity analysis", "robustness"),
-    ("31", "explainability and its validation", "does the picture tell the truth"),
-    ("32", "evaluation on internal data", "operating points; controls; figures on the test part"),
-    (
-        "33",
-        "test on external data",
-        "not done at a hospital; no source with both labels stayed unseen. LUNA, without COVID-19, in figures on the "
-        "test part; other models on a source left out: results/across.csv",
-    ),
-    ("34", "registration of a trial", "not done: no trial took place, nothing was registered"),
-    (
-        "35",
-        "how many were included and excluded",
-        "[data card](data-card.md); manifests/README.md; refused in figures on the test part; no flow diagram",
-    ),
-    (
-        "36",
-        "demographic and clinical traits by part",
-        "in part: labels by part in the [data card](data-card.md); not done: sex and age, known for few",
-    ),
-    ("37", "performance with uncertainty", "figures on the test part"),
-    ("38", "diagnostic performance and its precision", "operating points; figures on the test part"),
-    (
-        "39",
-        "analysis of failures",
-        "in part: failures and limits; results/notes.md; no clinician looked at the mistakes",
-    ),
-    ("40", "limitations", "failures and limits"),
-    ("41", "what it means for practice", "intended use; failures and limits"),
-    ("42", "full protocol and details", "manifests/README.md, docs/concepts/judgement.md; none published before"),
-    ("43", "software, model and data", "README.md; licence under details; data from their publishers"),
-    ("44", "funding", "not done: nothing is stated"),
-]
-_TRIPOD = [
-    ("1", "title: model, population, outcome", "in part: details; the title names neither population nor outcome"),
-    ("2", "abstract", "not done: there is no paper; README.md is a summary without that form"),
-    ("3a", "medical context, reasons, other models", "in part: intended use; other models were not reviewed"),
-    ("3b", "population, purpose and users", "intended use; no place in a care pathway is meant"),
-    ("3c", "known inequalities in health", "not done: not looked into"),
-    ("4", "objectives", "docs/concepts/learning.md, the question; development and evaluation"),
-    (
-        "5a",
-        "sources of data and whether they represent",
-        "[data card](data-card.md); they represent no population: failures and limits",
-    ),
-    ("5b", "dates", "not done: the sets give no date for each image; LUNA was recorded before 2011"),
-    ("6a", "setting, number and place of centres", "in part: [data card](data-card.md); many centres are not known"),
-    ("6b", "eligibility", "in part: manifests/README.md; what the publishers left out is not known"),
-    ("6c", "treatments", "not done: not known"),
-    (
-        "7",
-        "preparation of data, the same for all groups",
-        "docs/decisions/0003-the-classifier-sees-only-the-lung-box.md; the same for every source and label",
-    ),
-    (
-        "8a",
-        "outcome and how it was assessed",
-        "in part: [data card](data-card.md); the publishers' labels, no time known",
-    ),
-    ("8b", "who assessed the outcome", "not done: the publishers do not say for most"),
-    ("8c", "blinding of that assessment", "not done: not known"),
-    (
-        "9a",
-        "choice of predictors",
-        "the lung box alone: docs/decisions/0003-the-classifier-sees-only-the-lung-box.md",
-    ),
-    ("9b", "what predictors are and how measured", "pixels: docs/concepts/reading.md; scanners are not known"),
-    ("9c", "who judged subjective predictors", "nobody: no predictor needs a reader"),
-    ("10", "sample size", "not done: none was calculated; what the public sets hold was used"),
-    (
-        "11",
-        "missing data",
-        "a refused slice has no score and is counted as refused: docs/concepts/judgement.md; unknown patients: "
-        "[data card](data-card.md)",
-    ),
-    ("12a", "what data were used for what", "manifests/README.md"),
-    ("12b", "form of the predictors", "docs/decisions/0003-the-classifier-sees-only-the-lung-box.md"),
-    (
-        "12c",
-        "kind of model, building, internal validation",
-        "the recipe; docs/decisions/0007-choosing-a-model.md; docs/concepts/learning.md",
-    ),
-    ("12d", "differences between clusters", "by source, not by hospital: figures on the test part; results/across.csv"),
-    ("12e", "measures and plots", "docs/concepts/judgement.md; plots by `groundglass evaluate`"),
-    ("12f", "updating", "temperature and thresholds alone, on validation: results/notes.md"),
-    ("12g", "how predictions are made", "docs/concepts/result.md, docs/concepts/series.md"),
-    (
-        "13",
-        "imbalance of classes",
-        "both labels are drawn equally often: docs/decisions/0003-the-classifier-sees-only-the-lung-box.md; "
-        "probabilities are of such a mixture",
-    ),
-    ("14", "fairness", "not done: sex and age are known for few; `groundglass evaluate --by sex,age` shows those"),
-    ("15", "output and thresholds", "details; operating points; docs/concepts/result.md"),
-    (
-        "16",
-        "differences between training and evaluation data",
-        "LUNA is tested on alone; else parts of the same sets: manifests/README.md",
-    ),
-    ("17", "ethical approval", "not done: none was sought for public data; ethics"),
-    ("18a", "funding", "not done: nothing is stated"),
-    ("18b", "conflicts of interest", "not done: nothing is stated"),
-    ("18c", "protocol", "not done: none was published before; splits and metrics: manifests/README.md"),
-    ("18d", "registration", "not done: nothing was registered"),
-    ("18e", "sharing of data", "manifests name each file; images from their publishers: docs/how-to/data.md"),
-    ("18f", "sharing of code", "README.md, LICENSE"),
-    ("19", "patients and public", "not done: nobody was asked"),
-    (
-        "20a",
-        "flow of participants",
-        "in part: counts in the [data card](data-card.md), refused in figures on the test part; no diagram",
-    ),
-    (
-        "20b",
-        "traits of participants, by source",
-        "in part: labels by source in the [data card](data-card.md); not done: sex and age, known for few",
-    ),
-    ("20c", "predictors here against development", "not done: the parts' gray levels were not compared"),
-    ("21", "participants and events in each analysis", "[data card](data-card.md); figures on the test part"),
-    ("22", "the full model", "the ONNX file with its card: details; docs/how-to/predict.md"),
-    ("23a", "performance with intervals, subgroups", "figures on the test part; by sex and age not done"),
-    ("23b", "heterogeneity between clusters", "by source: figures on the test part; results/across.csv"),
-    ("24", "results of updating", "in part: results/notes.md tells of one recalibration"),
-    ("25", "interpretation, with fairness", "in part: results/notes.md; fairness not done, known for few"),
-    ("26", "limitations", "failures and limits"),
-    ("27a", "poor or absent input", "refused with a reason: docs/concepts/reading.md"),
-    ("27b", "what users must do and know", "in part: docs/how-to/predict.md; not studied with users"),
-    ("27c", "next steps", "docs/concepts/learning.md"),
-]
 
 
 def _points(model: Model) -> str:

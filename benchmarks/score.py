@@ -13,6 +13,8 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.score import cases_of, of_split, read_scores, score, write_scores
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Two test images of COVID-CT that show the slices of two training images with the other label.
 CONTRADICTED = ("kjr-21-e24-p5-29.png", "kjr-21-e24-p5-31.png")
 PREVALENCE = 0.1
+LUNA = "LUNA, nobody has COVID"
 AT_NINETY = "specificity at 90% sensitivity on COVID-CT's validation"
 
 
@@ -42,19 +45,24 @@ def groups(cases: list[Case]) -> Iterator[tuple[str, list[Case]]]:
         "MosMed, CT-0 against CT-1 and CT-2": of("mosmed"),
         "MosMed, CT-0 against CT-2": of("mosmed", lambda p: "/CT-1/" not in p),
         "MosMed, CT-0 against CT-1": of("mosmed", lambda p: "/CT-2/" not in p),
-        "LUNA, nobody has COVID": of("luna"),
+        LUNA: of("luna"),
     }
     yield from ((name, part) for name, part in parts.items() if part)
 
 
+def at_ninety(validation: list[Case]) -> float:
+    """The threshold at which 90 % of the positives of these cases are found; above all where there are none."""
+    known = sorted(c.probability for c in validation if c.positive and c.probability is not None)
+    return known[int(0.1 * len(known))] if known else np.inf
+
+
 def on_luna(cases: list[Case], validation: list[Case]) -> Iterator[Measured]:
     """How many of LUNA's slices stay below the threshold at which 90 % of COVID-CT's validation positives are found."""
-    known = sorted(c.probability for c in validation if c.positive and c.probability is not None)
+    at = at_ninety(validation)
     luna = [c for c in cases if c.traits["source"] == "luna" and c.probability is not None]
-    if known and luna:
-        at = known[int(0.1 * len(known))]
+    if np.isfinite(at) and luna:
         below = [c.probability is not None and c.probability < at for c in luna]
-        yield Measured("LUNA, nobody has COVID", len(luna), AT_NINETY, share(below, [c.patient for c in luna]))
+        yield Measured(LUNA, len(luna), AT_NINETY, share(below, [c.patient for c in luna]))
 
 
 def write_table(name: str, rows: list[tuple[str, ...]]) -> None:

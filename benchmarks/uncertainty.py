@@ -2,7 +2,10 @@
 
 On the validation slices of P5: for each way of looking (`lungs`, `mirror`, `original`) the AUROC of each source, and
 for each measure of doubt the area under the risk-coverage curve (Geifman and El-Yaniv 2017, arXiv:1705.08500): the mean
-error rate while the doubtful slices are handed back, lower is better; `at random` is what knowing nothing gives.
+error rate while the doubtful slices are handed back, lower is better; `at random` is what knowing nothing gives. The
+mistakes are those of the one model; beside its own doubts stand those of 20 passes with dropout on (Gal and Ghahramani
+2016, arXiv:1506.02142), from its checkpoint, and of three seeds (Lakshminarayanan et al. 2017, arXiv:1612.01474), from
+the finished runs `runs/NAME`, `runs/NAME-seed1`, `runs/NAME-seed2`, which also get their AUROC as an ensemble.
 The share of slices whose conformal set holds the true label is from five-fold refitting by patient. Writes
 results/uncertainty.csv.
 """
@@ -14,7 +17,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
 from score import ROOT, write_table
+from validation import read
 
 import groundglass as gg
 from groundglass.data import manifest
@@ -22,15 +27,19 @@ from groundglass.data.shortcuts import people
 from groundglass.image.read import Decoder
 from groundglass.infer.predict import examine
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.judge.calibrate import fit_conformal
+from groundglass.judge.calibrate import fit_conformal, sigmoid
 from groundglass.judge.jackknife import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
+from groundglass.learn.checkpoint import load_average
+from groundglass.learn.classifier import Classifier
 from groundglass.learn.dataset import read_slice
+from groundglass.learn.recipe import read_recipe
 from groundglass.types import Estimate, Prediction, Scan
 
 VIEWS = ("lungs", "mirror", "original")
 FOLDS = 5
+PASSES = 20
 SEED = 0
 
 
@@ -56,10 +65,33 @@ def coverage(p: np.ndarray, positive: np.ndarray, patients: list[str], model: gg
     return held, size
 
 
+def dropout_passes(recipe_path: Path, checkpoint: Path, images: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (passes, N) with dropout on, of the images (N, 1, S, S)."""
+    recipe = read_recipe(recipe_path)
+    net = Classifier(recipe.trunk, 2, recipe.dropout, recipe.head)
+    load_average(checkpoint, net)
+    net.eval()
+    torch.manual_seed(SEED)
+    with torch.inference_mode():
+        pooled = torch.cat([net.trunk(torch.from_numpy(x)).mean(dim=(2, 3)) for x in np.split(images, len(images))])
+        net.dropout.train()
+        logits = torch.stack([net.score(pooled) for _ in range(PASSES)]).double().numpy()
+    return np.stack([sigmoid(z[:, 1] - z[:, 0], temperature) for z in logits])
+
+
+def doubts_of(name: str, probability: np.ndarray) -> dict[str, np.ndarray]:
+    """Doubts from several answers (K, N) to each slice: of their mean, and how far they lie apart."""
+    return {
+        f"entropy of {name}": np.array([entropy(p) for p in probability.mean(axis=0)]),
+        f"spread of {name}": probability.std(axis=0),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default=None)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     given = parser.parse_args()
     model = gg.load(given.model)
     everything = manifest.read(ROOT / "manifests/p5.csv", given.data)
@@ -87,14 +119,24 @@ def main() -> None:
         table.append((*key, group, str(slices), measure, *cells(e)))
         print(f"{group:24} {measure:44} {e}")
 
+    recipe_path = ROOT / "recipes" / f"{model.name}.toml"
+    slices = read(recipe_path, given.data, model.field)
+    if [e.path for e in slices.examples] != [r.path for r in kept]:
+        raise SystemExit("the slices that were prepared for training are not those that were answered")
+    passes = dropout_passes(
+        recipe_path, given.runs / model.name / "checkpoint.safetensors", slices.images, model.card.temperature
+    )
+    folders = [given.runs / f"{model.name}{suffix}" for suffix in ("", "-seed1", "-seed2")]
+    members = [gg.load(next(folder.glob("*.onnx"))) for folder in folders]
+    seeds = np.stack([sigmoid(slices.margins(m), m.card.temperature) for m in members])
+    answers = {f"views {v}": np.array(scores[v]) for v in VIEWS} | {"mean of three seeds": seeds.mean(axis=0)}
     for source in sorted({r.source for r in kept}):
         mine = np.array([r.source == source for r in kept])
         of_source = [p for p, m in zip(patients, mine, strict=True) if m]
-        for view in VIEWS:
-            p = np.array(scores[view])[mine]
+        for name, p in answers.items():
             y = positive[mine]
-            e = jackknife(weighted_auroc(p, y), of_source, "share", (y, ~y))
-            add(source, f"AUROC, views {view}", int(mine.sum()), e)
+            e = jackknife(weighted_auroc(p[mine], y), of_source, "share", (y, ~y))
+            add(source, f"AUROC, {name}", int(mine.sum()), e)
     one, other = (np.array(scores[v]) for v in ("lungs", "mirror"))
     wrong = ((one >= model.card.thresholds["balanced"]) != positive).astype(float)
     doubts = {
@@ -102,6 +144,8 @@ def main() -> None:
         "entropy of the mirrored mean": np.array([entropy(p) for p in other]),
         "difference of mirror and slice": np.abs(one - other),
         "distance to the threshold": -np.abs(one - model.card.thresholds["balanced"]),
+        **doubts_of(f"{PASSES} passes with dropout", passes),
+        **doubts_of("three seeds", seeds),
         "at random": np.random.default_rng(SEED).random(len(one)),
     }
     for name, doubt in doubts.items():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from groundglass.image.transforms import to_gray
+from groundglass.judge.cases import Case
 from groundglass.types import Window
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -56,3 +57,38 @@ def test_a_picture_in_another_window_is_what_that_window_shows(level: float, wid
     shown = np.clip(windowed(to_gray(hu, "HU"), level, width), 0, 1)
     inside = (hu > level - width / 2) & (hu < level + width / 2)
     assert np.abs(shown - to_gray(hu, "HU", Window(level, width)))[inside].max() < 1e-5
+
+
+def _cases(probability: list[float]) -> list[Case]:
+    return [Case(str(i), i % 2 == 0, str(i), p, {"source": "covid-ct"}) for i, p in enumerate(probability)]
+
+
+def test_the_figure_of_several_seeds_is_the_mean_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    figures = runpy.run_path(str(BENCHMARKS / "seeds.py"))["figures"]
+    rng = np.random.default_rng(0)
+    seeds = [_cases([float(rng.uniform(0.3 * (i % 2 == 0), 1)) for i in range(40)]) for _ in range(3)]
+    thresholds = [0.4, 0.5, 0.6]
+    each = [dict(figures([cases], [t])) for cases, t in zip(seeds, thresholds, strict=True)]
+    mean = dict(figures(seeds, thresholds))
+    assert set(mean) == {"AUROC", "accuracy", "sensitivity", "specificity"}
+    for measure, e in mean.items():
+        assert e.value == pytest.approx(np.mean([one[measure].value for one in each]))
+        assert e.low < e.value < e.high
+
+
+def test_nine_positives_in_ten_reach_the_threshold_of_ninety(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    at = runpy.run_path(str(BENCHMARKS / "score.py"))["at_ninety"]
+    cases = _cases([i / 100 for i in range(80)])
+    positive = [c.probability for c in cases if c.positive and c.probability is not None]
+    assert np.mean([p >= at(cases) for p in positive]) == 0.9
+    assert at([c for c in cases if not c.positive]) == np.inf
+
+
+def test_doubt_from_several_answers_is_least_where_they_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    doubts = runpy.run_path(str(BENCHMARKS / "uncertainty.py"))["doubts_of"]
+    found = doubts("two", np.array([[0.9, 0.1, 0.5], [0.9, 0.9, 0.5]]))
+    assert found["spread of two"].tolist() == pytest.approx([0.0, 0.4, 0.0])
+    assert found["entropy of two"].tolist() == pytest.approx([0.469, 1.0, 1.0], abs=1e-3)

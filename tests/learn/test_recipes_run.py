@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from groundglass.data import manifest
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import load
+from groundglass.learn import classifier_run
 from groundglass.learn.export_run import export_run
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.run import _minutes_trained, run
-from groundglass.learn.setup import Options
-from groundglass.learn.train import table
+from groundglass.learn.setup import Options, Setup
+from groundglass.learn.train import make_fabric, table
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
@@ -121,3 +123,24 @@ def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_pat
             tmp_path / "run" / "checkpoint.safetensors", FOLDER / "first.toml", data_root, tmp_path / "model.onnx"
         )
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        (Options("cpu"), "raw-resnet50"),
+        (Options("cpu", leaky=True), "raw-resnet50-leaky"),
+        (Options("cpu", seed=3), "raw-resnet50-seed3"),
+        (Options("cpu", seed=3, leaky=True), "raw-resnet50-leaky-seed3"),
+    ],
+)
+def test_a_run_goes_on_from_the_one_that_was_carried_out_alike(
+    options: Options, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = FOLDER / "refined-resnet50.toml"
+    recipe = read_recipe(path)
+    setup = Setup(recipe, path, (), tmp_path, tmp_path / "run", make_fabric("cpu"), options)
+    looked_for: list[Path] = []
+    monkeypatch.setattr(classifier_run, "load_average", lambda path, net: looked_for.append(path))
+    classifier_run._start(setup, SimpleNamespace(net=None))  # type: ignore[arg-type]
+    assert looked_for == [tmp_path / folder / "checkpoint.safetensors"]

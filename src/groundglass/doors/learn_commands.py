@@ -58,9 +58,8 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
             "extra", f"train: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
         ) from error
     with _bar(no_progress) as show:
-        seed = options["seed"]
-        name = recipe.stem + ("-leaky" if options["leaky"] else "") + ("" if seed is None else f"-seed{seed}")
-        path = run(recipe, data, output or Path("runs") / name, Options(**options), show)
+        carried_out = Options(**options)
+        path = run(recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show)
     click.echo(str(path))
 
 

@@ -116,8 +116,8 @@ def _start(setup: Setup, task: ClassifierTask) -> None:
     if recipe.weights is not None:
         load_weights(net.trunk, recipe.weights, setup.root)  # type: ignore[arg-type]
     if recipe.start_from is not None and not setup.options.fast_dev_run:
-        # what was started as the original did goes on as it did
-        earlier = recipe.start_from + ("-leaky" if setup.options.leaky else "")
+        # what was started with the leak, or from another seed, goes on so
+        earlier = recipe.start_from + setup.options.suffix
         load_average(setup.folder.parent / earlier / "checkpoint.safetensors", net)
     if recipe.head_start == "logistic" and not setup.options.resume:
         setup.progress("head", 0, 1, {})

@@ -49,6 +49,11 @@ class Options:
     fast_dev_run: bool = False
     tensorboard: bool = False
 
+    @property
+    def suffix(self) -> str:
+        """What a run's name has after its recipe's, where it is not run as the recipe says: `-leaky`, `-seedN`."""
+        return ("-leaky" if self.leaky else "") + ("" if self.seed is None else f"-seed{self.seed}")
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:

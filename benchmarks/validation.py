@@ -1,0 +1,80 @@
+"""P5's validation slices, prepared once for all that is measured on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import groundglass as gg
+from groundglass.data import manifest
+from groundglass.data.shortcuts import people
+from groundglass.judge.jackknife import jackknife
+from groundglass.judge.metrics import weighted_auroc
+from groundglass.learn.dataset import Example
+from groundglass.learn.examples import prepare_examples
+from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.recipe import read_recipe
+from groundglass.network import Network
+from groundglass.types import Estimate, Float32, Float64
+
+MEAN = "mean of the sources"
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """What the gate let through: examples, images (N, 1, S, S) in [0, 1], labels (N,), and a person for each."""
+
+    examples: tuple[Example, ...]
+
+    @property
+    def images(self) -> Float32:
+        return np.stack([e.image for e in self.examples])[:, None].astype(np.float32) / np.float32(255)
+
+    @property
+    def positive(self) -> np.ndarray:
+        return np.array([e.label == 1 for e in self.examples])
+
+    @property
+    def patients(self) -> list[str]:
+        return [f"{e.source}/{e.patient}" for e in self.examples]
+
+    def margins(self, model: gg.Model) -> Float64:
+        """The logit of COVID over that of the other label, of each slice (N,)."""
+        images = self.images
+        logits = np.concatenate([model.run(images[i : i + _AT_ONCE])[0] for i in range(0, len(images), _AT_ONCE)])
+        return np.asarray(logits[:, 1] - logits[:, 0], np.float64)
+
+    def of_sources(self) -> dict[str, np.ndarray]:
+        return {s: np.array([e.source == s for e in self.examples]) for s in sorted({e.source for e in self.examples})}
+
+
+def read(recipe_path: Path, data: Path, field: Network) -> Slices:
+    """The validation slices of a recipe's manifest, as its network sees them."""
+    recipe = read_recipe(recipe_path)
+    rows = [r for r in manifest.read(recipe_path.parent / recipe.manifest, data) if r.split == "val"]
+    store = PreparedStore(cache_folder())
+    try:
+        made = prepare_examples(rows, people(rows), data, field, recipe, recipe.size, store, lambda: None)
+    finally:
+        store.close()
+    return Slices(made.examples)
+
+
+def auroc_of_sources(slices: Slices, margins: list[Float64]) -> list[tuple[str, int, Estimate]]:
+    """AUROC of each source and the mean over the sources, each the mean over the `margins` (N,) of several seeds."""
+    y, patients = slices.positive, slices.patients
+    parts = slices.of_sources()
+    each = {s: [weighted_auroc(m[mine], y[mine]) for m in margins] for s, mine in parts.items()}
+    out = []
+    for source, mine in parts.items():
+        of_source = [p for p, m in zip(patients, mine, strict=True) if m]
+        statistic = lambda w, of=each[source]: float(np.mean([f(w) for f in of]))  # noqa: E731
+        out.append((source, int(mine.sum()), jackknife(statistic, of_source, "share", (y[mine], ~y[mine]))))
+
+    def mean(w: Float64) -> float:
+        return float(np.mean([f(w[mine]) for s, mine in parts.items() for f in each[s]]))
+
+    return [*out, (MEAN, len(y), jackknife(mean, patients, "share", (y, ~y)))]

@@ -3,7 +3,8 @@
 Refusal pictures: the half that the gate was never trained on (`learn.refusals.is_for_training`), with DICOM slices that
 are coronal or abdominal. Slices to be accepted: the test parts of P5 and the whole A0002 series. Lung fields: Dice
 against the masks of `masks/lung-window`, the share of marked lesion that the field keeps on `masks/covid-lesion`, and
-both on phantoms with lesions. Writes results/gate.csv.
+both on phantoms with lesions; and Dice against the rule that taught it, on P5's validation slices where the rule is to
+be trusted. Writes results/gate.csv.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from groundglass.image.read import Decoder, read
 from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model
 from groundglass.judge.jackknife import share
+from groundglass.learn.dataset import read_slice
 from groundglass.learn.field_task import at_width
 from groundglass.learn.lung_teacher import teach
 from groundglass.learn.refusals import is_for_training
@@ -117,6 +119,19 @@ def lung_fields(data: Path, model: Model, decoder: Decoder) -> list[tuple[str, E
     return out
 
 
+def like_its_teacher(data: Path, model: Model, decoder: Decoder) -> tuple[str, Estimate]:
+    """The mean Dice against the rule that taught the field, by persons."""
+    rows = [r for r in manifest.read(ROOT / "manifests/p5.csv", data) if r.split == "val"]
+    found: list[tuple[float, str]] = []
+    for r, person in zip(rows, people(rows), strict=True):
+        gray = at_width(read_slice(r, data, decoder), 256)
+        taught = teach(gray)
+        if taught is not None:
+            found.append((dice(fields(gray[None], model.field)[0].lungs, taught), person))
+    values, persons = zip(*found, strict=True)
+    return "Dice: the rule that taught it, P5 validation", share(values, persons)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -125,6 +140,7 @@ def main() -> None:
     model = gg.load()
     with Decoder() as decoder:
         rows = refusals(given.data, model, decoder) + lung_fields(given.data, model, decoder)
+        rows.append(like_its_teacher(given.data, model, decoder))
     with given.output.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["field_sha256", "measure", "value", "low", "high", "level", "patients", "method"])

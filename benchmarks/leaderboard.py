@@ -147,11 +147,12 @@ def subgroups(path: Path) -> str:
     name, sha256 = rows[0]["model"], rows[0]["model_sha256"]
     split = path.stem.removesuffix("-evaluation").rpartition("-")[2]
     by = ",".join(dict.fromkeys(["source", *(g.partition(":")[0] for g in groups)]))
+    of = f"--model {name} --manifest manifests/p5.csv --data DATA --split {split} --by {by}"
+    told = "A severity is beside all negatives of its source; sex and age are known of few positives of COVID-CT."
     return (
         f"\n## Subgroups of `{name}` ({sha256}), {split} part of P5\n\n"
-        f"`groundglass evaluate --model {name} --manifest manifests/p5.csv --data DATA --split {split} --by {by} "
-        f"-o out` → [{path.name}]({path.name}). A severity is beside all negatives of its source; sex and age are known of few "
-        "positives of COVID-CT.\n\n" + table(["slices", "slices of patients", *measures], body)
+        f"`groundglass evaluate {of} -o out` → [{path.name}]({path.name}). {told}\n\n"
+        + table(["slices", "slices of patients", *measures], body)
     )
 
 

@@ -1,7 +1,7 @@
 """What each screened idea is worth on validation: python benchmarks/ideas.py --data DATA
 
-Reads the finished runs of recipes/ideas/*.toml below `runs/ideas` (or `runs`), and of `first`, `best` and `fast`, and
-writes results/ideas.csv: AUROC of each source's validation slices with its interval, and their mean. No test part is
+Reads the finished runs of recipes/ideas/*.toml below `runs/ideas` (or `runs`), and of `first` and `fast`, and writes
+results/ideas.csv: AUROC of each source's validation slices with its interval, and their mean. No test part is
 opened.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     given = parser.parse_args()
     table: list[tuple[str, ...]] = [HEAD]
-    ours = [ROOT / "recipes" / f"{name}.toml" for name in ("first", "best", "fast")]
+    ours = [ROOT / "recipes" / f"{name}.toml" for name in ("first", "fast")]
     for recipe_path in [*ours, *sorted((ROOT / "recipes" / "ideas").glob("*.toml"))]:
         name = recipe_path.stem
         found = [f for f in (given.runs / "ideas" / name, given.runs / name) if (f / "run.json").is_file()]

@@ -48,6 +48,11 @@ def interval(row: dict[str, str]) -> str:
     return f"{float(row['value']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
 
 
+def spread_interval(row: dict[str, str]) -> str:
+    """With the standard deviation over seeds, where it is of several."""
+    return interval(row) + (f" ± {float(row['spread']):.3f}" if row["spread"] else "")
+
+
 def table(head: list[str], body: list[list[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in body)]) + "\n"
@@ -266,19 +271,19 @@ AIMS = {
 def seeds(path: Path) -> str:
     """Recipes at full size, seed by seed, beside what was aimed at."""
     rows = rows_of(path)
-    shown = {("val", "mean of the sources", "AUROC"): "–", **AIMS}
+    above = ("val", "mean of the sources", "AUROC above the mean of first")
+    shown = {("val", "mean of the sources", "AUROC"): "–", above: "–", **AIMS}
     cells = {(r["recipe"], r["seed"], r["split"], r["group"], r["measure"]): r for r in rows}
     body = []
     for recipe, seed in dict.fromkeys((r["recipe"], r["seed"]) for r in rows):
-        found = [cells[(recipe, seed, *column)] for column in shown]
         body.append(
             [
                 f"`{recipe}`",
                 seed,
-                *(interval(r) + (f" ± {float(r['spread']):.3f}" if r["spread"] else "") for r in found),
+                *(spread_interval(row) if (row := cells.get((recipe, seed, *c))) else "–" for c in shown),
             ]
         )
-    head = ["recipe", "seed", "validation, mean of the sources: AUROC"]
+    head = ["recipe", "seed", "validation, mean of the sources: AUROC", "above the mean of `first`"]
     head += [
         f"{group}: {measure.removesuffix(' on COVID-CT' + chr(39) + 's validation')}" for _, group, measure in AIMS
     ]
@@ -317,14 +322,16 @@ def across(path: Path) -> str:
     """A source that training never saw."""
     rows = rows_of(path)
     measures = ["AUROC", "sensitivity", "specificity"]
-    cells = {(r["taught"], r["group"], r["measure"]): interval(r) for r in rows}
-    keys = dict.fromkeys((r["group"], r["taught"], r["slices"]) for r in rows)
-    body = [[g, t, n, *(cells.get((t, g, m), "–") for m in measures)] for g, t, n in keys]
+    # the mean of the seeds stands last, and replaces them
+    cells = {(r["taught"], r["group"], r["measure"]): spread_interval(r) for r in rows}
+    keys = {(r["group"], r["taught"], r["slices"]): r["seed"] for r in rows}
+    body = [[g, t, n, seed, *(cells.get((t, g, m), "–") for m in measures)] for (g, t, n), seed in keys.items()]
     return (
         "\n## A source that training never saw (P2)\n\n"
-        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across, 128 pixels, one "
-        "seed. Threshold from the validation slices of the other sources.\n\n"
-        + table(["tested on", "taught", "slices", *measures], body)
+        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across, 128 pixels. "
+        "Threshold from the validation slices of the other sources. ± is the standard deviation over seeds. The "
+        "aims were an AUROC of 0.80 on COVID-CT and of 0.90 on the other two.\n\n"
+        + table(["tested on", "taught", "slices", "seed", *measures], body)
     )
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from score import PREVALENCE, ROOT, write_table
+from seeds import scored
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.data.score import of_split, score
+from groundglass.data.score import of_split
 from groundglass.judge.evaluate import measures
 from groundglass.judge.results import FIGURES, cells
 from groundglass.learn.recipe import read_recipe
@@ -59,7 +60,7 @@ def honest(name: str, about: dict[str, Any], folder: Path, data: Path) -> list[t
     recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
     model = gg.load(folder / f"{name}.onnx")
     records = manifest.read(ROOT / "recipes" / recipe.manifest, data)
-    cases = score(of_split(records, "test"), data, model)
+    cases = scored(folder, "test", of_split(records, "test"), model, data)
     rows = []
     at = model.operating_point.threshold
     for measure, e in measures(cases, at, PREVALENCE, model.card.temperature):

@@ -1,10 +1,10 @@
 """Recipes at full size with three seeds each: python benchmarks/seeds.py --data DATA
 
 Reads the finished runs `runs/NAME`, `runs/NAME-seed1`, `runs/NAME-seed2` and writes results/seeds.csv: AUROC on P5's
-validation slices; and on its test parts AUROC and, at each run's own balanced threshold, accuracy, sensitivity and
-specificity. A row each seed and one of their mean, whose interval leaves out a patient from all seeds at once; `spread`
-is the standard deviation over seeds. Each run scores the test part once: its scores stay beside it in the folder of the
-run, and those of seed 0 of a model that ships are the ones in results/.
+validation slices, and how far their mean is above that of `first`, paired; and on its test parts AUROC and, at each
+run's own balanced threshold, accuracy, sensitivity and specificity. A row each seed and one of their mean, whose
+interval leaves out a patient from all seeds at once; `spread` is the standard deviation over seeds. Each run scores the
+test part once: its scores stay beside it, and those of seed 0 of a model that ships are the ones in results/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from score import AT_NINETY, LUNA, ROOT, at_ninety, groups, write_table
-from validation import Slices, auroc_of_sources, read
+from validation import MEAN, Slices, auroc_above, auroc_of_sources, read
 
 import groundglass as gg
 from groundglass.data import manifest
@@ -28,17 +28,21 @@ from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
 from groundglass.types import Estimate, Float64, Record
 
-RECIPES = ("first", "best", "ideas/first-then-lesions", "ideas/lesions-192")
+RECIPES = ("first", "ideas/first-then-lesions", "ideas/lesions-192")
 SEEDS = (0, 1, 2)
+ABOVE = f"AUROC above the mean of {RECIPES[0]}"
 HEAD = ("recipe", "seed", "model_sha256", "manifest_sha256", "split", "group", "slices", "measure", *FIGURES, "spread")
 Found = tuple[str, int, str, Estimate]  # group, slices, measure
+Rows = list[tuple[tuple[str, ...], Estimate]]  # the cells from the manifest to the measure
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One seed of a recipe: its model, its threshold, and the scores of the test part and of COVID-CT's validation."""
+    """One seed of a recipe: its logits on validation, and the scores of the test part and of COVID-CT's validation."""
 
     model: gg.Model
+    slices: Slices
+    margins: Float64
     test: list[Case]
     val: list[Case]
 
@@ -49,10 +53,10 @@ def folder_of(runs: Path, name: str, seed: int) -> Path:
     return next((f for f in (runs / "ideas" / stem, runs / stem) if (f / "run.json").is_file()), runs / stem)
 
 
-def scored(folder: Path, split: str, rows: list[Record], model: gg.Model, data: Path) -> list[Case]:
-    """The scores beside a run, made where there are none yet."""
-    kept = folder / f"p5-{split}-scores-{model.sha256[:12]}.csv"
-    shipped = ROOT / "results" / f"{model.name}-p5-{split}-scores.csv"
+def scored(folder: Path, name: str, rows: list[Record], model: gg.Model, data: Path) -> list[Case]:
+    """The scores of a model on some rows, kept beside its run and made where there are none yet."""
+    kept = folder / f"{name}-scores-{model.sha256[:12]}.csv"
+    shipped = ROOT / "results" / f"{model.name}-{name}-scores.csv"
     if model.sha256 in (gg.load(name).sha256 for name in bundled()) and shipped.is_file():
         kept = shipped
     if not kept.is_file():
@@ -69,7 +73,7 @@ def figures(cases: list[list[Case]], thresholds: list[float]) -> Iterator[tuple[
         yield "AUROC", jackknife(lambda w: float(np.mean([f(w) for f in of])), patients, "share", (y, ~y))
     right = np.mean([(c.probability >= t) == y for c, t in zip(each, thresholds, strict=True)], axis=0)
     for name, mine in (("accuracy", np.ones_like(y)), ("sensitivity", y), ("specificity", ~y)):
-        if mine.any() and (name != "accuracy" or not y.all()):
+        if mine.any() and (name != "accuracy" or 0 < y.sum() < len(y)):
             yield name, share(right[mine].tolist(), each[0].of(mine).patients)
 
 
@@ -85,26 +89,23 @@ def on_test(runs: list[Run]) -> Iterator[Found]:
                 yield group, len(first), AT_NINETY, e
 
 
-def rows_of(name: str, runs: Path, data: Path, records: list[Record]) -> list[tuple[str, ...]]:
-    """The rows of one recipe: each seed, and their mean."""
-    recipe = ROOT / "recipes" / f"{name}.toml"
-    test = of_split(records, "test")
-    val = [r for r in of_split(records, "val") if r.source == "covid-ct"]
-    found: list[Run] = []
-    margins: list[Float64] = []
-    rows: list[tuple[str, ...]] = []
-    values: dict[tuple[str, str, str], list[float]] = {}
-
-    def add(seed: str, sha256: str, slices: Slices, of_runs: list[Run], of_margins: list[Float64]) -> None:
-        on_val = [("val", group, n, "AUROC", e) for group, n, e in auroc_of_sources(slices, of_margins)]
-        for split, group, n, measure, e in [*on_val, *(("test", *f) for f in on_test(of_runs))]:
-            before = values.setdefault((split, group, measure), [])
+def tabulated(start: tuple[str, ...], seeds: list[tuple[str, str, Rows]]) -> Iterator[tuple[str, ...]]:
+    """Table rows of seeds, hashes and what was found; what has no hash is a mean, and gets the spread of the others."""
+    values: dict[tuple[str, ...], list[float]] = {}
+    for seed, sha256, found in seeds:
+        for about, e in found:
+            before = values.setdefault(about, [])
             spread = "" if sha256 else f"{np.std(before, ddof=1):.4f}"
             before.append(e.value)
-            key = (recipe.stem, seed, sha256[:12], manifest.sha256(records)[:12], split, group, str(n), measure)
-            rows.append((*key, *cells(e), spread))
-            print(f"{recipe.stem:20} {seed:10} {split:4} {group:46} {measure:12} {e} {spread}")
+            yield (*start, seed, sha256[:12], *about, *cells(e), spread)
+            print(*start, seed, *about[1:], e, spread, sep="  ")
 
+
+def finished(name: str, runs: Path, data: Path, records: list[Record]) -> dict[int, Run]:
+    """The finished runs of a recipe, by seed."""
+    recipe = ROOT / "recipes" / f"{name}.toml"
+    val = [r for r in of_split(records, "val") if r.source == "covid-ct"]
+    out = {}
     for seed in SEEDS:
         folder = folder_of(runs, name, seed)
         if not (folder / "run.json").is_file():
@@ -112,13 +113,19 @@ def rows_of(name: str, runs: Path, data: Path, records: list[Record]) -> list[tu
             continue
         model = gg.load(recipe.stem if seed == 0 and recipe.stem in bundled() else next(folder.glob("*.onnx")))
         slices = read(recipe, data, model.field)
-        margins.append(slices.margins(model))
-        scores = (scored(folder, s, of, model, data) for s, of in (("test", test), ("val-covid-ct", val)))
-        found.append(Run(model, *scores))
-        add(str(seed), model.sha256, slices, found[-1:], margins[-1:])
-    if len(found) > 1:
-        add(f"mean of {len(found)}", "", slices, found, margins)
-    return rows
+        test = scored(folder, "p5-test", of_split(records, "test"), model, data)
+        out[seed] = Run(model, slices, slices.margins(model), test, scored(folder, "p5-val-covid-ct", val, model, data))
+    return out
+
+
+def rows_of(runs: list[Run], measure: list[Run], digest: str) -> Rows:
+    """What some seeds of a recipe are worth on average, beside those of the `measure` of all recipes."""
+    slices, margins = runs[0].slices, [r.margins for r in runs]
+    on_val: Rows = [((digest, "val", g, str(n), "AUROC"), e) for g, n, e in auroc_of_sources(slices, margins)]
+    if not set(map(id, runs)) & set(map(id, measure)):
+        above = auroc_above(slices, margins, [r.margins for r in measure])
+        on_val.append(((digest, "val", MEAN, str(len(slices.examples)), ABOVE), above))
+    return on_val + [((digest, "test", g, str(n), figure), e) for g, n, figure, e in on_test(runs)]
 
 
 def main() -> None:
@@ -127,7 +134,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     given = parser.parse_args()
     records = list(manifest.read(ROOT / "manifests/p5.csv", given.data))
-    made = [row for name in RECIPES for row in rows_of(name, given.runs, given.data, records)]
+    digest = manifest.sha256(records)[:12]
+    made: list[tuple[str, ...]] = []
+    measure: list[Run] = []
+    for name in RECIPES:
+        runs = finished(name, given.runs, given.data, records)
+        measure = measure or list(runs.values())
+        seeds = [(str(seed), r.model.sha256, rows_of([r], measure, digest)) for seed, r in runs.items()]
+        if len(runs) > 1:
+            seeds.append((f"mean of {len(runs)}", "", rows_of(list(runs.values()), measure, digest)))
+        made += tabulated((Path(name).name,), seeds)
     write_table("seeds.csv", [HEAD, *made])
 
 

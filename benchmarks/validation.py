@@ -10,7 +10,7 @@ import numpy as np
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.shortcuts import people
-from groundglass.judge.jackknife import jackknife
+from groundglass.judge.jackknife import Statistic, jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples
@@ -66,15 +66,26 @@ def read(recipe_path: Path, data: Path, field: Network) -> Slices:
 def auroc_of_sources(slices: Slices, margins: list[Float64]) -> list[tuple[str, int, Estimate]]:
     """AUROC of each source and the mean over the sources, each the mean over the `margins` (N,) of several seeds."""
     y, patients = slices.positive, slices.patients
-    parts = slices.of_sources()
-    each = {s: [weighted_auroc(m[mine], y[mine]) for m in margins] for s, mine in parts.items()}
     out = []
-    for source, mine in parts.items():
+    for source, mine in slices.of_sources().items():
         of_source = [p for p, m in zip(patients, mine, strict=True) if m]
-        statistic = lambda w, of=each[source]: float(np.mean([f(w) for f in of]))  # noqa: E731
-        out.append((source, int(mine.sum()), jackknife(statistic, of_source, "share", (y[mine], ~y[mine]))))
+        one = [weighted_auroc(m[mine], y[mine]) for m in margins]
+        out.append((source, int(mine.sum()), jackknife(_mean(one), of_source, "share", (y[mine], ~y[mine]))))
+    return [*out, (MEAN, len(y), jackknife(_mean_of_sources(slices, margins), patients, "share", (y, ~y)))]
 
-    def mean(w: Float64) -> float:
-        return float(np.mean([f(w[mine]) for s, mine in parts.items() for f in each[s]]))
 
-    return [*out, (MEAN, len(y), jackknife(mean, patients, "share", (y, ~y)))]
+def auroc_above(slices: Slices, margins: list[Float64], others: list[Float64]) -> Estimate:
+    """How much higher the mean over the sources is with `margins` than with `others`, on the same slices, paired."""
+    y = slices.positive
+    ours, theirs = _mean_of_sources(slices, margins), _mean_of_sources(slices, others)
+    return jackknife(lambda w: ours(w) - theirs(w), slices.patients, "signed", (y, ~y))
+
+
+def _mean_of_sources(slices: Slices, margins: list[Float64]) -> Statistic:
+    y = slices.positive
+    each = [(mine, weighted_auroc(m[mine], y[mine])) for mine in slices.of_sources().values() for m in margins]
+    return lambda w: float(np.mean([of(w[mine]) for mine, of in each]))
+
+
+def _mean(statistics: list[Statistic]) -> Statistic:
+    return lambda w: float(np.mean([of(w) for of in statistics]))

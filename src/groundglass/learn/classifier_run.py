@@ -139,7 +139,7 @@ def _taught(setup: Setup, examples: tuple[Example, ...]) -> Float64 | None:
         tick = setup.counter(f"ask {name}", len(examples))
         margins = []
         for e in examples:
-            picture = torch.from_numpy(e.image)[None, None].float() / 255
+            picture = torch.tensor(e.image)[None, None].float() / 255
             size = teacher.card.size
             small = nn.functional.interpolate(picture, size=(size, size), mode="bilinear", antialias=True)
             logits, _ = teacher.run(small.numpy())

@@ -19,6 +19,8 @@ from groundglass.learn.train import Row, Share
 from groundglass.types import Float64
 
 _SCORED_AT_ONCE = 32
+# Pictures from which a head is started that may see no real positive.
+_DRAWN_FOR_HEAD = 1024
 # About one cell in twenty of a painted batch is opaque.
 _OPAQUE_WEIGHT = 10.0
 
@@ -172,30 +174,34 @@ class ClassifierTask:
     def start_head(self, device: torch.device) -> None:
         """Set the linear head by logistic regression on the trunk's features of the undisturbed pictures.
 
-        The strength of its regularisation is the one of five with the best mean AUROC on validation.
+        Where real positives are not to be learned from, on drawn pictures, of which some are painted. The strength of
+        its regularisation is the one of five with the best mean AUROC on validation.
         """
         from sklearn.linear_model import LogisticRegression
 
-        size = self.recipe.size
-        x, v = (self._features(images, size, device) for images in (self.images, self.val_images))
+        v = self._features(self.val_images, device)
+        if self.recipe.real_positives:
+            x, y, weight = self._features(self.images, device), self.labels.numpy(), self.chances * len(self.chances)
+        else:
+            rng = np.random.default_rng([self.recipe.seed, 2])
+            rows = torch.from_numpy(rng.choice(len(self.chances), _DRAWN_FOR_HEAD, p=self.chances))
+            pictures, labels, _ = self._draw(rows, rng)
+            x, y, weight = self._features((pictures.clamp(0, 1) * 255).to(torch.uint8), device), labels.numpy(), None
         mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
         best, chosen = -1.0, None
-        real = self.labels.numpy()
         for strength in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
-            fitted = LogisticRegression(C=strength, max_iter=500).fit(
-                (x - mean) / std, real, sample_weight=self.chances * len(x)
-            )
+            fitted = LogisticRegression(C=strength, max_iter=500).fit((x - mean) / std, y, sample_weight=weight)
             score = fitted.decision_function((v - mean) / std)
             value = self._mean_auroc(score)
             if value > best:
                 best, chosen = value, fitted
         if chosen is None:
             raise ValueError("validation: AUROC above -1, got none")
-        weight = torch.from_numpy((chosen.coef_[0] / std).astype(np.float32))
+        slope = torch.from_numpy((chosen.coef_[0] / std).astype(np.float32))
         bias = float(chosen.intercept_[0] - (chosen.coef_[0] / std) @ mean)
         head: nn.Linear = self.net.head  # type: ignore[assignment]
         with torch.no_grad():
-            head.weight.copy_(torch.stack([-weight / 2, weight / 2]))
+            head.weight.copy_(torch.stack([-slope / 2, slope / 2]))
             head.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
 
     def _mean_auroc(self, score: Float64) -> float:
@@ -206,7 +212,8 @@ class ClassifierTask:
                 values.append(auroc_value(score[mine], self.val_labels[mine]))
         return float(np.mean(values))
 
-    def _features(self, images: Tensor, size: int, device: torch.device) -> np.ndarray:
+    def _features(self, images: Tensor, device: torch.device) -> np.ndarray:
+        size = self.recipe.size
         trunk = self.net.trunk.to(device).eval()  # type: ignore[union-attr, operator]
         out: list[Tensor] = []
         with torch.inference_mode():

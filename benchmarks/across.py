@@ -1,8 +1,8 @@
 """What a source is worth that training never saw (P2): python benchmarks/across.py --data DATA
 
-Reads the finished runs `runs/to-SOURCE-labels` and `runs/to-SOURCE-lesions` of recipes/across, and those of seeds 1 and
-2 beside them, and scores each once on the test part of manifests/p2-SOURCE.csv. Threshold and temperature are those of
-the validation slices of the other sources. Writes results/across.csv: a row each seed, and one of their mean.
+Reads the finished runs `runs/to-SOURCE-TAUGHT` of recipes/across, and those of seeds 1 and 2 beside them, and scores
+each once on the test part of manifests/p2-SOURCE.csv. Threshold and temperature are those of the validation slices of
+the other sources. Writes results/across.csv: a row each seed, and one of their mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from groundglass.judge.cases import Case
 from groundglass.judge.results import FIGURES
 
 SOURCES = ("covid-ct", "sars-cov-2-ct", "mosmed")
-TAUGHT = {"labels": "real labels", "lesions": "real labels and synthetic opacities"}
+TAUGHT = {
+    "labels": "real labels, 128 px",
+    "lesions": "real labels and synthetic opacities, 128 px",
+    "lesions-192": "real labels and synthetic opacities, 192 px, three times the pictures",
+    "lesions-only": "synthetic opacities alone, 192 px, 150 steps",
+}
 HEAD = ("source", "taught", "seed", "model_sha256", "manifest_sha256", "group", "slices", "measure", *FIGURES, "spread")
 
 

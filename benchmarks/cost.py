@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ import groundglass as gg
 from groundglass.image.phantom import chest_slice
 from groundglass.image.phantom_files import write_slice_png
 from groundglass.learn.classifier import Classifier
+from groundglass.learn.recipe import Recipe, read_recipe
 
 HEAD = (
     "recipe", "model_sha256", "size", "parameters", "gflops", "megabytes", "slices_per_second",
@@ -36,12 +36,12 @@ HEAD = (
 ROUNDS, SLICES = 5, 12
 
 
-def gflops(recipe: dict[str, Any]) -> float:
-    """Floating-point operations of one slice, in 1e9."""
-    net = Classifier(recipe["trunk"], 2, 0.0, recipe["head"]).eval()
+def size_of(recipe: Recipe) -> tuple[int, float]:
+    """Parameters, and floating-point operations of one slice in 1e9."""
+    net = Classifier(recipe.trunk, 2, 0.0, recipe.head).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        net(torch.zeros(1, 1, recipe["size"], recipe["size"]))
-    return float(counter.get_total_flops()) / 1e9
+        net(torch.zeros(1, 1, recipe.size, recipe.size))
+    return sum(p.numel() for p in net.parameters()), float(counter.get_total_flops()) / 1e9
 
 
 def seconds(model: gg.Model) -> float:
@@ -79,10 +79,12 @@ def main() -> None:
         for name, path in paths.items():
             about = json.loads((found[name] / "run.json").read_text(encoding="utf-8"))
             took = statistics.median(times[name])
+            recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
+            parameters, gflops = size_of(recipe)
             run = measure([sys.executable, "-m", "groundglass", "predict", "--json", "--model", str(path), str(png)])
             row = (
-                name, models[name].sha256[:12], str(about["recipe"]["size"]), str(about["parameters"]),
-                f"{gflops(about['recipe']):.2f}", f"{path.stat().st_size / 1e6:.1f}", f"{1 / took:.1f}",
+                name, models[name].sha256[:12], str(recipe.size), str(parameters),
+                f"{gflops:.2f}", f"{path.stat().st_size / 1e6:.1f}", f"{1 / took:.1f}",
                 f"{took / of_first:.2f}", f"{run.megabytes:.0f}", str(about["minutes"]), about["machine"],
             )  # fmt: skip
             table.append(row)

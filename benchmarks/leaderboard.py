@@ -328,7 +328,7 @@ def across(path: Path) -> str:
     body = [[g, t, n, seed, *(cells.get((t, g, m), "–") for m in measures)] for (g, t, n), seed in keys.items()]
     return (
         "\n## A source that training never saw (P2)\n\n"
-        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across, 128 pixels. "
+        f"`python benchmarks/across.py --data DATA` → [{path.name}]({path.name}); recipes/across. "
         "Threshold from the validation slices of the other sources. ± is the standard deviation over seeds. The "
         "aims were an AUROC of 0.80 on COVID-CT and of 0.90 on the other two.\n\n"
         + table(["tested on", "taught", "slices", "seed", *measures], body)

@@ -28,7 +28,7 @@ from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
 from groundglass.types import Estimate, Float64, Record
 
-RECIPES = ("first", "ideas/first-then-lesions", "ideas/lesions-192")
+RECIPES = ("first", "ideas/first-256", "ideas/first-then-lesions", "ideas/lesions-192")
 SEEDS = (0, 1, 2)
 ABOVE = f"AUROC above the mean of {RECIPES[0]}"
 HEAD = ("recipe", "seed", "model_sha256", "manifest_sha256", "split", "group", "slices", "measure", *FIGURES, "spread")

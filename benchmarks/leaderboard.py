@@ -313,7 +313,7 @@ def cost(path: Path) -> str:
     return (
         "\n## What a model costs\n\n"
         f"`python benchmarks/cost.py` → [{path.name}]({path.name}). A multiply-add counts as two operations; slices "
-        "one at a time through the classifier alone, on a phantom, all models taking turns; training shared its "
+        "one at a time through the classifier alone, on random pixels, all models taking turns; training shared its "
         "machine with other work.\n\n" + table(["recipe", *columns.values()], body)
     )
 

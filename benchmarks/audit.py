@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.data import audit, copies, manifest, protocol
+from groundglass.data import copies, manifest, protocol
 from groundglass.data.look import memory
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
+from groundglass.judge import audit
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.types import Record
 
 Gray = NDArray[np.uint8]

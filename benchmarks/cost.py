@@ -24,10 +24,10 @@ from score import ROOT, write_table
 from torch.utils.flop_counter import FlopCounterMode
 
 import groundglass as gg
-from groundglass.image.phantom import chest_slice
-from groundglass.image.phantom_files import write_slice_png
-from groundglass.learn.classifier import Classifier
+from groundglass.learn.nets.classifier import Classifier
 from groundglass.learn.recipe import Recipe, read_recipe
+from groundglass.phantom.chest import chest_slice
+from groundglass.phantom.files import write_slice_png
 
 HEAD = (
     "recipe", "model_sha256", "size", "parameters", "gflops", "megabytes", "slices_per_second",

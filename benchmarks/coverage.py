@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from groundglass.judge import metrics
-from groundglass.judge.jackknife import jackknife, share
+from groundglass.judge.intervals import jackknife, share
 from groundglass.types import Estimate, Float64, Mask
 from groundglass.write import PUBLIC, write_bytes
 

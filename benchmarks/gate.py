@@ -19,20 +19,20 @@ from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.data.score import check_hash
-from groundglass.data.shortcuts import people
 from groundglass.errors import InputError
-from groundglass.image import phantom
-from groundglass.image.field import fields
-from groundglass.image.gate import gate, is_flat
-from groundglass.image.read import Decoder, read
-from groundglass.image.transforms import to_gray
+from groundglass.infer.field import fields
+from groundglass.infer.gate import gate, is_flat
 from groundglass.infer.model import Model
-from groundglass.judge.jackknife import share
+from groundglass.infer.transforms import to_gray
+from groundglass.judge.intervals import share
+from groundglass.judge.score import check_hash
+from groundglass.judge.shortcuts import people
 from groundglass.learn.dataset import read_slice
-from groundglass.learn.field_task import at_width
 from groundglass.learn.lung_teacher import teach
 from groundglass.learn.refusals import is_for_training
+from groundglass.learn.tasks.field import at_width
+from groundglass.phantom import chest as phantom
+from groundglass.read.scan import Decoder, read
 from groundglass.types import Estimate, Record
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,14 +16,14 @@ import torch
 from score import ROOT, write_table
 
 import groundglass as gg
-from groundglass.image.transforms import resize
 from groundglass.infer.cam import spread
-from groundglass.judge.jackknife import jackknife
+from groundglass.infer.transforms import resize
+from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import auroc_value
 from groundglass.judge.results import FIGURES, cells
 from groundglass.judge.samples import Sample, lesion_pairs
 from groundglass.learn.checkpoint import load_average
-from groundglass.learn.classifier import Classifier
+from groundglass.learn.nets.classifier import Classifier
 from groundglass.learn.recipe import read_recipe
 from groundglass.types import Float32
 

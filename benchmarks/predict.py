@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.image.phantom import chest_slice, chest_volume, draw_lesions
-from groundglass.image.phantom_files import write_dicom_series, write_slice_png
+from groundglass.phantom.chest import chest_slice, chest_volume, draw_lesions
+from groundglass.phantom.files import write_dicom_series, write_slice_png
 
 # What the alternative does with each file, without a child and without a second thread.
 _PLAIN = """

@@ -21,15 +21,15 @@ from scipy import ndimage
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.data.score import cases_of, of_split
-from groundglass.image.read import Decoder, read
-from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model, weights_path
+from groundglass.infer.transforms import to_gray
 from groundglass.judge.evaluate import Measured
-from groundglass.judge.jackknife import jackknife, share
+from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.results import About, to_csv
 from groundglass.judge.samples import sample, score_of
+from groundglass.judge.score import cases_of, of_split
 from groundglass.learn.onnx_graph import Graph, as_tensor
+from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Float64, Prediction, Scan
 from groundglass.write import PUBLIC, write_bytes
 

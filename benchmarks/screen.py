@@ -40,10 +40,10 @@ from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, screen
 from groundglass.doors.screen.work import Worker
-from groundglass.image.limits import Limits
-from groundglass.image.phantom import chest_slice, chest_volume, draw_lesions
-from groundglass.image.phantom_files import write_dicom_series, write_slice_png
-from groundglass.signals import Signals
+from groundglass.doors.signals import Signals
+from groundglass.phantom.chest import chest_slice, chest_volume, draw_lesions
+from groundglass.phantom.files import write_dicom_series, write_slice_png
+from groundglass.read.limits import Limits
 
 _PREDICT = runpy.run_path(str(Path(__file__).with_name("predict.py")))
 _DISTINCT = 20

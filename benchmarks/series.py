@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 from predict import Run, measure
 
-from groundglass.image.phantom import chest_volume, draw_lesions
-from groundglass.image.phantom_files import write_dicom_series
-from groundglass.image.read import Decoder, find, read
 from groundglass.infer import predict
+from groundglass.infer.findings import Answer
 from groundglass.infer.model import load
-from groundglass.infer.series import Answer
+from groundglass.phantom.chest import chest_volume, draw_lesions
+from groundglass.phantom.files import write_dicom_series
+from groundglass.read.scan import Decoder, find, read
 from groundglass.report.dicom import objects, report, to_bytes
 
 _DRAWN = 30
 _READING = """
 import sys
-from groundglass.image.read import read
+from groundglass.read.scan import read
 print(read(sys.argv[1]).voxels.shape)
 """
 

@@ -32,8 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.image.phantom import chest_slice
-from groundglass.image.phantom_files import write_slice_png
+from groundglass.phantom.chest import chest_slice
+from groundglass.phantom.files import write_slice_png
 
 Answer = tuple[int, float]
 _PARTS = ("/", "/static/page.css", "/static/page.js", "/static/viewer.js", "/static/queue.js", "/static/icon.svg")

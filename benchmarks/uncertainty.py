@@ -23,18 +23,18 @@ from validation import read
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.data.shortcuts import people
-from groundglass.image.read import Decoder
 from groundglass.infer.predict import examine
 from groundglass.infer.uncertainty import entropy, prediction_set
 from groundglass.judge.calibrate import fit_conformal, sigmoid
-from groundglass.judge.jackknife import jackknife, share
+from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
+from groundglass.judge.shortcuts import people
 from groundglass.learn.checkpoint import load_average
-from groundglass.learn.classifier import Classifier
 from groundglass.learn.dataset import read_slice
+from groundglass.learn.nets.classifier import Classifier
 from groundglass.learn.recipe import read_recipe
+from groundglass.read.scan import Decoder
 from groundglass.types import Estimate, Prediction, Scan
 
 VIEWS = ("lungs", "mirror", "original")

@@ -9,14 +9,14 @@ import numpy as np
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.data.shortcuts import people
-from groundglass.judge.jackknife import Statistic, jackknife
+from groundglass.infer.network import Network
+from groundglass.judge.intervals import Statistic, jackknife
 from groundglass.judge.metrics import weighted_auroc
+from groundglass.judge.shortcuts import people
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples
 from groundglass.learn.prepared import PreparedStore, cache_folder
 from groundglass.learn.recipe import read_recipe
-from groundglass.network import Network
 from groundglass.types import Estimate, Float32, Float64
 
 MEAN = "mean of the sources"

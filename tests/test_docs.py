@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from groundglass.doors.cli import COMMANDS, SETTINGS, cli
+from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
 from groundglass.infer import predict
 from groundglass.infer.model import Model
 from groundglass.types import Prediction, Scan

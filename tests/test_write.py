@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from groundglass.doors.signals import Interrupted
 from groundglass.errors import OutputError
-from groundglass.signals import Interrupted
 from groundglass.write import require_file, write_bytes
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from groundglass.image.read import read, read_all
     from groundglass.infer.model import Model, load
     from groundglass.infer.predict import examine, explain, predict
+    from groundglass.read.scan import read, read_all
     from groundglass.types import Attribution, ModelCard, Notice, Prediction, Refusal, Scan, Window
 
     __version__: str
@@ -62,13 +62,17 @@ _PLACES = {
         "ModelError",
         "OutputError",
     ),
-    "groundglass.image.read": ("read", "read_all"),
+    "groundglass.read.scan": ("read", "read_all"),
     "groundglass.infer.model": ("Model", "load"),
     "groundglass.infer.predict": ("examine", "explain", "predict"),
     "groundglass.types": ("Attribution", "ModelCard", "Notice", "Prediction", "Refusal", "Scan", "Window"),
 }
 
 if not TYPE_CHECKING:
+    # The room `read` is imported before the function `read` is named: the first import of a module sets its name here.
+    import groundglass.read  # noqa: F401
+
+    del read
 
     def __getattr__(name: str) -> object:
         if name == "__version__":

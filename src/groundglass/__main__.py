@@ -1,6 +1,6 @@
 """`python -m groundglass` is the command `groundglass`."""
 
-from groundglass.doors.cli import main
+from groundglass.doors.cli.main import main
 
 if __name__ == "__main__":
     main()

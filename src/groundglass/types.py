@@ -166,7 +166,7 @@ class ModelCard:
 
     `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
     probabilities by operating point; `operating_points` says what each was worth. `figures` are measured results, each
-    with split and interval, as text. `views` says how a slice is seen (`groundglass.image.views`). `conformal` is, for
+    with split and interval, as text. `views` says how a slice is seen (`groundglass.infer.views`). `conformal` is, for
     each label, the least probability that the label keeps in a prediction set.
     """
 

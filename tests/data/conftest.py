@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made import save
 
-from groundglass.image.phantom import chest_slice
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import chest_slice
 
 Chest = Callable[[int], np.ndarray]
 

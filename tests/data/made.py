@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from groundglass.image.field import KINDS
+from groundglass.infer.field import KINDS
 from groundglass.types import Float32, Record
 
 

@@ -12,9 +12,10 @@ import pytest
 from made import DarkIsLung, record, save
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from groundglass.data import audit, copies, look, manifest
-from groundglass.data.audit_page import page
-from groundglass.data.shortcuts import people
+from groundglass.data import copies, look, manifest
+from groundglass.judge import audit
+from groundglass.judge.audit_page import page
+from groundglass.judge.shortcuts import people
 from groundglass.types import Finding, Record
 
 Chest = Callable[[int], np.ndarray]
@@ -220,7 +221,7 @@ def test_the_known_duplicates_of_sars_cov_2_ct_are_named(data_root: Path) -> Non
 
 
 def test_an_audit_can_be_told_to_programs(rows: list[Record], tmp_path: Path) -> None:
-    from groundglass.doors.data_commands import _audit_json
+    from groundglass.doors.cli.data import _audit_json
 
     said = json.loads(json.dumps(_audit_json(audited(rows, tmp_path))))
     assert said["failed"] is False

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from groundglass.data import copies
-from groundglass.image.phantom import chest_volume, draw_acquisition, draw_anatomy
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import chest_volume, draw_acquisition, draw_anatomy
 
 Chest = Callable[[int], np.ndarray]
 PEOPLE = 24

@@ -11,10 +11,10 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from groundglass.data.deidentify import _FREE, Deidentifier, deidentify
 from groundglass.errors import InputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.phantom import chest_volume
-from groundglass.image.phantom_files import write_dicom_series
-from groundglass.image.read import read
+from groundglass.phantom.chest import chest_volume
+from groundglass.phantom.files import write_dicom_series
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 
 CANARY, BORN, IDENTIFIER = "ZZCANARYNAME", "19010203", "CANARY-77"
 # Attributes of PS3.15 table E.1-1 that hold text, dates or sequences about a person, wherever they stand.

@@ -12,8 +12,8 @@ from made import DarkIsLung, record, save
 from groundglass.data import collect, manifest, sources, split
 from groundglass.data.prepare import prepare
 from groundglass.errors import ConfigError, ManifestError, OutputError
-from groundglass.image.blur_mask import NARROW, WIDE, blur_and_mask
-from groundglass.image.read import read
+from groundglass.infer.blur_mask import NARROW, WIDE, blur_and_mask
+from groundglass.read.scan import read
 from groundglass.types import Record
 
 

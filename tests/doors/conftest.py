@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from running import Groundglass, Invoke
 
-from groundglass.doors.cli import cli
+from groundglass.doors.cli.main import cli
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundglass.infer.model import load
-from groundglass.learn.export import export
+from groundglass.learn.onnx_file import export
 
 SIZE = 64
 

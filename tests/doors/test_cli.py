@@ -15,7 +15,7 @@ import pytest
 from running import EXAMPLES, HEALTHY, USE, Groundglass, Invoke
 
 from groundglass import errors
-from groundglass.doors.cli import COMMANDS, SETTINGS, cli
+from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
 from groundglass.infer.model import DEFAULT, PINNED
 
 
@@ -135,7 +135,7 @@ def test_every_failure_has_its_exit_status_and_no_traceback(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("groundglass.image.phantom_files.write_examples", fail)
+    monkeypatch.setattr("groundglass.phantom.files.write_examples", fail)
     done = invoke("phantom", tmp_path)
     assert done.exit_code == status
     assert "Traceback" not in done.output
@@ -143,9 +143,9 @@ def test_every_failure_has_its_exit_status_and_no_traceback(
 
 def test_an_internal_error_shows_where_only_when_asked(groundglass: Groundglass, tmp_path: Path) -> None:
     code = (
-        "import groundglass.image.phantom_files as f\n"
+        "import groundglass.phantom.files as f\n"
         "f.write_examples = lambda folder: 1 / 0\n"
-        "from groundglass.doors.cli import main\n"
+        "from groundglass.doors.cli.main import main\n"
         "main()"
     )
     for debug, wanted in (("0", False), ("1", True)):

@@ -12,8 +12,8 @@ from PIL import Image
 from running import Groundglass, Invoke
 
 from groundglass.data import manifest
-from groundglass.image.phantom import chest_slice
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import chest_slice
 
 
 @pytest.fixture

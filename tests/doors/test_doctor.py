@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from running import Groundglass, Invoke, rows
 
-from groundglass.doors import doctor
+from groundglass.doors.cli import doctor
 
 
 def test_a_sound_machine_passes_every_check(groundglass: Groundglass) -> None:
@@ -26,7 +26,7 @@ def test_a_sound_machine_passes_every_check(groundglass: Groundglass) -> None:
 
 def test_the_watch_sees_a_socket() -> None:
     code = (
-        "from groundglass.doors.doctor import _watch_sockets\n"
+        "from groundglass.doors.cli.doctor import _watch_sockets\n"
         "seen = _watch_sockets()\n"
         "import socket\n"
         "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.bind(('127.0.0.1', 0))\n"
@@ -63,7 +63,7 @@ def test_a_missing_library_is_a_failed_check_and_not_the_end(
     code = (
         "import sys\n"
         f"sys.modules[{library!r}] = None\n"
-        "from groundglass.doors.cli import main\n"
+        "from groundglass.doors.cli.main import main\n"
         "sys.argv = ['groundglass', 'doctor', '--json']\n"
         "main()"
     )
@@ -76,8 +76,8 @@ def test_a_missing_library_is_a_failed_check_and_not_the_end(
 
 
 def test_a_phantom_that_is_refused_fails_its_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundglass.image import phantom
-    from groundglass.image.phantom_refused import head_slice
+    from groundglass.phantom import chest as phantom
+    from groundglass.phantom.refused import head_slice
 
     real = phantom.chest_slice
 

@@ -19,11 +19,11 @@ from PIL import Image
 from running import Invoke
 
 from groundglass.data import manifest
-from groundglass.image.phantom import Lesion, chest_slice
-from groundglass.image.phantom_files import write_slice_png
 from groundglass.judge import faithfulness as faith
 from groundglass.judge import results
 from groundglass.judge.choose import FAITHFULNESS
+from groundglass.phantom.chest import Lesion, chest_slice
+from groundglass.phantom.files import write_slice_png
 from groundglass.types import Record
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")

@@ -14,10 +14,10 @@ from running import EXAMPLES, HEALTHY, Groundglass, Invoke, rows
 
 from groundglass.doors.server.dicom_results import dicom_results
 from groundglass.errors import OutputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
 from groundglass.infer.model import load
 from groundglass.infer.predict import examine
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.remote.worklist import MOST_TRIES, Worklist, digest
 
 VOLUME = EXAMPLES / "volume"
@@ -67,7 +67,7 @@ def test_a_folder_that_takes_no_object_costs_no_row(
     def full(*_: object) -> object:
         raise OutputError("write_failed", "room, got none; free some")
 
-    monkeypatch.setattr("groundglass.doors.predict_commands.write_bytes", full)
+    monkeypatch.setattr("groundglass.doors.cli.predict.write_bytes", full)
     done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)
     assert done.exit_code == 6
     assert rows(done.stdout)[0]["status"] == "ok"

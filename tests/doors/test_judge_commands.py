@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from running import HEALTHY, Groundglass, Invoke, rows
 
-from groundglass.data import cards, manifest, reporting_items
-from groundglass.data.score import cases_of
-from groundglass.image.phantom import Lesion, chest_slice
-from groundglass.image.phantom_files import write_slice_png
+from groundglass.data import manifest
+from groundglass.judge import cards, reporting_items
+from groundglass.judge.score import cases_of
+from groundglass.phantom.chest import Lesion, chest_slice
+from groundglass.phantom.files import write_slice_png
 from groundglass.report import picture as picture_module
 from groundglass.types import Record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import USE, Invoke
 
-from groundglass import network
+from groundglass.infer import network
 from groundglass.infer.model import DEFAULT, PINNED, bundled
 
 

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 from running import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
-from groundglass.doors.predict_commands import _Output, exit_status
+from groundglass.doors.cli.predict import _Output, exit_status
+from groundglass.doors.signals import Signals
 from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
 from groundglass.report.schema import Failure, Result
-from groundglass.signals import Signals
 from groundglass.types import Prediction, Refusal, Scan
 
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
@@ -201,7 +201,7 @@ def test_no_socket_is_opened(home: Path) -> None:
         "def hook(event, arguments):\n"
         "    if event.startswith('socket.'): print('SOCKET', event)\n"
         "sys.addaudithook(hook)\n"
-        "from groundglass.doors.cli import main\n"
+        "from groundglass.doors.cli.main import main\n"
         "main()"
     )
     command = [sys.executable, "-c", code, "predict", str(HEALTHY), str(EXAMPLES / "volume"), "--json"]
@@ -390,7 +390,7 @@ def test_weights_that_fail_midway_lose_nothing_that_was_finished(
 def test_at_most_two_scans_are_in_memory(
     command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from groundglass.image.read import ahead
+    from groundglass.read import ahead
 
     real, read_so_far, alive = ahead.read, [], []
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import groundglass as gg
-from groundglass.image.phantom import chest_slice, chest_volume, draw_lesions
-from groundglass.image.phantom_files import write_dicom_series, write_nifti, write_slice_png
-from groundglass.image.phantom_refused import abdomen_slice, head_slice, photograph
-from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import aggregate, calibrate, examine, find_fields, infer
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import chest_slice, chest_volume, draw_lesions
+from groundglass.phantom.files import write_dicom_series, write_nifti, write_slice_png
+from groundglass.phantom.refused import abdomen_slice, head_slice, photograph
 from groundglass.types import LUNG_WINDOW, Attribution, Prediction, Refusal, Scan
 
 

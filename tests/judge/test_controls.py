@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from groundglass.judge import controls
-from groundglass.judge.jackknife import jackknife
+from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.types import Float64
 

@@ -11,7 +11,7 @@ from groundglass.errors import ConfigError, ManifestError
 from groundglass.judge import results
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import evaluate
-from groundglass.judge.evaluation_page import page
+from groundglass.judge.pages import page
 
 MEASURES = {
     "AUROC",

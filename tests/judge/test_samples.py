@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from groundglass.errors import ConfigError, ManifestError
-from groundglass.image import phantom
-from groundglass.image.views import centre_square
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import predict
+from groundglass.infer.views import centre_square
 from groundglass.judge.samples import lesion_pairs, sample, score_of
+from groundglass.phantom import chest as phantom
 from groundglass.types import Prediction, Scan
 
 

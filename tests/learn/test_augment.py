@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from groundglass.learn import augment
-from groundglass.learn.classifier_task import box_matrix, degrade, erase
+from groundglass.learn.tasks.classifier import box_matrix, degrade, erase
 
 CHANGES: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
     "boxes": lambda x, rng: augment.warp(x, box_matrix(rng, len(x)), 64),

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from groundglass.errors import ModelError
-from groundglass.image.phantom_refused import photograph
-from groundglass.learn.backbones import TRUNKS, MobileNetV2, ResNet50V2, load_imagenet
+from groundglass.learn.nets.backbones import TRUNKS, MobileNetV2, ResNet50V2, load_imagenet
+from groundglass.phantom.refused import photograph
 
 FILES = {"mobilenetv2": "mobilenetv2-imagenet.npz", "resnet50v2-stage3": "resnet50v2-imagenet.npz"}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from groundglass.learn.bayesian import (
+from groundglass.learn.nets.bayesian import (
     PRIOR_STD,
     BayesianConv2d,
     decompose,

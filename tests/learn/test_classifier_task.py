@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from groundglass.image import phantom
-from groundglass.image.transforms import to_gray
-from groundglass.learn import classifier_task
-from groundglass.learn.classifier_task import ClassifierTask
+from groundglass.infer.transforms import to_gray
 from groundglass.learn.dataset import Example, to_uint8
 from groundglass.learn.recipe import read_recipe
+from groundglass.learn.tasks import classifier as classifier_task
+from groundglass.learn.tasks.classifier import ClassifierTask
+from groundglass.phantom import chest as phantom
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZE = 64

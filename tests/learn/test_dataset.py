@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.data.score import check_hash
 from groundglass.errors import ConfigError, InputError
-from groundglass.image.phantom import chest_slice
-from groundglass.image.phantom_files import write_slice_png
+from groundglass.judge.score import check_hash
 from groundglass.learn.dataset import Example, read_slices, sampling_weights
+from groundglass.phantom.chest import chest_slice
+from groundglass.phantom.files import write_slice_png
 from groundglass.types import LUNG_WINDOW, Record
 
 BLANK = np.zeros((2, 2), np.uint8)

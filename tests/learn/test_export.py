@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from groundglass.errors import ModelError
-from groundglass.image.field import KINDS
-from groundglass.learn.classifier import Classifier, ClassifierOutputs
-from groundglass.learn.export import edge_cases, export, parity, round_to_half
-from groundglass.learn.lung_field import LungFieldNet, LungFieldOutputs
-from groundglass.network import Network, read_onnx, self_test
+from groundglass.infer.field import KINDS
+from groundglass.infer.network import Network, read_onnx, self_test
+from groundglass.learn.nets.classifier import Classifier, ClassifierOutputs
+from groundglass.learn.nets.lung_field import LungFieldNet, LungFieldOutputs
+from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
 
 SIZE = 64
 

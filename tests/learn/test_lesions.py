@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundglass.image import phantom
-from groundglass.image.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize, to_gray
+from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize, to_gray
 from groundglass.learn import lesions
+from groundglass.phantom import chest as phantom
 from groundglass.types import Float32, Mask
 
 

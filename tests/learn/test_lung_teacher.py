@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundglass.image.phantom import chest_slice
-from groundglass.image.phantom_refused import photograph
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
 from groundglass.learn.lung_teacher import field_of_view, fill_small_holes, otsu, teach
+from groundglass.phantom.chest import chest_slice
+from groundglass.phantom.refused import photograph
 from groundglass.types import LUNG_WINDOW, Window
 
 

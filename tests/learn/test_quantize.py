@@ -11,12 +11,12 @@ import torch
 
 from groundglass.errors import ModelError
 from groundglass.infer.model import LABELS, PINNED, Model, load
+from groundglass.infer.network import read_onnx
 from groundglass.learn.bundle import write_bundle
-from groundglass.learn.classifier import Classifier, ClassifierOutputs
 from groundglass.learn.dataset import Example
-from groundglass.learn.export import export, round_to_half
+from groundglass.learn.nets.classifier import Classifier, ClassifierOutputs
+from groundglass.learn.onnx_file import export, round_to_half
 from groundglass.learn.quantize import quantize
-from groundglass.network import read_onnx
 
 SIZE = 64
 CARD = {

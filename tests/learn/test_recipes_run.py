@@ -12,11 +12,11 @@ import pytest
 from groundglass.data import manifest
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import load
-from groundglass.learn import classifier_run
-from groundglass.learn.export_run import export_run
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.run import _minutes_trained, run
 from groundglass.learn.setup import Options, Setup
+from groundglass.learn.ship import export_run
+from groundglass.learn.tasks import classifier_run
 from groundglass.learn.train import make_fabric, table
 
 FOLDER = Path(__file__).parents[2] / "recipes"

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.cam import occlusion, spread
 from groundglass.infer.model import load, weights_path
+from groundglass.infer.network import read_onnx
 from groundglass.judge.faithfulness import alike, in_lungs
 from groundglass.judge.samples import phantoms
 from groundglass.learn import saliency
-from groundglass.learn.classifier import Classifier, ClassifierOutputs
-from groundglass.learn.export import edge_cases, export, round_to_half
+from groundglass.learn.nets.classifier import Classifier, ClassifierOutputs
+from groundglass.learn.onnx_file import edge_cases, export, round_to_half
 from groundglass.learn.onnx_graph import Graph, as_tensor
-from groundglass.network import read_onnx
 from groundglass.types import Float32
 
 SIZE = 64

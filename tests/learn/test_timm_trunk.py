@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.learn.backbones import load_weights, make_trunk
-from groundglass.learn.timm_trunk import TimmTrunk, import_timm
+from groundglass.learn.nets.backbones import load_weights, make_trunk
+from groundglass.learn.nets.timm_trunk import TimmTrunk, import_timm
 
 
 @pytest.mark.parametrize(("name", "channels"), [("timm:resnet18", 512), ("timm:vgg19_bn", 512)])

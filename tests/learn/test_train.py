@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from groundglass.errors import ConfigError, ModelError
 from groundglass.learn.checkpoint import load_checkpoint, save_checkpoint
-from groundglass.learn.classifier import Classifier
+from groundglass.learn.nets.classifier import Classifier
 from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Share, learning_rate, make_fabric, make_optimizer, set_trained, train
 

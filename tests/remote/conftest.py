@@ -13,8 +13,8 @@ from pathlib import Path
 import peers
 import pytest
 
-from groundglass.image.isolate import Decoder
 from groundglass.infer.model import Model, load
+from groundglass.read.isolate import Decoder
 
 _NEW_NETWORK = 0x40000000
 _SET_FLAGS, _UP = 0x8914, 0x1

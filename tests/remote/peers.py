@@ -21,8 +21,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from groundglass.image.phantom import chest_volume
-from groundglass.image.phantom_files import write_dicom_series
+from groundglass.phantom.chest import chest_volume
+from groundglass.phantom.files import write_dicom_series
 
 INSTALL = "apt-get install orthanc orthanc-dicomweb dcmtk dicom3tools"
 PROGRAMS = ("Orthanc", "storescu", "dciodvfy", "dcmpschk", "dsrdump")

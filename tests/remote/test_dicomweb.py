@@ -19,9 +19,9 @@ import pytest
 from peers import ROOT, ct, free_port
 
 from groundglass.errors import ConfigError, RemoteError
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import MIB
-from groundglass.image.read.dicom import CT
+from groundglass.read.dicom import CT
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import MIB
 from groundglass.remote import dicomweb
 from groundglass.remote.dicomweb import ATTEMPTS, Archive, Origin, SeriesRow
 from groundglass.remote.fetch import Watch, fetch

@@ -28,7 +28,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
 
 from groundglass.errors import OutputError, RemoteError
-from groundglass.image.isolate import Decoder
+from groundglass.read.isolate import Decoder
 from groundglass.remote import dimse
 from groundglass.remote.dimse import Peer, Receiver
 from groundglass.remote.inbox import Inbox

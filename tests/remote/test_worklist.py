@@ -13,8 +13,8 @@ import pytest
 from peers import ROOT, chest_series, ct
 
 from groundglass.errors import InputError, OutputError, RemoteError
-from groundglass.image.isolate import Decoder
 from groundglass.infer.model import Model
+from groundglass.read.isolate import Decoder
 from groundglass.remote import service
 from groundglass.remote.inbox import Conflict, Inbox, Mismatch, move
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest, holder

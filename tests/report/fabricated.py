@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from groundglass.image.phantom import Acquisition, chest_slice, draw_lesions
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import Acquisition, chest_slice, draw_lesions
 from groundglass.types import Attribution, Float32, Label, Notice, Prediction
 
 SHA = "0f343b0931126a20f133d67c2b018a3b5e2a1f6f5fe09d3b3f6f3f3a5a3e6f10"

@@ -14,11 +14,11 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from groundglass.errors import InputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
+from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
-from groundglass.infer.series import Answer
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, _instance, objects, report, to_bytes
 from groundglass.types import Notice, OperatingPoint, Prediction
 

@@ -14,8 +14,8 @@ from typing import cast
 
 from groundglass.data.sources import Images, Source, Table
 from groundglass.errors import ConfigError, InputError, ManifestError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.types import Label, Record, Split
 
 Row = dict[str, str]

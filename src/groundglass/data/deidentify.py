@@ -24,9 +24,9 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from groundglass.errors import InputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read.archive import open_regular
-from groundglass.image.read.sniff import SNIFF_BYTES, sniff
+from groundglass.read.archive import open_regular
+from groundglass.read.isolate import Decoder
+from groundglass.read.sniff import SNIFF_BYTES, sniff
 from groundglass.types import File
 from groundglass.write import write_bytes
 

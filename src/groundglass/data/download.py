@@ -23,8 +23,8 @@ from typing import Any
 from groundglass.data.collect import file_sha256
 from groundglass.data.sources import Download, Source
 from groundglass.errors import InputError, OutputError, RemoteError
-from groundglass.image.limits import Limits
-from groundglass.image.read.archive import Files
+from groundglass.read.archive import Files
+from groundglass.read.limits import Limits
 from groundglass.write import PUBLIC, write_bytes
 
 Progress = Callable[[str, int, "int | None"], None]

@@ -19,12 +19,12 @@ from scipy import ndimage
 from groundglass.data.collect import file_sha256
 from groundglass.data.copies import Bytes, thumbnail
 from groundglass.errors import InputError, OutputError
-from groundglass.image.field import ACCEPTED_KINDS, Field, fields
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
-from groundglass.image.read.codestream import jpeg_frame
-from groundglass.image.transforms import resize, to_gray
-from groundglass.network import Network
+from groundglass.infer.field import ACCEPTED_KINDS, Field, fields
+from groundglass.infer.network import Network
+from groundglass.infer.transforms import resize, to_gray
+from groundglass.read.codestream import jpeg_frame
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.types import Float32, Mask
 
 Progress = Callable[[int, int], None]

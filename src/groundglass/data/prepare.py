@@ -17,13 +17,13 @@ import numpy as np
 
 from groundglass.data import manifest, sources
 from groundglass.errors import ConfigError, InputError, ManifestError, OutputError
-from groundglass.image.blur_mask import NARROW, WIDE, augmented, blur_and_mask, halves
-from groundglass.image.field import LEAST_LUNG, fields
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
-from groundglass.image.transforms import prepare as lungs_only
-from groundglass.image.transforms import to_gray
-from groundglass.network import Network
+from groundglass.infer.blur_mask import NARROW, WIDE, augmented, blur_and_mask, halves
+from groundglass.infer.field import LEAST_LUNG, fields
+from groundglass.infer.network import Network
+from groundglass.infer.transforms import prepare as lungs_only
+from groundglass.infer.transforms import to_gray
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.types import Float32, Record
 from groundglass.write import PUBLIC, write_bytes
 

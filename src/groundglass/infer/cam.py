@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from groundglass.image.transforms import AIR_LEVEL, resize
-from groundglass.image.views import Place
+from groundglass.infer.transforms import AIR_LEVEL, resize
+from groundglass.infer.views import Place
 from groundglass.types import Attribution, Float32, Float64, Mask
 
 

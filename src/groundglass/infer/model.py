@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.image.field import KINDS
-from groundglass.image.views import VIEWS
-from groundglass.network import Network, read_onnx
+from groundglass.infer.field import KINDS
+from groundglass.infer.network import Network, read_onnx
+from groundglass.infer.views import VIEWS
 from groundglass.types import Estimate, Float32, ModelCard, OperatingPoint, Window
 
 LABELS = ("non-covid", "covid")

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundglass.image.field import Field, fields
-from groundglass.image.gate import gate, is_flat, notices, shows_lung
-from groundglass.image.transforms import to_gray
-from groundglass.image.views import VIEWS, Place, combine
 from groundglass.infer.cam import attribute
+from groundglass.infer.field import Field, fields
+from groundglass.infer.gate import gate, is_flat, notices, shows_lung
 from groundglass.infer.model import Model
+from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
+from groundglass.infer.views import VIEWS, Place, combine
 from groundglass.types import (
     Attribution,
     Float32,
@@ -94,7 +94,7 @@ class Examination:
 def predict(scan: Scan, model: Model, views: str | None = None) -> Prediction | Refusal:
     """How likely the scan shows COVID-19 pneumonia, or why no answer is given.
 
-    `views` is a name of `groundglass.image.views.VIEWS`, by default the model's own. Raises ModelError where the
+    `views` is a name of `groundglass.infer.views.VIEWS`, by default the model's own. Raises ModelError where the
     network answers NaN; bad content is a Refusal and not an error.
     """
     return examine(scan, model, views).result

@@ -12,7 +12,7 @@ from groundglass.errors import ManifestError
 from groundglass.judge import metrics
 from groundglass.judge.bootstrap import estimate
 from groundglass.judge.cases import Case, Columns, columns, two_of_each
-from groundglass.judge.jackknife import LEVEL, Scale, Statistic, jackknife
+from groundglass.judge.intervals import LEVEL, Scale, Statistic, jackknife
 from groundglass.types import Estimate, Float64, Mask
 
 _ROUNDS = 2000

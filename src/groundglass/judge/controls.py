@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundglass.errors import ConfigError
-from groundglass.image.transforms import AIR_LEVEL, TISSUE_LEVEL
-from groundglass.judge.jackknife import jackknife
+from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
+from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.types import Estimate, Float32, Float64, Mask
 

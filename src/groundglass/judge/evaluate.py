@@ -12,7 +12,7 @@ from groundglass.judge import metrics
 from groundglass.judge.bootstrap import estimate
 from groundglass.judge.calibrate import sigmoid
 from groundglass.judge.cases import Case, Columns, check, columns
-from groundglass.judge.jackknife import Scale, Statistic, jackknife, share
+from groundglass.judge.intervals import Scale, Statistic, jackknife, share
 from groundglass.types import Estimate, Float64, Mask
 
 OVERALL = "all"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, stats
 
-from groundglass.judge.jackknife import Scale, jackknife, share
+from groundglass.judge.intervals import Scale, jackknife, share
 from groundglass.types import Estimate, Float32, Float64, Mask
 
 # Inputs (N, S, S) -> heat (N, S, S), signed; positive speaks for COVID.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.judge.jackknife import Scale, Statistic
+from groundglass.judge.intervals import Scale, Statistic
 from groundglass.types import Estimate, Float64, Mask
 
 _NORMAL_95 = 1.959963984540054

@@ -10,7 +10,7 @@ import numpy as np
 from groundglass.errors import ManifestError
 from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, fit_thresholds, sigmoid
 from groundglass.judge.cases import Case, check, columns
-from groundglass.judge.jackknife import jackknife
+from groundglass.judge.intervals import jackknife
 from groundglass.types import Estimate, Float64, Mask, OperatingPoint
 
 _FOLDS = 10

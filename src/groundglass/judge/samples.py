@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.errors import ConfigError, InputError, ManifestError
-from groundglass.image import phantom
-from groundglass.image.gate import shows_lung
-from groundglass.image.read import Decoder, read
-from groundglass.image.transforms import resize, to_gray
-from groundglass.image.views import VIEWS, View
+from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate, find_fields
+from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.views import VIEWS, View
 from groundglass.judge.faithfulness import Sample, Score
+from groundglass.phantom import chest as phantom
+from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Float64, Mask, Scan
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from groundglass.image.transforms import AIR_LEVEL, BOX_MARGIN, TISSUE_LEVEL
 from groundglass.infer.model import Model
+from groundglass.infer.transforms import AIR_LEVEL, BOX_MARGIN, TISSUE_LEVEL
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 # What the configuration is written for; a newer one reads it too.

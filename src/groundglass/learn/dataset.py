@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.score import check_hash
 from groundglass.errors import ConfigError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import read
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.judge.score import check_hash
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import read
 from groundglass.types import Float32, Record
 
 UInt8 = NDArray[np.uint8]

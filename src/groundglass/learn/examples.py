@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.data.score import check_hash
 from groundglass.errors import ModelError
-from groundglass.image import phantom
-from groundglass.image.blur_mask import augmented
-from groundglass.image.field import fields
-from groundglass.image.gate import shows_lung
-from groundglass.image.isolate import Decoder
-from groundglass.image.transforms import lung_box, prepare, resize, to_gray
-from groundglass.image.views import VIEWS, by_label
+from groundglass.infer.blur_mask import augmented
+from groundglass.infer.field import fields
+from groundglass.infer.gate import shows_lung
+from groundglass.infer.network import Network
+from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
+from groundglass.infer.views import VIEWS, by_label
+from groundglass.judge.score import check_hash
 from groundglass.learn.dataset import Example, read_slice, to_uint8
-from groundglass.learn.field_task import random_lung_window
 from groundglass.learn.prepared import Pictures, PreparedStore
 from groundglass.learn.recipe import Recipe
-from groundglass.network import Network
+from groundglass.learn.tasks.field import random_lung_window
+from groundglass.phantom import chest as phantom
+from groundglass.read.isolate import Decoder
 from groundglass.types import Float32, Mask, Record
 
 # Training pictures are kept a seventh larger than the input, so that turning and zooming do not blur them twice.

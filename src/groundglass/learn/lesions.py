@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from groundglass.image.transforms import AIR_LEVEL, TISSUE_LEVEL, resize
+from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, resize
 from groundglass.types import Float32, Mask
 
 # Opacity is a share of the way from air to soft tissue; below this much it is no lesion but noise.

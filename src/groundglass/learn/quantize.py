@@ -14,13 +14,13 @@ import numpy as np
 
 from groundglass.errors import ModelError
 from groundglass.infer.model import Model
+from groundglass.infer.network import Network, read_onnx
+from groundglass.infer.wire import STANDARD_DOMAINS
 from groundglass.judge.calibrate import sigmoid
 from groundglass.judge.metrics import auroc_value
 from groundglass.learn.dataset import Example
-from groundglass.learn.export import seal
-from groundglass.network import Network, read_onnx
+from groundglass.learn.onnx_file import seal
 from groundglass.types import Float32, Float64
-from groundglass.wire import STANDARD_DOMAINS
 
 # Validation slices that the range of each activation is read from.
 _CALIBRATION_SLICES = 128

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError
-from groundglass.image.views import VIEWS
+from groundglass.infer.views import VIEWS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,7 +40,7 @@ class Recipe:
     features. For the first `frozen_epochs` only the head is trained; after that everything from the parameter
     `trained_from` on, in forward order. `freeze_norms` keeps batch-norm statistics as they were.
 
-    What it sees: `views` of `groundglass.image.views`, or the one that the label chooses where `by_label` is set (a
+    What it sees: `views` of `groundglass.infer.views`, or the one that the label chooses where `by_label` is set (a
     leak of the original system, which no shipped model may have), with `per_class` pictures a class by augmentation.
 
     What it is taught beside the labels: `lesion_share` of the drawn slices without COVID-19 get synthetic opacities

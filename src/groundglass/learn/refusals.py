@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from groundglass.image.transforms import tissue_and_air
+from groundglass.infer.transforms import tissue_and_air
 from groundglass.types import Float32, Mask, Record
 
 # Folders of the refusal set -> the kind they show.

@@ -13,9 +13,10 @@ import torch
 
 from groundglass.data import manifest
 from groundglass.errors import ConfigError
-from groundglass.learn import classifier_run, field_run, modality_run
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, machine, quiet, small
+from groundglass.learn.tasks import classifier_run, field_run
+from groundglass.learn.tasks import modality as modality_run
 from groundglass.learn.train import make_fabric
 from groundglass.write import PUBLIC, require_folder, write_bytes
 

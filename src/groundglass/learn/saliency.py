@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundglass.errors import ConfigError
-from groundglass.image.transforms import AIR_LEVEL
 from groundglass.infer.cam import occlusion
+from groundglass.infer.transforms import AIR_LEVEL
 from groundglass.learn.onnx_graph import Graph, as_tensor
 from groundglass.types import Float32
 

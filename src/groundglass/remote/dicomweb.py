@@ -29,9 +29,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import create_connection
 
 from groundglass.errors import ConfigError, RemoteError
-from groundglass.image.limits import MIB
-from groundglass.image.read.dicom import CT
-from groundglass.image.read.identity import UID
+from groundglass.read.dicom import CT
+from groundglass.read.identity import UID
+from groundglass.read.limits import MIB
 
 CONNECT, SILENCE, WHOLE = 5.0, 30.0, 300.0
 ATTEMPTS, LONGEST_PAUSE = 5, 300.0

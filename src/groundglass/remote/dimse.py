@@ -26,7 +26,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from groundglass.errors import INPUT_CODES, InputError, OutputError, RemoteError
-from groundglass.image.limits import MIB
+from groundglass.read.limits import MIB
 from groundglass.remote.inbox import Conflict, Inbox, Mismatch
 from groundglass.remote.worklist import Outgoing
 

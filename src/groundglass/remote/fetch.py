@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundglass.errors import InputError, OutputError, RemoteError
-from groundglass.image.read.dicom import CT
+from groundglass.read.dicom import CT
 from groundglass.remote.dicomweb import Archive, SeriesRow
 from groundglass.remote.inbox import Identifier, require_room
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest

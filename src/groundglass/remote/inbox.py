@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 from groundglass.errors import InputError, OutputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import GIB
-from groundglass.image.read.dicom import CT
-from groundglass.image.read.identity import UID
+from groundglass.read.dicom import CT
+from groundglass.read.identity import UID
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import GIB
 from groundglass.remote.worklist import Worklist, digest
 from groundglass.types import File
 from groundglass.write import write_bytes

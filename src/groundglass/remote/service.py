@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundglass.errors import InputError, ModelError, OutputError, RemoteError
-from groundglass.image.isolate import Decoder
+from groundglass.infer.findings import Answer, answer_studies
 from groundglass.infer.model import Model
-from groundglass.infer.series import Answer, answer_studies
+from groundglass.read.isolate import Decoder
 from groundglass.remote.worklist import Outgoing, Worklist
 from groundglass.report import dicom
 from groundglass.types import Refusal

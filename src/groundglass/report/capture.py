@@ -13,7 +13,7 @@ from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import curve
 from groundglass.report.dicom import Reported, finished
 from groundglass.report.picture import RGB, montage, overlay

@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from groundglass.errors import ConfigError, InputError
-from groundglass.image.isolate import Decoder
+from groundglass.infer.findings import Answer, SeriesFindings, findings
 from groundglass.infer.model import Model
-from groundglass.infer.series import Answer, SeriesFindings, findings
+from groundglass.read.isolate import Decoder
 from groundglass.types import Prediction, Scan
 
 if TYPE_CHECKING:

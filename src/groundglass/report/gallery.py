@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from groundglass.errors import OutputError
-from groundglass.image.transforms import to_gray
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
+from groundglass.infer.transforms import to_gray
 from groundglass.report.page import Entry, page, write_page
 from groundglass.report.picture import MONTAGE_TILES, montage, overlay, to_png
 from groundglass.report.schema import Result, to_row

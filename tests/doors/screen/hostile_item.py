@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.doors.screen import child, work
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import Limits
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import Limits
 from groundglass.report.schema import to_row
 from groundglass.types import Prediction
 

@@ -13,8 +13,8 @@ from typing import Any
 from groundglass.doors.screen.ledger import NAME, Ledger, Result
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, screen
-from groundglass.image.limits import Limits
-from groundglass.signals import Signals
+from groundglass.doors.signals import Signals
+from groundglass.read.limits import Limits
 
 HERE = Path(__file__).parent
 HOSTILE = (sys.executable, str(HERE / "hostile_item.py"))

@@ -15,8 +15,8 @@ import pytest
 from screening import png, put, results, run, wanted
 
 from groundglass.doors.screen.run import Progress, screen
+from groundglass.doors.signals import Signals
 from groundglass.errors import RemoteError
-from groundglass.signals import Signals
 
 pytest.importorskip("distributed", reason="needs the cluster extra: pip install '.[cluster]'")
 pytestmark = pytest.mark.slow

@@ -238,7 +238,7 @@ def test_without_dask_the_message_says_how_to_install_it(
 
 def test_screening_on_one_machine_loads_neither_dask_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom groundglass.doors.cli import cli\n"
+        "import sys\nfrom groundglass.doors.cli.main import cli\n"
         f"cli.main(['screen', {str(HEALTHY)!r}, '-o', {str(tmp_path / 'run')!r}, '-q'], standalone_mode=False)\n"
         "print(*sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)"
     )

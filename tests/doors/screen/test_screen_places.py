@@ -18,11 +18,11 @@ from groundglass.doors.screen.discover import ALL, discover, task_of
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import Fetcher, open_source
 from groundglass.errors import ConfigError, OutputError, RemoteError
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import Limits
-from groundglass.image.phantom import chest_volume
-from groundglass.image.phantom_files import write_dicom_series
-from groundglass.image.read import find
+from groundglass.phantom.chest import chest_volume
+from groundglass.phantom.files import write_dicom_series
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import Limits
+from groundglass.read.scan import find
 
 
 def _scores(folder: Path) -> dict[str, object]:

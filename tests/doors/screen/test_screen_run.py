@@ -20,8 +20,8 @@ from groundglass.doors.screen.ledger import NAME, Extras, Item, Ledger
 from groundglass.doors.screen.run import locked
 from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
-from groundglass.image.phantom import chest_volume
-from groundglass.image.phantom_files import write_dicom_series
+from groundglass.phantom.chest import chest_volume
+from groundglass.phantom.files import write_dicom_series
 
 _DRIVER = """
 import sys
@@ -214,7 +214,7 @@ def test_an_archive_that_vanishes_in_the_middle_stops_the_run_and_leaves_items_o
                 source.rename(tmp_path / "away")
 
     from groundglass.doors.screen.run import screen
-    from groundglass.signals import Signals
+    from groundglass.doors.signals import Signals
 
     with pytest.raises(RemoteError) as caught:
         screen(wanted(source, tmp_path / "run"), Vanish(), Signals())

@@ -12,16 +12,16 @@ import pytest
 
 from groundglass.doors.server.clients import Clients
 from groundglass.doors.server.jobs import Jobs
-from groundglass.doors.server.judge_upload import Outcome
+from groundglass.doors.server.outcome import Outcome
 from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Bounds, Settings, is_loopback, read_token
 from groundglass.doors.server.view import View
 from groundglass.doors.server.watch import Stopped, Watch
 from groundglass.errors import ConfigError
-from groundglass.image.limits import Limits
-from groundglass.image.views import Place
 from groundglass.infer.predict import Seen
+from groundglass.infer.views import Place
+from groundglass.read.limits import Limits
 from groundglass.types import Prediction, Window
 
 

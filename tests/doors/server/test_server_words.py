@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from serving import ROOT
 
-from groundglass.doors.server.words import measured, words
+from groundglass.doors.server.plain_words import measured, words
 from groundglass.infer.model import OPERATING_POINT, PINNED
 from groundglass.report.schema import to_row
 from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal

@@ -27,8 +27,8 @@ from serving import EXAMPLES, ROOT, Serve, Served, ended
 from speaking import BOUNDARY, exchange, form, part, request
 
 import groundglass as gg
-from groundglass.image.phantom import chest_slice
-from groundglass.image.phantom_files import write_dicom_series
+from groundglass.phantom.chest import chest_slice
+from groundglass.phantom.files import write_dicom_series
 
 CANARIES = ("ZZCANARYNAME", "19010203", "CANARY-77")
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())

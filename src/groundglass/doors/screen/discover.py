@@ -18,11 +18,11 @@ from typing import Any
 from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
 from groundglass.doors.screen.places import REMOTE, Fetcher, Left, Place, Source, gone
 from groundglass.errors import InputError, OutputError
-from groundglass.image.isolate import Decoder
-from groundglass.image.read import File
-from groundglass.image.read.find import series_inputs
-from groundglass.image.read.series import slice_header
-from groundglass.image.read.sniff import sniff
+from groundglass.read.find import series_inputs
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import File
+from groundglass.read.series import slice_header
+from groundglass.read.sniff import sniff
 
 # A file that ends so holds whole scans; any other may be one slice of a DICOM series.
 _WHOLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".nii", ".nii.gz", ".zip")

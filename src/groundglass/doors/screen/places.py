@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
-from groundglass.image.read.archive import open_regular
-from groundglass.image.read.sniff import SNIFF_BYTES, sniff
+from groundglass.read.archive import open_regular
+from groundglass.read.sniff import SNIFF_BYTES, sniff
 
 REMOTE = "s3://"
 

@@ -24,10 +24,10 @@ from groundglass.doors.screen.ledger import NO_EXTRAS, Extras, Item, Ledger
 from groundglass.doors.screen.places import Fetcher, Source, gone
 from groundglass.doors.screen.summary import KEPT, finish
 from groundglass.doors.screen.work import Settings, failed
+from groundglass.doors.signals import Signals
 from groundglass.errors import ConfigError, OutputError, RemoteError
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import Limits
-from groundglass.signals import Signals
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import Limits
 from groundglass.write import require_folder, write_bytes
 
 if TYPE_CHECKING:

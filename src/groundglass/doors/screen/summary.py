@@ -19,9 +19,9 @@ from typing import Any
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.ledger import Ledger, Result
 from groundglass.errors import ConfigError, GroundglassError
-from groundglass.image.limits import Limits
 from groundglass.infer.model import Model, weights_path
 from groundglass.judge.drift import Drift, Reference, drift, from_json
+from groundglass.read.limits import Limits
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.write import write_bytes
 

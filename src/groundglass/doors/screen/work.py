@@ -21,12 +21,12 @@ import numpy as np
 
 from groundglass.doors.screen.places import Fetcher, local_stamp
 from groundglass.errors import GroundglassError, InputError, ModelError
-from groundglass.image.isolate import Decoder
-from groundglass.image.limits import GIB, Limits
-from groundglass.image.read import File, Input, read
-from groundglass.image.read.archive import open_regular
-from groundglass.image.read.series import slice_header
-from groundglass.image.transforms import to_gray
+from groundglass.infer.transforms import to_gray
+from groundglass.read.archive import open_regular
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import GIB, Limits
+from groundglass.read.scan import File, Input, read
+from groundglass.read.series import slice_header
 from groundglass.report.fault import internal, show_traceback
 from groundglass.report.schema import Failure, to_row
 from groundglass.types import Notice, Prediction, Refusal, Scan
@@ -168,7 +168,7 @@ class Worker:
         return base64.b64encode(draw(result, scan, examination, self._model.card.window)).decode("ascii")
 
     def _report(self, scan: Scan, examination: Examination) -> str:
-        from groundglass.infer.series import Answer
+        from groundglass.infer.findings import Answer
         from groundglass.report import dicom
 
         if not scan.files:

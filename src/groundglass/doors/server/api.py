@@ -19,16 +19,16 @@ from groundglass.doors.server import openapi
 from groundglass.doors.server.dicom_results import TITLES
 from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
-from groundglass.doors.server.judge_upload import Outcome
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
+from groundglass.doors.server.outcome import Outcome
+from groundglass.doors.server.plain_words import measured, words
 from groundglass.doors.server.problem import Problem, problem_of
 from groundglass.doors.server.service import Service
 from groundglass.doors.server.upload import FIELD, Upload
 from groundglass.doors.server.view import View, heat_png, lungs_png, picture
 from groundglass.doors.server.watch import Watch
-from groundglass.doors.server.words import measured, words
 from groundglass.errors import GroundglassError, InputError
-from groundglass.image.read.sniff import SNIFF_BYTES, sniff
+from groundglass.read.sniff import SNIFF_BYTES, sniff
 from groundglass.report.page import Entry, page
 from groundglass.report.schema import to_row
 from groundglass.report.words import percent

@@ -6,10 +6,10 @@ import logging
 from importlib.util import find_spec
 
 from groundglass.errors import InputError
-from groundglass.image.isolate import Decoder
+from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
-from groundglass.infer.series import Answer
+from groundglass.read.isolate import Decoder
 from groundglass.report import dicom
 from groundglass.types import Prediction, Scan
 

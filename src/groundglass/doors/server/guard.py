@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from groundglass.doors.server.clients import Clients
 from groundglass.doors.server.problem import MEDIA_TYPE, Problem, body
 from groundglass.doors.server.settings import Settings
-from groundglass.image.limits import MIB
+from groundglass.read.limits import MIB
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "

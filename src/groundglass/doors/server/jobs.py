@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groundglass.doors.server.judge_upload import Outcome
+from groundglass.doors.server.outcome import Outcome
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Bounds
 from groundglass.doors.server.watch import Watch

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from groundglass.doors.server.judge_upload import Outcome
+from groundglass.doors.server.outcome import Outcome
 from groundglass.types import Prediction, Refusal
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4

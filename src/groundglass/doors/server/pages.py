@@ -17,7 +17,8 @@ from starlette.responses import HTMLResponse, Response
 
 from groundglass.doors.server.api import card_of, is_study, only, scan_of
 from groundglass.doors.server.guard import Answer, exchange_of, same_token
-from groundglass.doors.server.judge_upload import Judge, Outcome
+from groundglass.doors.server.outcome import Judge, Outcome
+from groundglass.doors.server.plain_words import worth
 from groundglass.doors.server.problem import TITLES, Problem, problem_of
 from groundglass.doors.server.samples import SAMPLES, Samples
 from groundglass.doors.server.service import Service
@@ -25,7 +26,6 @@ from groundglass.doors.server.spool import full_disk
 from groundglass.doors.server.upload import FIELD, Upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Watch
-from groundglass.doors.server.words import worth
 from groundglass.errors import GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, short
 

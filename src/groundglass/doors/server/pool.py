@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
-from groundglass.image.limits import Limits
+from groundglass.read.limits import Limits
 
 T = TypeVar("T")
 # Of the threads that compute, so that the thread that answers clients goes first.

@@ -41,7 +41,7 @@ class Samples:
 
 
 def _draw() -> dict[str, bytes]:
-    from groundglass.image.phantom_files import write_examples
+    from groundglass.phantom.files import write_examples
 
     with full_disk(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from groundglass.doors.server import judge_upload
+from groundglass.doors.server import outcome
 from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, Jobs
-from groundglass.doors.server.judge_upload import Judge, Outcome
 from groundglass.doors.server.metrics import Metrics
+from groundglass.doors.server.outcome import Judge, Outcome
 from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Settings
@@ -27,8 +27,8 @@ from groundglass.doors.server.upload import receive as receive_upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
 from groundglass.errors import GroundglassError
-from groundglass.image.limits import MIB
 from groundglass.infer.model import Model, load
+from groundglass.read.limits import MIB
 from groundglass.report.schema import to_json, to_row
 from groundglass.write import write_bytes
 
@@ -230,7 +230,7 @@ class Service:
             job.end("stopped")
             raise
         except Exception as error:  # a door: the job says so, and the service lives on
-            row = judge_upload.failure(judge_upload.NAME, error)
+            row = outcome.failure(outcome.NAME, error)
             self.metrics.error(row.code)
             self.log.error(json.dumps({"event": "job", "code": row.code, "fault": type(error).__name__}))
             job.end("failed", row.code, row.detail)

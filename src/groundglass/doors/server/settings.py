@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundglass.errors import ConfigError
-from groundglass.image.limits import MIB, Limits
+from groundglass.read.limits import MIB, Limits
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 LEAST_TOKEN_BYTES = 32

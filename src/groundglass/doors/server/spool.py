@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from groundglass.doors.server.problem import Problem
-from groundglass.image.limits import GIB
+from groundglass.read.limits import GIB
 
 _PREFIX = "groundglass-serve-"
 _LOCK = "lock"

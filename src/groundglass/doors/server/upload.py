@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.spool import full_disk
-from groundglass.image.limits import MIB
+from groundglass.read.limits import MIB
 
 FIELD = "file"
 # What is received before it is parsed and written, so that a study costs few changes of thread.

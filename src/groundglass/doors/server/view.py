@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundglass.image.transforms import to_gray
 from groundglass.infer.predict import Examination, Seen
+from groundglass.infer.transforms import to_gray
 from groundglass.report.picture import MONTAGE_TILES, colors, montage, outline, overlay, to_png
 from groundglass.types import Attribution, Float32, Mask, Prediction, Scan, Unit, Window
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from groundglass.image.isolate import Decoder, Place, Reply
 from groundglass.infer.model import Model
-from groundglass.network import Network
+from groundglass.infer.network import Network
+from groundglass.read.isolate import Decoder, Place, Reply
 from groundglass.types import Float32
 
 

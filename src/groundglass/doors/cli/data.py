@@ -1,0 +1,453 @@
+"""The data room on the command line: sources, collect, split, audit, curate, prepare.
+
+Data goes to stdout, everything else to stderr. Exit status 2 for a wrong setting, 3 for a manifest, a folder or a set
+that is not in order, 5 for the lung-field network, 6 for a place that cannot be written, 7 for a server that fails.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from groundglass.data import collect as collecting
+from groundglass.data import curate as curating
+from groundglass.data import download, manifest, protocol
+from groundglass.data import sources as known
+from groundglass.data import split as splitting
+from groundglass.data.look import look_at, memory
+from groundglass.data.prepare import TRANSFORMS, Transform
+from groundglass.data.prepare import prepare as prepare_records
+from groundglass.doors.cli.options import data_option
+from groundglass.errors import ConfigError, ModelError
+from groundglass.infer.network import Network
+from groundglass.judge.audit import Audit, similar
+from groundglass.judge.audit import audit as audit_records
+from groundglass.types import Finding, Record
+from groundglass.write import PUBLIC, write_bytes
+
+_PATH = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+Step = Callable[[str, int, int], None]
+
+_quiet = click.option("--no-progress", is_flag=True, help="No progress bar.")
+_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+_seed = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
+)
+_cache = click.option(
+    "--cache",
+    type=_FOLDER,
+    envvar="GROUNDGLASS_CACHE",
+    help="Where measurements are kept; it holds small pictures of the images.  [default: ~/.cache/groundglass]",
+)
+_no_cache = click.option("--no-cache", is_flag=True, help="Keep nothing between runs.")
+_no_lungs = click.option("--no-lungs", is_flag=True, help="Leave out every check that needs the lung-field network.")
+
+
+@click.command()
+@click.argument("name", required=False)
+@_json
+def sources(name: str | None, as_json: bool) -> None:
+    """Describe every known data set, or the set NAME: size, labels, licence, citation and how to get it.
+
+    NAME may also be the path of a TOML file that describes a set of your own.
+    """
+    found = [known.find(name)] if name else list(known.every())
+    keys = ("name", "title", "role", "url", "size", "labels", "licence", "licence_url", "citation", "get")
+    rows = [{key: str(getattr(source, key)) for key in keys} for source in found]
+    for row, source in zip(rows, found, strict=True):
+        by_command = f"groundglass collect {source.name} --to DIR --accept-licence"
+        row["download"] = by_command if source.downloads else "by hand"
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        blocks = ["\n".join(f"{key + ':':<13}{value}" for key, value in row.items() if value) for row in rows]
+        click.echo("\n\n".join(blocks))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", "to", type=_FOLDER, help="Download the set into this folder, then list it.")
+@click.option("--from", "from_", type=_FOLDER, help="List the set that lies in this folder already.")
+@click.option("-o", "--output", type=_PATH, help="The manifest.  [default: DIR/manifest.csv with --to, else stdout]")
+@click.option("--accept-licence", is_flag=True, help="You have read the licence line and accept its terms.")
+@click.option("--retries", type=click.IntRange(1), default=5, show_default=True, help="Attempts without progress.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence to bear."
+)
+@data_option
+@_json
+@_quiet
+def collect(
+    name: str,
+    to: Path | None,
+    from_: Path | None,
+    output: Path | None,
+    accept_licence: bool,
+    retries: int,
+    timeout: float,
+    data: Path | None,
+    as_json: bool,
+    no_progress: bool,
+) -> None:
+    """Bring the data set NAME (or the one a TOML file describes) into a manifest: download it, or adopt a folder.
+
+    A download that was cut goes on where it stopped; checksums must hold. Nothing is written before the whole folder is
+    found to be what the set's TOML says; otherwise the first twenty problems are listed and the exit status is 3.
+    Paths in the manifest are relative to --data, by default the folder's parent.
+    """
+    source = known.find(name)
+    if (to is None) == (from_ is None):
+        raise click.UsageError("give one of --to DIR (download) and --from DIR (adopt)")
+    folder = to or from_ or Path()
+    if to is not None:
+        _agreed(source, accept_licence)
+        if not source.downloads:
+            raise ConfigError("download", f"a set that can be fetched, got one to get by hand: {source.get}")
+        patience = download.Patience(timeout=timeout, attempts=retries)
+        with _bar(no_progress) as step:
+            download.download(source, folder, patience, lambda name, done, total: step(name, done, total or 0))
+    root = data if data is not None else folder.resolve().parent
+    with _bar(no_progress) as step:
+        records = collecting.adopt(source, folder, root, progress=lambda done, total: step("reading", done, total))
+    left = collecting.unmatched(source, folder)
+    if left:
+        click.echo(f"{left} image files fit no rule of {source.name} and were left out", err=True)
+    _give(records, output or (folder / "manifest.csv" if to is not None else None), as_json)
+
+
+@click.command()
+@click.argument("path", metavar="[MANIFEST]", type=_PATH, required=False)
+@click.option("--by", type=click.Choice(["patient", "block", "file", "list"]), help="What must not be cut.")
+@click.option("--fractions", default="70/10/20", show_default=True, help="Shares of train/val/test.")
+@click.option(
+    "--gap",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="--by block: file numbers left out at a border.",
+)
+@_seed
+@click.option(
+    "--protocol", "of_protocol", is_flag=True, help="Make the manifests P1 to P6 instead; needs --data and -o DIR."
+)
+@click.option(
+    "-o", "--output", type=_PATH, help="The split manifest, or the folder with --protocol.  [default: stdout]"
+)
+@data_option
+@_json
+@_quiet
+def split(
+    path: Path | None,
+    by: str | None,
+    fractions: str,
+    gap: int,
+    seed: int,
+    of_protocol: bool,
+    output: Path | None,
+    data: Path | None,
+    as_json: bool,
+    no_progress: bool,
+) -> None:
+    """Split MANIFEST into train, val and test.
+
+    \b
+    --by patient   whole patients, stratified by source, folder and label
+    --by block     contiguous blocks of file numbers, where a set has no patients but its numbers follow them
+    --by file      single files at random; refused where patients are known, and loudly doubtful where they are not
+    --by list      keep the official split that came with the set, and check it
+    """
+    if of_protocol:
+        if data is None or output is None or path is not None:
+            raise click.UsageError("--protocol needs --data ROOT and -o DIR, and no MANIFEST")
+        with _bar(no_progress) as step:
+            hashes = protocol.write(data, output, progress=lambda done, total: step("reading", done, total))
+        _listed([{"manifest": n, "sha256": h} for n, h in hashes.items()], as_json)
+        return
+    if path is None or by is None:
+        raise click.UsageError("give MANIFEST and --by patient, block, file or list (or --protocol)")
+    records = manifest.load(path)
+    shares = splitting.fractions(fractions)
+    rng = np.random.default_rng(seed)
+    if by == "patient":
+        made = splitting.by_patient(records, shares, rng)
+    elif by == "block":
+        made = splitting.by_block(records, shares, gap)
+    elif by == "file":
+        made = splitting.by_file(records, shares, rng)
+        click.echo(
+            "WARNING: no patient is known, so one person may stand on both sides; scores will be too good", err=True
+        )
+    else:
+        made = splitting.by_list(records)
+    if by == "block":
+        unknown = sum(r.patient is None for r in made)
+        click.echo(f"{len(records) - len(made)} files left out at borders; {unknown} files have no patient", err=True)
+    for name, (images, covid, people, nameless) in splitting.counts(made).items():
+        click.echo(
+            f"{name}: {images} images, {covid} COVID, {people} patients, {nameless} images without one", err=True
+        )
+    _give(made, output, as_json)
+
+
+@click.command()
+@click.argument("path", metavar="MANIFEST", type=_PATH)
+@click.option("--html", "html", type=_PATH, help="Also write a page with plots; it holds no image.")
+@data_option
+@_seed
+@_cache
+@_no_cache
+@_no_lungs
+@_json
+@_quiet
+def audit(
+    path: Path,
+    html: Path | None,
+    data: Path | None,
+    seed: int,
+    cache: Path | None,
+    no_cache: bool,
+    no_lungs: bool,
+    as_json: bool,
+    no_progress: bool,
+) -> None:
+    """Look for what would make a model trained or tested on MANIFEST worth less than it seems.
+
+    Exact and near duplicates, patients across splits, contradictory labels, labels that can be read off source, file,
+    border, histogram or thumbnail, unreadable, coloured, annotated, turned and out-of-place images, and balance.
+    Findings are sorted by severity. The exit status is 3 when an error is among them, 0 otherwise.
+    """
+    records = manifest.load(path)
+    root = _root(data, path)
+    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+        found = audit_records(records, root, kept, np.random.default_rng(seed), _field(no_lungs), step)
+    if html is not None:
+        from groundglass.judge.audit_page import page
+
+        write_bytes(html, page(found).encode(), PUBLIC)
+    if as_json:
+        click.echo(json.dumps(_audit_json(found), indent=2, ensure_ascii=False))
+    else:
+        for finding in found.findings:
+            click.echo(_line(finding))
+    sys.exit(3 if found.failed else 0)
+
+
+@click.command()
+@click.argument("path", metavar="MANIFEST", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="The refined manifest.  [default: stdout]")
+@click.option("--reasons", type=_PATH, help="Write every exclusion here, with its rule, score and limit, as CSV.")
+@click.option("--thresholds", type=_PATH, help="Your own limits, as TOML.  [default: those that come with Groundglass]")
+@data_option
+@_cache
+@_no_cache
+@_no_lungs
+@_json
+@_quiet
+def curate(
+    path: Path,
+    output: Path | None,
+    reasons: Path | None,
+    thresholds: Path | None,
+    data: Path | None,
+    cache: Path | None,
+    no_cache: bool,
+    no_lungs: bool,
+    as_json: bool,
+    no_progress: bool,
+) -> None:
+    """Keep the refined subset of MANIFEST, by rule: clean boundary, whole lungs, little noise, no marks, resolution.
+
+    How many images and patients remain, and how many each rule took, goes to stderr.
+    """
+    limits = curating.thresholds(thresholds)
+    records = sorted(manifest.load(path), key=lambda r: r.path)
+    root = _root(data, path)
+    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+        files = [root / r.path for r in records]
+        looks = look_at(files, kept, _field(no_lungs), lambda done, total: step("reading", done, total))
+        pairs = similar(looks, kept, lambda done, total: step("comparing", done, total))
+    remaining, out = curating.curate(records, looks.looks, [(p.first, p.second, p.agreement) for p in pairs], limits)
+    for line in _curated(records, remaining, out):
+        click.echo(line, err=True)
+    if reasons is not None:
+        write_bytes(reasons, _table([asdict(e) for e in out], ("path", "rule", "score", "limit")).encode(), PUBLIC)
+    _give(remaining, output, as_json)
+
+
+@click.command()
+@click.argument("path", metavar="MANIFEST", type=_PATH)
+@click.option("--transform", type=click.Choice(TRANSFORMS), required=True, help="What is done to every image alike.")
+@click.option("-o", "--output", type=_FOLDER, required=True, help="A new folder.")
+@click.option("--per-class", type=click.IntRange(1), help="Bring each class to this many pictures, within its split.")
+@data_option
+@_seed
+@_quiet
+def prepare(
+    path: Path,
+    transform: Transform,
+    output: Path,
+    per_class: int | None,
+    data: Path | None,
+    seed: int,
+    no_progress: bool,
+) -> None:
+    """Write the set of MANIFEST, prepared, as folders split/label/, with its own manifest and a data card.
+
+    \b
+    none        decoded to 8-bit gray PNG
+    halves      each image cut in two at half of its width
+    blur-mask   box blur, median and threshold as a mask, in both settings for every image
+    lungs       cropped to the lungs, with air and tissue at fixed gray levels
+
+    The folder appears when it is whole. Prints the path of the new manifest.
+    """
+    records = manifest.read(path)
+    field = _field(False, needed=True) if transform == "lungs" else None
+    with _bar(no_progress) as step:
+        made = prepare_records(
+            records,
+            _root(data, path),
+            transform,
+            output,
+            field,
+            per_class,
+            np.random.default_rng(seed),
+            lambda done, total: step("preparing", done, total),
+        )
+    for name, reason in made.left_out:
+        click.echo(f"left out: {name}: {reason}", err=True)
+    click.echo(f"{len(made.records)} pictures, manifest {made.sha256}", err=True)
+    click.echo(str(output / "manifest.csv"))
+
+
+def _agreed(source: known.Source, accepted: bool) -> None:
+    click.echo(f"{source.title}\nlicence: {source.licence} {source.licence_url}\ncite: {source.citation}", err=True)
+    if accepted:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty() and click.confirm("Do you accept these terms?", err=True)):
+        raise ConfigError("licence", "your agreement to the licence line above, got none; add --accept-licence")
+
+
+def _root(data: Path | None, path: Path) -> Path:
+    return data if data is not None else path.resolve().parent
+
+
+def _cache_folder(cache: Path | None, none: bool) -> Path | None:
+    if none:
+        return None
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return cache if cache is not None else Path(base) / "groundglass"
+
+
+def _field(no_lungs: bool, needed: bool = False) -> Network | None:
+    """The bundled lung-field network; None where it is not wanted or, unless `needed`, is not there."""
+    if no_lungs:
+        return None
+    from groundglass.infer.model import PINNED, weights_folder
+    from groundglass.infer.network import read_onnx
+
+    try:
+        return read_onnx(weights_folder() / "field.onnx", PINNED["field"])
+    except ModelError as error:
+        if needed or error.code != "weights_missing":
+            raise
+        click.echo("no lung-field network is installed: checks that need lungs are left out", err=True)
+        return None
+
+
+@contextmanager
+def _bar(off: bool) -> Iterator[Step]:
+    """A progress bar on stderr where that is a terminal: one line for each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = off or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        tasks: dict[str, Any] = {}
+
+        def step(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total or None)
+            bar.update(tasks[name], completed=done, total=total or None)
+
+        yield step
+
+
+def _give(records: Sequence[Record], output: Path | None, as_json: bool) -> None:
+    """The manifest to its file, or to stdout; its hash to stderr, or as JSON to stdout."""
+    text = manifest.to_csv(records)
+    digest = manifest.sha256(records)
+    if output is not None:
+        manifest.write(records, output)
+    if as_json:
+        rows = [asdict(r) for r in records] if output is None else None
+        said = {"sha256": digest, "images": len(records), "manifest": str(output) if output else None, "records": rows}
+        click.echo(json.dumps({k: v for k, v in said.items() if v is not None}, indent=2, ensure_ascii=False))
+        return
+    if output is None:
+        click.echo(text, nl=False)
+    click.echo(f"{len(records)} images, manifest {digest}", err=True)
+
+
+def _listed(rows: Sequence[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2))
+    else:
+        for row in rows:
+            click.echo(f"{row['sha256']}  {row['manifest']}")
+
+
+def _line(finding: Finding) -> str:
+    # a near-copy names its files already
+    shown = (
+        ""
+        if len(finding.paths) < 3 or finding.check in ("near copy", "exact duplicate")
+        else f" [{finding.paths[0]}, ...]"
+    )
+    return f"{finding.severity:<8} {finding.check}: {finding.message}{shown}"
+
+
+def _audit_json(found: Audit) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "manifest_sha256": found.manifest_sha256,
+        "images": len(found.records),
+        "failed": found.failed,
+        "findings": [asdict(f) for f in found.findings],
+        "controls": [asdict(c) for c in found.controls],
+        "pairs": [{"first": a, "second": b, "agreement": round(s, 4)} for a, b, s in found.pairs],
+    }
+
+
+def _curated(records: Sequence[Record], kept: Sequence[Record], out: Sequence[curating.Exclusion]) -> Iterator[str]:
+    def people(rows: Sequence[Record]) -> str:
+        known = {r.patient for r in rows} - {None}
+        nameless = sum(r.patient is None for r in rows)
+        return f"{len(known)} patients" + (f" and {nameless} images without one" if nameless else "")
+
+    covid = sum(r.label == "covid" for r in kept)
+    before = people(records)
+    yield f"{len(kept)} of {len(records)} images remain ({covid} COVID), of {people(kept)}; there were {before}"
+    for rule in sorted({e.rule for e in out}):
+        yield f"  {rule}: {sum(e.rule == rule for e in out)} images"
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return out.getvalue()

@@ -1,0 +1,53 @@
+"""`groundglass deid`: copies of DICOM images without their patient."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from groundglass.errors import ConfigError, InputError, OutputError
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import Limits
+from groundglass.write import require_folder
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path, exists=True))
+@click.argument("output", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def deid(ctx: click.Context, source: Path, output: Path) -> None:
+    """Write de-identified copies of the DICOM images of IN, a file or a folder, to OUT, an empty or new folder.
+
+    A list says what stays; everything else goes. Names, identifiers, UIDs and dates are replaced, alike in all files of
+    one run. Captures and files that say they show text are refused; text in other pixels is not looked for, so look at
+    the pictures before you share them. Exit status: 0 all copied, 3 none, 4 some refused. Needs the `dicom` extra:
+    pip install '.[dicom]' in the clone.
+    """
+    try:
+        from groundglass.data.deidentify import Tally, deidentify
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", f"deid: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
+        ) from error
+    require_folder(output)
+    here, there = source.resolve(), output.resolve()
+    if any(output.iterdir()) or there in (here, *here.parents) or here in there.parents:
+        raise OutputError("not_empty", "an empty folder away from IN, got another; choose a new one")
+    tally = Tally()
+    with Decoder(Limits.from_environment(os.environ)) as decoder:
+        for file, refusal, so_far in deidentify(source, output, decoder):
+            tally = so_far
+            if refusal is not None:
+                click.echo(f"{file}: {refusal.code}: {refusal.detail}", err=True)
+    refused = sum(tally.refused.values())
+    click.echo(f"{tally.copied} copied, {refused} refused, {tally.skipped} no DICOM")
+    if tally.unknown:
+        click.echo(
+            f"WARNING: {tally.unknown} files do not say whether text is burned into their pixels: look at them",
+            err=True,
+        )
+    if not tally.copied:
+        raise InputError("no_images", "expected DICOM images, got none that could be copied; see above")
+    ctx.exit(4 if refused else 0)

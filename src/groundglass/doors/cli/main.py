@@ -1,0 +1,234 @@
+"""The command `groundglass`: finds the subcommand, reads the settings, and gives every failure its exit status.
+
+Exit status: 0 done, 1 our bug, 2 wrong usage or setting, 3 no input could be answered for, 4 some could not, 5 weights
+missing or damaged, 6 a result cannot be written, 7 a server failed, 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from groundglass.doors.signals import Interrupted, Signals
+from groundglass.errors import ConfigError, GroundglassError
+from groundglass.report.words import RESEARCH_USE_ONLY
+
+# Each command is imported when it is called, so that `predict` never waits for what `train` needs.
+COMMANDS = {
+    "predict": "groundglass.doors.cli.predict",
+    "explain": "groundglass.doors.cli.predict",
+    "models": "groundglass.doors.cli.models",
+    "doctor": "groundglass.doors.cli.doctor",
+    "phantom": "groundglass.doors.cli.phantom",
+    "screen": "groundglass.doors.cli.screen",
+    "train": "groundglass.doors.cli.learn",
+    "export": "groundglass.doors.cli.learn",
+    "node": "groundglass.doors.cli.node",
+    "pacs": "groundglass.doors.cli.pacs",
+    "deid": "groundglass.doors.cli.deid",
+    "serve": "groundglass.doors.cli.serve",
+    **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.cli.judge"),
+    **dict.fromkeys(("faithfulness", "saliency"), "groundglass.doors.cli.faithfulness"),
+    "controls": "groundglass.doors.cli.controls",
+    **dict.fromkeys(("choose", "cards"), "groundglass.doors.cli.choose"),
+    **dict.fromkeys(
+        ("sources", "collect", "split", "audit", "curate", "prepare"),
+        "groundglass.doors.cli.data",
+    ),
+}
+# What the settings file may hold; each is an option of the same name and an environment variable GROUNDGLASS_<NAME>.
+SETTINGS = ("data", "model", "no_progress", "threads")
+# \b keeps the sentence on one line, so that it can be searched for.
+_EPILOG = f"\b\n{RESEARCH_USE_ONLY}"
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+class Root(click.Group):
+    """The group of all commands; one place turns exceptions into messages and exit statuses."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        except ModuleNotFoundError as error:
+            if (error.name or "groundglass").startswith("groundglass"):
+                raise
+            command = _not_installed(cmd_name, error)
+        assert isinstance(command, click.Command)
+        return _for_research(command)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our output has closed it, as `head` does: stop quietly, as other programs do.
+            _drop_stdout()
+            ctx.exit(128 + signal.SIGPIPE)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; in standalone mode, end the process with the exit status."""
+        try:
+            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if os.environ.get("GROUNDGLASS_DEBUG") == "1" and not isinstance(error, click.ClickException):
+                traceback.print_exc()
+            status = _report(error)
+        if standalone_mode:
+            sys.exit(status)
+        return status
+
+
+def _not_installed(name: str, missing: ModuleNotFoundError) -> click.Command:
+    """What stands for a command whose libraries are not there, so that help still lists it."""
+
+    def refuse() -> None:
+        raise missing
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, refuse, help="Not installed: pip install '.[all]' in the clone")
+
+
+def _for_research(command: click.Command) -> click.Command:
+    """The command with the limits of use below its help, and below that of its subcommands."""
+    command.epilog = _EPILOG
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _for_research(part)
+    return command
+
+
+def _report(error: BaseException) -> int:
+    """Say what went wrong on stderr, without a traceback, and return the exit status."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, Interrupted):
+        return error.exit_status
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return 130
+    if isinstance(error, GroundglassError):
+        status, words = error.exit_status, f"{error.code}: {error.detail}"
+    elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        _drop_stdout()
+        status, words = 6, f"write_failed: room to write, got {error.strerror!r}; free some and run again"
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("groundglass"):
+        status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
+    else:
+        kind = type(error).__name__
+        status, words = 1, f"internal: our fault ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
+    click.echo(f"groundglass: {words}", err=True)
+    return status
+
+
+def _drop_stdout() -> None:
+    """What is still buffered can go nowhere; without this the interpreter would try again on exit and complain."""
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    import hashlib
+
+    from groundglass import __version__
+    from groundglass.infer.model import DEFAULT, PINNED, weights_folder
+
+    click.echo(f"groundglass {__version__}")
+    try:
+        digest = hashlib.sha256((weights_folder() / f"{DEFAULT}.onnx").read_bytes()).hexdigest()
+        remark = "" if digest == PINNED[DEFAULT] else " (NOT the pinned one; reinstall)"
+    except OSError:
+        digest, remark = PINNED[DEFAULT], " (pinned; the file is MISSING, reinstall)"
+    click.echo(f"model {DEFAULT} sha256 {digest}{remark}")
+    click.echo(RESEARCH_USE_ONLY)
+    ctx.exit()
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Version and model."
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """COVID-19 pneumonia from axial lung CT: a calibrated probability with its evidence, or a refusal with its reason.
+
+    Nothing is sent anywhere; only `collect --to` downloads, and only what it names.
+    """
+    ctx.ensure_object(Signals)
+    settings = read_settings(_settings_file())
+    of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
+    nested = {"models": of_card, "pacs": {"watch": settings}, "screen": dict.fromkeys(("run", "retry"), settings)}
+    ctx.default_map = dict.fromkeys(COMMANDS, settings) | nested
+
+
+def _settings_file() -> Path | None:
+    base = os.environ.get("XDG_CONFIG_HOME")
+    try:
+        folder = Path(base) if base else Path.home() / ".config"
+    except RuntimeError:  # no home at all
+        return None
+    return folder / "groundglass" / "config.toml"
+
+
+def read_settings(path: Path | None) -> Mapping[str, Any]:
+    """The settings file as option defaults; empty where there is none.
+
+    Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
+    """
+    if path is None:
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
+        ) from error
+    except ValueError as error:
+        raise ConfigError("config", "config.toml: a TOML file, got something else; mend or remove it") from error
+    unknown = sorted(set(settings) - set(SETTINGS))
+    if unknown:
+        raise ConfigError("config", f"config.toml: keys {', '.join(SETTINGS)}, got {unknown[0]!r}; remove it")
+    return settings
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail
+    with Signals() as signals:
+        cli.main(prog_name="groundglass", obj=signals)
+    raise AssertionError("unreachable: click ends the process")

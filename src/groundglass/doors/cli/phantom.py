@@ -1,0 +1,66 @@
+"""`groundglass phantom`: synthetic chest CT to try things on, with no patient behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+KINDS = ("none", "covid", "ground_glass", "consolidation", "crazy_paving")
+
+
+@click.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+@click.option("--seed", type=click.IntRange(0), help="Draw a new chest from this seed, instead of the examples.")
+@click.option(
+    "--lesion",
+    type=click.Choice(KINDS),
+    default="covid",
+    show_default=True,
+    help="What the drawn chest shows: nothing, a mixture as in COVID-19, or one kind of opacity.",
+)
+@click.option("--slices", type=click.IntRange(2, 400), default=30, show_default=True, help="Slices of the drawn chest.")
+@click.option("--size", type=click.IntRange(64, 1024), default=512, show_default=True, help="Rows and columns.")
+@click.pass_context
+def phantom(ctx: click.Context, output: Path, seed: int | None, lesion: str, slices: int, size: int) -> None:
+    """Write synthetic chest CT to the folder OUT.
+
+    Without --seed the set that `make demo` runs on: three slices, a volume as DICOM and NIfTI, and two pictures that
+    must be refused. With --seed one chest as slice.png, series/ (DICOM) and volume.nii.gz, the same bytes each time.
+    """
+    from groundglass.write import require_folder
+
+    require_folder(output)
+    if seed is None:
+        given = [p for p in ("lesion", "slices", "size") if ctx.get_parameter_source(p) is _GIVEN]
+        if given:
+            raise click.UsageError(f"--{given[0]} needs --seed: without it the fixed examples are written")
+        from groundglass.phantom.files import write_examples
+
+        write_examples(output)
+    else:
+        _draw(output, seed, lesion, slices, size)
+    click.echo(str(output))
+
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
+
+
+def _draw(output: Path, seed: int, lesion: str, slices: int, size: int) -> None:
+    import dataclasses
+
+    import numpy as np
+
+    from groundglass.phantom.chest import chest_volume, draw_lesions
+    from groundglass.phantom.files import write_dicom_series, write_nifti, write_slice_png
+
+    rng = np.random.default_rng(seed)
+    lesions = () if lesion == "none" else draw_lesions(rng, severity=0.8)
+    if lesion not in ("none", "covid"):
+        lesions = tuple(dataclasses.replace(one, kind=lesion) for one in lesions)  # type: ignore[arg-type]
+    made = chest_volume(rng, slices=slices, lesions=lesions, size=size)
+    shown = made.lesions.sum(axis=(1, 2))
+    best = int(shown.argmax()) if shown.any() else slices // 2
+    write_slice_png(output / "slice.png", made.voxels[best])
+    write_dicom_series(output / "series", made, seed=seed)
+    write_nifti(output / "volume.nii.gz", made)

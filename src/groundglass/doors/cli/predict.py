@@ -1,0 +1,398 @@
+"""`groundglass predict` and `groundglass explain`: any number of inputs, one result each, the model loaded once."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
+from groundglass.doors.signals import Interrupted, Signals
+from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.read.ahead import Ahead
+from groundglass.read.scan import Decoder, Limits
+from groundglass.report import schema
+from groundglass.report.fault import internal
+from groundglass.report.schema import Failure, Result
+from groundglass.report.words import RESEARCH_USE_ONLY, worth
+from groundglass.types import Prediction, Refusal, Scan
+from groundglass.write import require_file, require_folder, write_bytes
+
+if TYPE_CHECKING:
+    from groundglass.infer.model import Model
+    from groundglass.infer.predict import Examination
+    from groundglass.report.gallery import Gallery
+
+# Columns of a table that goes into a file or a pipe, where nobody knows the width.
+_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What both commands take."""
+
+    paths: tuple[str, ...]
+    as_scan: bool
+    best_series: bool
+    json: bool
+    model: str | None
+    tta: str | None
+    threads: int | None
+    operating_point: str
+    quiet: bool
+    no_progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result with the scan and the examination behind it, where there are such."""
+
+    result: Result
+    scan: Scan | None = None
+    examination: Examination | None = None
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options that both commands have."""
+    for decorate in reversed(
+        (
+            click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
+            click.option("--json", "as_json", is_flag=True, help="JSON Lines, one object an input (docs/schema)."),
+            click.option("--as-scan", is_flag=True, help="A folder of plain images is one scan, in order of name."),
+            click.option(
+                "--best-series",
+                is_flag=True,
+                help="Of the series of one study only the best suited one (docs/concepts/series.md).",
+            ),
+            model_option,
+            click.option(
+                "--tta",
+                type=click.Choice(["mirror", "original"]),
+                help="Answer from several views: the slice and its mirror image on average, or as the original system "
+                "did, both blur-and-mask settings x both halves, of which the most certain one decides.",
+            ),
+            threads_option,
+            click.option(
+                "--operating-point",
+                metavar="NAME",
+                default="balanced",
+                show_default=True,
+                help="The threshold of the card that gives the label: screen, balanced or confirm.",
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+            no_progress_option,
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def _folder(option: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option that names the folder for one kind of DICOM object."""
+    return click.option(option, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=what)
+
+
+@click.command()
+@_shared
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the results here, at the end and at once.")
+@_folder("--sr", "Write a DICOM structured report (TID 1500) for each answer here.")
+@_folder("--sc", "Write Secondary Captures with heat and curve for each answer here.")
+@click.option("--key-images", is_flag=True, help="With --sr: also a Key Object Selection that names the key slices.")
+@_folder("--gsps", "Write presentation states that frame the heat on the key slices here.")
+@_folder("--heat-map", "Write the heat of all judged slices as a Parametric Map here.")
+@click.pass_context
+def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
+    """How likely each PATH shows COVID-19 pneumonia, or why no answer is given.
+
+    PATH is a PNG, JPEG, WebP, TIFF, DICOM or NIfTI file, a folder or zip of those, or - for paths on standard input,
+    one a line. Results go to stdout, all else to stderr. DICOM results join the study of their series; they need the
+    `dicom` extra: pip install '.[dicom]' in the clone.
+    """
+    folders = _result_folders(given)
+    settings = _settings(given)
+    if output is not None:
+        require_file(output)
+    signals = ctx.ensure_object(Signals)
+    out = _Output(settings.json, output, signals)
+    with _opened(settings) as (ahead, model), out, _DicomResults(folders, model) as results:
+        for answer in _answers(ahead, model, settings):
+            with signals.whole():  # the objects of an answer and its row go together
+                try:
+                    results.add(answer)
+                finally:
+                    out.add(answer.result)
+            del answer  # its scan must go before the next one comes
+    ctx.exit(1 if results.faults else exit_status(out.counts))
+
+
+def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
+    """Where each kind of DICOM object goes; empty where none is wanted. What fails, fails before any work."""
+    folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
+    if given.pop("key_images"):
+        if folders["sr"] is None:
+            raise click.UsageError("--key-images goes with --sr DIR")
+        folders["key-images"] = folders["sr"]
+    wanted = {kind: folder for kind, folder in folders.items() if folder is not None}
+    if wanted:
+        from groundglass.report.dicom import require_highdicom
+
+        require_highdicom()
+    for folder in wanted.values():
+        require_folder(folder)
+    return wanted
+
+
+class _DicomResults:
+    """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
+
+    def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
+        self._folders, self._model, self.faults = folders, model, 0
+        self._decoder = Decoder(Limits.from_environment(os.environ))
+
+    def __enter__(self) -> _DicomResults:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.close()
+
+    def add(self, answer: Answer) -> None:
+        """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
+
+        Raises OutputError where they cannot be written.
+        """
+        if not self._folders or answer.scan is None or answer.examination is None:
+            return
+        if not isinstance(answer.result, Prediction):
+            return
+        from groundglass.infer import findings
+        from groundglass.report import dicom
+
+        try:
+            reported = dicom.report(findings.Answer(answer.scan, answer.examination), self._model, self._decoder)
+            for kind, made in dicom.objects(reported, self._folders):
+                write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
+        except InputError as error:
+            self._say(answer.result, f"{error.code}: {error.detail}")
+        except GroundglassError:
+            raise
+        except Exception as error:  # the answer stands, whatever becomes of its objects
+            self.faults += 1
+            failure = internal(answer.result.source, error)
+            self._say(answer.result, f"{failure.code}: {failure.detail}")
+
+    def _say(self, result: Prediction, why: str) -> None:
+        click.echo(f"groundglass: no DICOM result for {result.source}: {why}", err=True)
+
+
+@click.command()
+@_shared
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Where pictures, index.html and manifest.json go.",
+)
+@click.pass_context
+def explain(ctx: click.Context, /, output: Path, **given: Any) -> None:
+    """Show where the model looked: a picture for each PATH, a page with all of them and a manifest.
+
+    A picture shows slice, lung outline and signed heat from the same forward pass as the score; of a scan it shows the
+    highest slices. Paths, stdout and stderr are as for `predict`. FOLDER is empty, or that of an earlier explain, whose
+    pictures are replaced.
+    """
+    from groundglass.report.gallery import Gallery, earlier_pictures
+
+    settings = _settings(given)
+    require_folder(output)
+    earlier = earlier_pictures(output)
+    signals = ctx.ensure_object(Signals)
+    out = _Output(settings.json, None, signals)
+    with _opened(settings) as (ahead, model), out, _finished(Gallery(output, model, earlier), signals) as gallery:
+        for answer in _answers(ahead, model, settings):
+            with signals.whole():  # picture, manifest and row go together
+                result, picture = _drawn(answer, model)
+                gallery.add(result, picture)
+                out.add(result)
+            del answer  # its scan must go before the next one comes
+    if not settings.quiet:
+        click.echo(f"{gallery.count} pictures; open {output / 'index.html'}", err=True)
+    ctx.exit(exit_status(out.counts))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    paths = tuple(p for path in given.pop("paths") for p in (_listed() if path == "-" else [path]))
+    if not paths:
+        raise click.UsageError("expected paths on standard input, got none")
+    return Settings(paths, json=given.pop("as_json"), **given)
+
+
+def _listed() -> list[str]:
+    """Paths on standard input, one a line, or separated by NUL as `find -print0` writes them."""
+    content = sys.stdin.buffer.read()
+    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(part) for part in parts if part]
+
+
+def exit_status(counts: Mapping[type[Result], int]) -> int:
+    """0 where every input has an answer, 3 where none has, 4 where some have, 1 where we failed on any."""
+    if counts.get(Failure):
+        return 1
+    answered, refused = counts.get(Prediction), counts.get(Refusal)
+    return 3 if not answered else 4 if refused else 0
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
+    """The inputs and the model. Reading starts before the networks are loaded, and runs one scan ahead of them."""
+    with Decoder(Limits.from_environment(os.environ)) as decoder:
+        decoder.start()
+        with Ahead(settings.paths, decoder, as_scan=settings.as_scan, best_series=settings.best_series) as ahead:
+            from groundglass.infer.model import load
+
+            yield ahead, load(settings.model, settings.threads, settings.operating_point)
+
+
+def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
+    with _progress(settings) as show:
+        for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
+            yield _answer(name, outcome, model, settings.tta)
+            del outcome
+            show(ahead.total)
+    if ahead.skipped and not settings.quiet:
+        what = (
+            "files that are no images, and series that suit less"
+            if settings.best_series
+            else "files that are no images"
+        )
+        click.echo(f"skipped {ahead.skipped} {what}", err=True)
+
+
+def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:
+    from groundglass.infer.predict import examine
+
+    if isinstance(outcome, InputError):
+        return Answer(Refusal(name, outcome.code, outcome.detail))
+    try:
+        if isinstance(outcome, Exception):
+            raise outcome
+        examination = examine(outcome, model, views)
+    except ModelError:
+        raise
+    except Exception as error:  # one input must never stop the rest
+        return Answer(internal(name, error))
+    return Answer(examination.result, outcome, examination)
+
+
+@contextmanager
+def _finished(gallery: Gallery, signals: Signals) -> Iterator[Gallery]:
+    """The gallery, with its page and manifest also where the work is cut short: no picture stays unexplained."""
+    try:
+        yield gallery
+    finally:
+        with signals.whole():
+            gallery.finish()
+
+
+def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | None]:
+    """The result, and for an answer the name and the PNG of its picture."""
+    from groundglass.report.gallery import draw, picture_name
+
+    result, scan, examination = answer.result, answer.scan, answer.examination
+    if not isinstance(result, Prediction) or scan is None or examination is None:
+        return result, None
+    try:
+        return result, (picture_name(result.source, scan), draw(result, scan, examination, model.card.window))
+    except Exception as error:  # one input must never stop the rest
+        return internal(result.source, error), None
+
+
+def _progress(settings: Settings) -> AbstractContextManager[Callable[[int], None]]:
+    """A progress bar on stderr where that is a terminal, unless the rows themselves appear there one by one."""
+    shown = settings.json and sys.stdout.isatty()
+    if settings.quiet or settings.no_progress or shown or not sys.stderr.isatty():
+        return nullcontext(lambda total: None)
+    return _bar()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # rich would send our stdout through its console on stderr
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("inputs", total=None)
+        yield lambda total: progress.update(task, advance=1, total=total)
+
+
+class _Output:
+    """Where results go: JSON as they come, a table at the end; to stdout, or into a file that is whole or absent."""
+
+    def __init__(self, json: bool, path: Path | None, signals: Signals) -> None:
+        self.counts: Counter[type[Result]] = Counter()
+        self._results: list[Result] = []
+        self._json, self._path, self._signals = json, path, signals
+        self._lines: list[str] = []
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+        elif issubclass(kind, (Interrupted, GroundglassError)):
+            self._show()  # what was finished is not lost
+
+    def add(self, result: Result) -> None:
+        """Take one result, and write it at once where that is how it goes out."""
+        self.counts[type(result)] += 1
+        if not self._json:
+            self._results.append(result)
+            return
+        line = schema.to_json(schema.to_row(result)) + "\n"
+        if self._path is not None:
+            self._lines.append(line)
+            return
+        with self._signals.whole():
+            sys.stdout.write(line)
+            sys.stdout.flush()
+
+    def _finish(self) -> None:
+        if self._path is not None:
+            text = io.StringIO("".join(self._lines))
+            if not self._json:
+                _print_table(self._results, text)
+            write_bytes(self._path, text.getvalue().encode("utf-8"))
+        else:
+            self._show()
+
+    def _show(self) -> None:
+        if self._json or self._path is not None or not self._results:
+            return
+        with self._signals.whole():
+            _print_table(self._results, sys.stdout)
+            sys.stdout.flush()
+
+
+def _print_table(results: Iterable[Result], file: TextIO) -> None:
+    from rich.console import Console
+
+    from groundglass.report.table import results_table
+
+    console = Console(file=file, width=None if file.isatty() else _WIDTH)
+    results = list(results)
+    console.print(results_table(results))
+    for point in {r.operating_point for r in results if isinstance(r, Prediction) and r.operating_point is not None}:
+        console.print(worth(point), markup=False, highlight=False)
+    console.print(RESEARCH_USE_ONLY, style="dim")

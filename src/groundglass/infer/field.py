@@ -1,0 +1,89 @@
+"""The lung field and the kind of picture, from one small learned network.
+
+A threshold finds aerated lung only; this network was trained on lungs with opacities painted into them, so it keeps
+consolidated lung, works where a crop cuts the lung, and does not care about the window. Its second head names what
+the picture is, which is what the gate asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from groundglass.infer.network import Network
+from groundglass.infer.transforms import resize
+from groundglass.types import Float32, Mask
+
+# What a picture can be. The order is the order of the network's outputs.
+KINDS = (
+    "axial_lung_ct",
+    "turned_lung_ct",
+    "mediastinal_window_ct",
+    "coronal_ct",
+    "ct_without_lung",
+    "head_ct",
+    "chest_xray",
+    "inverted",
+    "other",
+)
+ACCEPTED_KINDS = ("axial_lung_ct", "turned_lung_ct")
+# Regions of lung field smaller than this share of the largest one are specks.
+SMALLEST_REGION = 0.02
+# Lung field below this share of the image: no lung to speak of.
+LEAST_LUNG = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What the lung-field network says of one slice: the mask (H, W) and a probability for each of `KINDS`."""
+
+    lungs: Mask
+    kinds: Float32
+
+    @property
+    def kind(self) -> str:
+        return KINDS[int(np.argmax(self.kinds))]
+
+    @property
+    def accepted(self) -> float:
+        """The probability that this is an axial lung CT, whichever way up."""
+        return float(sum(self.kinds[KINDS.index(k)] for k in ACCEPTED_KINDS))
+
+    @property
+    def fraction(self) -> float:
+        """The share of the image that is lung."""
+        return float(self.lungs.mean())
+
+
+def fields(gray: Float32, network: Network, batch: int = 8) -> list[Field]:
+    """The lung field of each slice of gray (D, H, W) in [0, 1]."""
+    found: list[Field] = []
+    for start in range(0, len(gray), batch):
+        part = gray[start : start + batch]
+        small = np.stack([resize(g, network.size, network.size) for g in part])[:, None]
+        out = network.run(np.ascontiguousarray(small, np.float32))
+        for g, mask, kinds in zip(part, out["lungs"], out["kinds"], strict=True):
+            found.append(Field(resize(_without_specks_and_holes(mask[0]), *g.shape) > 0.5, kinds))
+    return found
+
+
+def _without_specks_and_holes(probability: Float32) -> Float32:
+    """Drop specks from a mask of probabilities (h, w), and fill enclosed holes of less than a twentieth of the field.
+
+    This is done at the network's own resolution; elsewhere the probabilities stay, so that enlarging them draws a
+    smooth edge.
+    """
+    mask = probability > 0.5
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return probability
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[0] = 0
+    kept = np.isin(labels, np.nonzero(areas > SMALLEST_REGION * areas.max())[0])
+    holes, count = ndimage.label(np.asarray(ndimage.binary_fill_holes(kept)) & ~kept)
+    sizes = np.bincount(holes.ravel(), minlength=count + 1)
+    sizes[0] = mask.size
+    small = np.isin(holes, np.nonzero(sizes < 0.05 * kept.sum())[0])
+    return np.where(small, np.float32(1), np.where(mask & ~kept, np.float32(0), probability))

@@ -1,0 +1,131 @@
+"""What a reader of a series wants beside the probability: the slices to look at, and how much of the lung is hot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from groundglass.errors import InputError
+from groundglass.infer.cam import evidence
+from groundglass.infer.model import Model
+from groundglass.infer.predict import Examination, examine
+from groundglass.read.choice import ranked, study_of, told_of
+from groundglass.read.find import Input
+from groundglass.read.isolate import Decoder
+from groundglass.read.scan import find, read
+from groundglass.types import Attribution, Float64, Prediction, Refusal, Scan
+
+KEY_SLICES = 4
+# Key slices lie at least this far apart, so that they are not one lesion seen four times.
+APART_MM = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFindings:
+    """Evidence of a scan: key slices, highest probability first, with their heat, and the share of hot lung.
+
+    `hot_share` is the share of the judged lung field where the evidence alone would reach the threshold.
+    """
+
+    key: tuple[Attribution, ...]
+    hot_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One scan with its result, and the examination behind it."""
+
+    scan: Scan
+    examination: Examination
+
+
+def findings(answer: Answer, model: Model) -> SeriesFindings:
+    """Key slices and hot share of an answered scan. Raises ValueError for a refused one."""
+    result, examination = answer.examination.result, answer.examination
+    if isinstance(result, Refusal):
+        raise ValueError("a prediction, got a refusal")
+    key = examination.attributions_at(key_slices(result, answer.scan.affine))
+    return SeriesFindings(key, hot_share(examination, model))
+
+
+def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
+    """Positions in `result.slices` of at most four slices, highest probability first, 10 mm apart or more."""
+    step = 0.0 if affine is None else float(np.linalg.norm(affine[:3, 0]))
+    apart = max(1, math.ceil(APART_MM / step)) if step > 0 else 1
+    chosen: list[int] = []
+    for i in sorted(range(len(result.slices)), key=lambda i: (-result.slice_probabilities[i], i)):
+        if all(abs(result.slices[i] - result.slices[j]) >= apart for j in chosen):
+            chosen.append(i)
+        if len(chosen) == KEY_SLICES:
+            break
+    return tuple(chosen)
+
+
+def hot_share(examination: Examination, model: Model) -> float:
+    """The share of the lung field, over all judged slices, where evidence is hot.
+
+    The logit is the mean of the map plus a bias (arXiv:1512.04150); hot is where the map plus that bias reaches the
+    threshold by itself, so a slice that were as hot everywhere would be called COVID. Several views of a slice count by
+    their weights. Raises ValueError for a refused scan.
+    """
+    result, seen = examination.result, examination.seen
+    if isinstance(result, Refusal) or seen is None:
+        raise ValueError("a prediction, got a refusal")
+    maps = [[evidence(m) for m in of_slice] for of_slice in seen.maps]
+    margins = model.card.temperature * _logit(seen.probabilities)
+    bias = float(np.median(margins - [[m.mean(dtype=np.float64) for m in of_slice] for of_slice in maps]))
+    level = model.card.temperature * float(_logit(np.asarray([result.threshold]))[0]) - bias
+    hot = lung = 0.0
+    for i, index in enumerate(result.slices):
+        lungs = examination.found[index].lungs
+        for m, place, weight in zip(maps[i], seen.places[i], seen.weights[i], strict=True):
+            top, left, bottom, right = (round(x) for x in place.box)
+            inside = lungs[top:bottom, left:right]
+            # the cell of the map that each pixel lies in: a share needs no smooth edges
+            rows = np.arange(bottom - top) * m.shape[0] // (bottom - top)
+            columns = np.arange(right - left) * m.shape[1] // (right - left)
+            shown = m[:, ::-1] if place.mirrored else m
+            hot += float(weight) * int(((shown >= level)[np.ix_(rows, columns)] & inside).sum())
+            lung += float(weight) * int(inside.sum())
+    return hot / lung if lung else 0.0
+
+
+def _logit(probability: Float64) -> Float64:
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(p / (1 - p)), np.float64)
+
+
+def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answer | Refusal]:
+    """One outcome for each study in a folder: the best suited series that can be answered for, or why none can.
+
+    Raises InputError where the folder holds nothing that can be read.
+    """
+    found = find(folder, decoder=decoder)
+    studies: dict[str, list[Input]] = {}
+    for one in found.inputs:
+        studies.setdefault(study_of(one) or one.name, []).append(one)
+    if not studies:
+        name, error = next(e for e in found if not isinstance(e, Input))
+        yield Refusal(name, error.code, error.detail)
+    for series in studies.values():
+        yield _answer_study(ranked(series, decoder.limits), decoder, model)
+
+
+def _answer_study(series: list[Input], decoder: Decoder, model: Model) -> Answer | Refusal:
+    refused: Refusal | None = None
+    for one in series:
+        others = told_of([other for other in series if other is not one])
+        try:
+            scan = read(replace(one, notices=(*one.notices, *others)), decoder)
+        except InputError as error:
+            refused = refused or Refusal(one.name, error.code, error.detail)
+            continue
+        examination = examine(scan, model)
+        if isinstance(examination.result, Prediction):
+            return Answer(scan, examination)
+        refused = refused or examination.result
+    assert refused is not None
+    return refused

@@ -1,0 +1,84 @@
+"""Is this an axial lung CT at all? Accept, or refuse with a reason that says what to give instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from groundglass.infer.field import LEAST_LUNG, Field
+from groundglass.types import Float32, Notice
+
+# What a picture seems to be, in words that finish the sentence "expected an axial lung CT, got what looks like ...".
+IN_WORDS = {
+    "axial_lung_ct": "an axial lung CT",
+    "turned_lung_ct": "an axial lung CT that is turned",
+    "mediastinal_window_ct": "a CT in a mediastinal window, where lung is black and shows nothing",
+    "coronal_ct": "a coronal or sagittal CT",
+    "ct_without_lung": "a CT slice without lung",
+    "head_ct": "a head CT",
+    "chest_xray": "a chest X-ray",
+    "inverted": "an inverted picture",
+    "other": "something other than a CT",
+}
+INSTEAD = {
+    "mediastinal_window_ct": "export the slice in a lung window (center -600, width 1500), or give the DICOM file",
+    "coronal_ct": "give the original axial slices",
+    "ct_without_lung": "give slices at the level of the lungs",
+    "inverted": "give it with air dark and bone bright",
+}
+
+
+# A chest series shows lung on most of its slices: with less than this share, something may be wrong.
+FEW = 0.3
+
+
+def is_flat(gray: Float32) -> bool:
+    """Whether a slice (H, W) has hardly any contrast: 98 % of it within two of 255 gray levels."""
+    low, high = np.percentile(gray, (1, 99))
+    return bool(high - low < 2 / 255)
+
+
+def shows_lung(field: Field, accept: float) -> bool:
+    """Whether a slice is an axial lung CT with lung enough to judge; `accept` is the least probability of that kind."""
+    return field.accepted >= accept and field.fraction >= LEAST_LUNG
+
+
+def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] | None:
+    """None where at least one slice shows lung; otherwise the code and the reason of the refusal.
+
+    The reason names what most slices look like. A slice that passes for CT and has no lung is told apart from a picture
+    of something else.
+    """
+    if any(shows_lung(f, accept) for f in found):
+        return None
+    if flat:
+        return "flat_image", "image: some contrast, got a constant picture; give the original slice"
+    if any(f.accepted >= accept for f in found):
+        return "no_lung", f"lung: at least {LEAST_LUNG:.0%} of a slice, got less; {INSTEAD['ct_without_lung']}"
+    votes = np.sum([f.kinds for f in found], axis=0)
+    kind = _most_likely_refused(votes)
+    if kind == "ct_without_lung":
+        return "no_lung", f"an axial lung CT, got what looks like {IN_WORDS[kind]}; {INSTEAD[kind]}"
+    instead = INSTEAD.get(kind, "give an axial slice of a chest CT in a lung window, or the DICOM series")
+    return "not_axial_lung_ct", f"an axial lung CT, got what looks like {IN_WORDS[kind]}; {instead}"
+
+
+def _most_likely_refused(votes: Float32) -> str:
+    from groundglass.infer.field import ACCEPTED_KINDS, KINDS
+
+    refused = [i for i, k in enumerate(KINDS) if k not in ACCEPTED_KINDS]
+    return KINDS[max(refused, key=lambda i: votes[i])]
+
+
+def notices(found: Sequence[Field], chosen: Sequence[int]) -> tuple[Notice, ...]:
+    """What the gate saw on accepted slices that the reader of a result must know."""
+    told: list[Notice] = []
+    if len(chosen) < FEW * len(found):
+        detail = f"Only {len(chosen)} of {len(found)} slices look like axial lung CT; the verdict rests on these alone."
+        told.append(Notice("few_lung_slices", detail))
+    turned = sum(found[i].kind == "turned_lung_ct" for i in chosen)
+    if 2 * turned > len(chosen):
+        detail = "The slice seems upside down or turned by a quarter, and the score is less sure; give it spine down."
+        told.append(Notice("turned", detail))
+    return tuple(told)

@@ -1,0 +1,191 @@
+"""One ONNX file, read once: hashed, checked, then run on the CPU.
+
+The hash is taken of the very bytes that are loaded, before anything parses them; a file that stores weights elsewhere
+is refused. Every file carries its card and a golden vector: an input made from a seed and the outputs that the file
+gave when it was made, so that a damaged runtime or file is seen at start and not in a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from groundglass.errors import ModelError
+from groundglass.infer.wire import input_of, reaches_for, with_output
+from groundglass.types import Float32
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CARD_KEY = "groundglass.card"
+GOLDEN_KEY = "groundglass.golden"
+# Across processors the same graph differs in the last bits; a flipped weight bit or a wrong kernel differs by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A loaded ONNX graph with one float32 input (N, 1, size, size) and named float32 outputs."""
+
+    session: onnxruntime.InferenceSession
+    sha256: str
+    card: Mapping[str, Any]
+    size: int
+
+    def run(self, batch: Float32) -> dict[str, Float32]:
+        """Outputs by name for a batch (N, 1, size, size), all finite.
+
+        Raises ModelError (`not_finite`) where the graph answers NaN or infinity.
+        """
+        if batch.ndim != 4 or batch.shape[1:] != (1, self.size, self.size) or batch.dtype != np.float32:
+            raise ValueError(f"batch: float32 (N, 1, {self.size}, {self.size}), got {batch.dtype} {batch.shape}")
+        names = [o.name for o in self.session.get_outputs()]
+        outputs = dict(zip(names, self.session.run(names, {self.session.get_inputs()[0].name: batch}), strict=True))
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise ModelError(
+                    "not_finite", f"{name}: finite values, got NaN or infinity; run `groundglass models verify`"
+                )
+        return outputs
+
+
+def golden_input(size: int, seed: int = 20200315) -> Float32:
+    """The seeded input (2, 1, size, size) of the golden vector: smooth noise and a ramp, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, size, dtype=np.float32)
+    coarse = rng.random((8, 8), dtype=np.float32)
+    noise = np.kron(coarse, np.ones((-(-size // 8), -(-size // 8)), np.float32))[:size, :size]
+    return np.ascontiguousarray(np.stack([noise, np.outer(ramp, ramp)])[:, None], np.float32)
+
+
+def golden_outputs(network: Network) -> dict[str, list[float]]:
+    """Sixty-four values spread over each output for the golden input, as JSON stores them."""
+    return {name: _spread(value) for name, value in network.run(golden_input(network.size)).items()}
+
+
+def _spread(values: Float32) -> list[float]:
+    flat = values.ravel()
+    return [float(x) for x in flat[np.linspace(0, flat.size - 1, min(64, flat.size)).astype(int)]]
+
+
+def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None) -> Network:
+    """Load an ONNX file; `sha256` is the pinned hash of its bytes, or None for a file of the user's own.
+
+    Raises ModelError: `weights_missing`, `weights_hash`, `weights_unreadable`, `weights_contract`, `self_test`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            "weights_missing", f"model: a readable file, got {type(error).__name__}; reinstall or name another"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise ModelError(
+            "weights_hash", f"model: SHA-256 {sha256}, got {digest}; the file is damaged or swapped, reinstall it"
+        )
+    _refuse_what_reaches_out(content)
+    network = _open(content, digest, threads)
+    self_test(network)
+    del content
+    _return_freed_memory()
+    return network
+
+
+def read_features(path: Path, maps: str, threads: int | None = None) -> Network:
+    """The same file with one more output: the tensor that the output `maps` is made from, which holds its features.
+
+    Raises ModelError as `read_onnx` does, and where no node makes `maps`.
+    """
+    content = path.read_bytes()
+    _refuse_what_reaches_out(content)
+    name = input_of(content, maps)
+    if name is None:
+        raise ModelError("weights_contract", f"model: a node that makes {maps!r}, got none; export it again")
+    return _open(with_output(content, name), hashlib.sha256(content).hexdigest(), threads)
+
+
+def _open(content: bytes, digest: str, threads: int | None) -> Network:
+    # Before the library is loaded: its Linux build otherwise reports to its maker over the network.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # threads that spin while they wait take the core that decodes the next slice
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        properties = session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime raises many types for damaged bytes
+        raise ModelError(
+            "weights_unreadable", f"model: an ONNX file, got {type(error).__name__} on loading; export it again"
+        ) from error
+    try:
+        card = json.loads(properties[CARD_KEY])
+        if not isinstance(card, dict):
+            raise KeyError(CARD_KEY)
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ModelError(
+            "weights_contract", "model: a card inside the file, got none; export it with `groundglass train`"
+        ) from error
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    square = len(shape) == 4 and shape[1] == 1 and shape[2] == shape[3] and isinstance(shape[2], int)
+    if len(inputs) != 1 or not square or inputs[0].type != "tensor(float)":
+        raise ModelError(
+            "weights_contract", f"model: one input (N, 1, S, S), got {[i.shape for i in inputs]}; export it again"
+        )
+    return Network(session, digest, card, int(shape[2]))
+
+
+def _return_freed_memory() -> None:
+    """Hand back to the system what loading freed: parsing a file needs four times what the network then holds."""
+    # Only glibc keeps such memory and has this call; CDLL(None) is a TypeError on Windows.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def self_test(network: Network) -> float:
+    """Run the golden vector; the largest difference to what the file itself promises.
+
+    Raises ModelError (`self_test`) where it is above 1e-3, is no number, or the file promises nothing that can be run.
+    """
+    properties = network.session.get_modelmeta().custom_metadata_map
+    try:
+        promised = json.loads(properties[GOLDEN_KEY])
+        got = golden_outputs(network)
+        if not got or promised.keys() != got.keys():
+            raise ModelError("self_test", f"model: outputs {sorted(promised)}, got {sorted(got)}; export it again")
+        worst = max(float(np.max(np.abs(np.subtract(promised[name], got[name])))) for name in got)
+    except ModelError:
+        raise
+    except Exception as error:  # the promise and the graph are whatever the file's maker put there
+        kind = type(error).__name__
+        raise ModelError("self_test", f"model: a golden vector that runs, got {kind}; export it again") from error
+    if not worst <= GOLDEN_TOLERANCE:
+        raise ModelError(
+            "self_test", f"model: golden vector within {GOLDEN_TOLERANCE}, got {worst:.2g}; run `groundglass doctor`"
+        )
+    return worst
+
+
+def _refuse_what_reaches_out(content: bytes) -> None:
+    try:
+        reached = reaches_for(content)
+    except ValueError as error:
+        raise ModelError("weights_unreadable", f"model: an ONNX file, got {error}; export it again") from error
+    if reached is not None:
+        detail = f"model: one file with standard operators, got {reached}; export it as one file"
+        raise ModelError("weights_contract", detail)

@@ -1,0 +1,215 @@
+"""Manifest rows -> cases to judge: scored by a model, or with the scores of a table that anybody made."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from groundglass.data import sources
+from groundglass.data.collect import file_sha256, traits
+from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.infer.model import Model
+from groundglass.infer.predict import Examination, examine
+from groundglass.judge.cases import Case
+from groundglass.judge.shortcuts import people
+from groundglass.read.scan import Decoder, read
+from groundglass.types import Prediction, Record, Scan
+from groundglass.write import PRIVATE, PUBLIC, write_bytes
+
+Progress = Callable[[int, int], None]
+# Called with each slice that was answered, so that pictures need no second run.
+Watch = Callable[[Case, Scan, Examination], None]
+_MAX_TABLE = 256 * 2**20
+# Short side below which an image of a public set was cut from a figure or made small.
+_SMALL = 300
+_AGES = ((0, 40, "under 40"), (40, 60, "40 to 59"), (60, 200, "60 and over"))
+
+
+def cases_of(records: Sequence[Record], root: Path | None) -> list[Case]:
+    """Labelled rows as cases without a probability, with their traits; `root` is where sources keep their tables.
+
+    Where the manifest knows no patients, neighbouring files stand for one (`people`).
+    """
+    rows = [r for r in records if r.label is not None]
+    said = _said(rows, root) if root is not None else {}
+    cases = []
+    for record, patient in zip(rows, people(rows), strict=True):
+        known = {"source": record.source, "label": str(record.label)} | said.get(record.path, {})
+        if record.width is not None and record.height is not None:
+            small = min(record.width, record.height) < _SMALL
+            known["size"] = f"short side {'below' if small else 'from'} {_SMALL} pixels"
+        cases.append(Case(record.path, record.label == "covid", patient, None, known))
+    return cases
+
+
+def _said(records: Sequence[Record], root: Path) -> dict[str, dict[str, str]]:
+    """Traits by manifest path, of the sources that are known here and lie under the root."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted({r.source for r in records}):
+        source = next((s for s in sources.every() if s.name == name), None)
+        if source is None or not (root / source.layout.folder).is_dir():
+            continue
+        for path, row in traits(source, root / source.layout.folder).items():
+            found[f"{source.layout.folder}/{path}"] = {k: _age(v) if k == "age" else v for k, v in row.items() if v}
+    return found
+
+
+def _age(years: str) -> str:
+    """An age as its decade group; empty where it is no number, so that the row is in no group."""
+    try:
+        value = float(years)
+    except ValueError:
+        return ""
+    return next((name for low, high, name in _AGES if low <= value < high), "")
+
+
+def score(
+    records: Sequence[Record],
+    root: Path,
+    model: Model,
+    progress: Progress = lambda done, total: None,
+    watch: Watch = lambda case, scan, examination: None,
+) -> list[Case]:
+    """Run the model on each labelled row; what the gate refuses keeps None.
+
+    Raises InputError where a file is not the one that the manifest names: fewer slices would be another figure.
+    """
+    rows = [r for r in records if r.label is not None]
+    done: list[Case] = []
+    with Decoder() as decoder:
+        for record, case in zip(rows, cases_of(rows, root), strict=True):
+            check_hash(root / record.path, record)
+            try:
+                scan = read(root / record.path, decoder)
+            except InputError:
+                done.append(case)
+                continue
+            seen = examine(scan, model)
+            if isinstance(seen.result, Prediction):
+                case = replace(case, probability=seen.result.probability)
+                watch(case, scan, seen)
+            done.append(case)
+            progress(len(done), len(rows))
+    return done
+
+
+def check_hash(path: Path, record: Record) -> None:
+    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+        ) from error
+    if digest != record.sha256:
+        raise InputError(
+            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
+        )
+
+
+def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:
+    """Cases from a CSV with the columns path and probability (empty: refused); other columns are traits.
+
+    With `cases` (of a manifest) every path must be one of theirs, each of theirs must be there, and a label in the file
+    must agree. Without, the file must have label and patient columns. Raises ManifestError with all the problems.
+    """
+    rows = list(_rows(path))
+    given = [_case(n, row, cases is None) for n, row in enumerate(rows, start=2)]
+    problems = [p for p in given if isinstance(p, str)]
+    found = {c.path: c for c in given if isinstance(c, Case)}
+    if len(found) + len(problems) < len(given):
+        seen: set[str] = set()
+        for n, c in enumerate(given, start=2):
+            if isinstance(c, Case) and c.path in seen:
+                problems.append(f"row {n}: a path once, got it again")
+            seen.add(c.path if isinstance(c, Case) else "")
+    if cases is None:
+        if problems:
+            raise ManifestError("scores", problems)
+        return list(found.values())
+    labels = {row.get("path", ""): row.get("label", "") for row in rows}
+    mine = {c.path: c for c in cases}
+    problems += [f"{p}: a row of the manifest's split, got another" for p in found if p not in mine]
+    problems += [f"{p}: a row with its score, got none" for p in mine if p not in labels]
+    problems += [
+        f"{p}: label {mine[p].traits['label']} as in the manifest, got {labels[p]}"
+        for p in found
+        if p in mine and labels[p] and labels[p] != mine[p].traits["label"]
+    ]
+    if problems:
+        raise ManifestError("scores", problems)
+    return [
+        replace(case, probability=found[p].probability, traits={**found[p].traits, **case.traits})
+        for p, case in mine.items()
+    ]
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        if path.stat().st_size > _MAX_TABLE:
+            raise ManifestError("scores", [f"a table up to {_MAX_TABLE} bytes, got a larger one"])
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ManifestError("not_found", [f"a table of scores that can be read, got {reason}"]) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError("scores", ["UTF-8 text, got other bytes"]) from error
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        lacking = [c for c in ("path", "probability") if c not in (reader.fieldnames or ())]
+        if lacking:
+            raise ManifestError("scores", [f"row 1: a column {c}, got none" for c in lacking])
+        for row in reader:
+            yield {str(k): v for k, v in row.items() if isinstance(v, str)}
+    except csv.Error as error:
+        raise ManifestError("scores", [f"a CSV table, got {error}"]) from error
+
+
+def _case(number: int, row: Mapping[str, str], alone: bool) -> Case | str:
+    """One row as a case, or what is wrong with it."""
+    text = row.get("probability", "").strip()
+    try:
+        probability = float(text) if text else None
+    except ValueError:
+        return f"row {number}: a probability or nothing, got {text[:20]!r}"
+    if probability is not None and not 0.0 <= probability <= 1.0:  # NaN too
+        return f"row {number}: a probability within [0, 1], got {text[:20]}"
+    label, patient = row.get("label", ""), row.get("patient", "")
+    if label not in ("covid", "non-covid") and (alone or label):
+        return f"row {number}: label covid or non-covid, got {label[:20]!r}"
+    if alone and not patient:
+        return f"row {number}: a patient, got none; without one intervals would be too narrow"
+    path = row.get("path", "")
+    if not path:
+        return f"row {number}: a path, got none"
+    known = {k: v for k, v in row.items() if k not in ("path", "patient", "probability") and v}
+    return Case(path, label == "covid", patient or path, probability, known)
+
+
+def write_scores(path: Path, cases: Sequence[Case], alone: bool = False) -> None:
+    """Write cases as `read_scores` reads them: path, label, probability.
+
+    `alone` is for cases of no manifest, which can be read again only with their patients and traits; as these may name
+    people, only the owner can read the file.
+    """
+    traits = sorted({t for c in cases for t in c.traits} - {"label"}) if alone else []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("path", "label", "probability", *(["patient"] if alone else []), *traits))
+    for c in cases:
+        probability = "" if c.probability is None else f"{c.probability:.6f}"
+        known = [c.patient, *(c.traits.get(t, "") for t in traits)] if alone else []
+        writer.writerow((c.path, "covid" if c.positive else "non-covid", probability, *known))
+    write_bytes(path, out.getvalue().encode(), PRIVATE if alone else PUBLIC)
+
+
+def of_split(records: Sequence[Record], split: str) -> list[Record]:
+    """The labelled rows of a split. Raises ConfigError where there are none."""
+    rows = [r for r in records if r.split == split and r.label is not None]
+    if not rows:
+        raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")
+    return rows

@@ -1,0 +1,151 @@
+"""Phantoms as files: PNG in a window, a DICOM CT series, NIfTI, and the set of examples that the demo runs on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from groundglass.errors import OutputError
+from groundglass.infer.transforms import to_gray
+from groundglass.phantom.chest import Lesion, Phantom, chest_slice, chest_volume
+from groundglass.phantom.refused import head_slice, photograph
+from groundglass.types import LUNG_WINDOW, Float32, Float64, Window
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+
+
+def write_png(path: Path, gray: Float32) -> None:
+    """Write gray f32 (H, W) in [0, 1] as an 8-bit PNG."""
+    from PIL import Image
+
+    Image.fromarray(np.round(gray * 255).astype(np.uint8)).save(path, format="PNG", optimize=True)
+
+
+def write_slice_png(path: Path, voxels: Float32, window: Window = LUNG_WINDOW) -> None:
+    """Write one slice in HU f32 (H, W) through a window as an 8-bit PNG."""
+    write_png(path, to_gray(voxels, "HU", window))
+
+
+def _uid(seed: int, role: str) -> str:
+    """A UID below 2.25 (DICOM PS3.5 B.2) that depends on seed and role only."""
+    digest = hashlib.sha256(f"groundglass phantom {seed} {role}".encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def write_dicom_series(folder: Path, phantom: Phantom, *, seed: int = 0) -> None:
+    """Write a phantom as a series of CT Image Storage objects (DICOM PS3.3 A.3), Explicit VR Little Endian.
+
+    The highest slice has number 1, as scanners number a head-first scan from the top.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(phantom.voxels)
+    for index in range(count):
+        number = count - index
+        _dicom(phantom, index, number, seed).save_as(folder / f"IM{number:04d}.dcm", enforce_file_format=True)
+
+
+def _dicom(phantom: Phantom, index: int, number: int, seed: int) -> FileDataset:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+    from pydicom.valuerep import DSfloat
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = UID(_uid(seed, f"instance {index}"))
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(_uid(0, "implementation"))
+    ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+
+    def exact(values: Float64) -> list[DSfloat]:
+        return [DSfloat(float(v), auto_format=True) for v in values]
+
+    ds.SpecificCharacterSet = "ISO_IR 100"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    ds.StudyDate, ds.StudyTime, ds.AccessionNumber = "20200101", "120000", ""
+    ds.Modality, ds.Manufacturer, ds.ReferringPhysicianName = "CT", "Groundglass", ""
+    ds.SeriesDescription, ds.BodyPartExamined = "synthetic chest", "CHEST"
+    ds.PatientName, ds.PatientID = "PHANTOM^CHEST", f"PHANTOM-{seed}"
+    ds.PatientBirthDate, ds.PatientSex = "", "O"
+    ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", "synthetic: no patient was scanned"
+    ds.BurnedInAnnotation = "NO"
+    ds.KVP, ds.ConvolutionKernel, ds.PatientPosition = "120", "SYNTHETIC", "HFS"
+    ds.SliceThickness = exact(np.array([phantom.spacing[0]]))[0]
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = _uid(seed, "study"), _uid(seed, "series")
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = _uid(seed, "frame"), ""
+    ds.StudyID, ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = "1", "1", "1", str(number)
+    across, down = phantom.affine[:3, 2] / phantom.spacing[2], phantom.affine[:3, 1] / phantom.spacing[1]
+    ds.ImagePositionPatient = exact(phantom.affine[:3, 3] + index * phantom.affine[:3, 0])
+    ds.ImageOrientationPatient = exact(np.concatenate([across, down]))
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.Rows, ds.Columns = phantom.voxels.shape[1:]
+    ds.PixelSpacing = exact(np.array(phantom.spacing[1:]))
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.WindowCenter, ds.WindowWidth = "-600", "1500"
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "-1024", "1", "HU"
+    ds.PixelData = (phantom.voxels[index] + 1024).astype("<u2").tobytes()
+    ds["PixelData"].VR = "OW"
+    return ds
+
+
+def write_nifti(path: Path, phantom: Phantom) -> None:
+    """Write a phantom as NIfTI-1 int16 HU; NIfTI's world is RAS and its array order column, row, slice."""
+    import nibabel
+
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ phantom.affine[:, [2, 1, 0, 3]]
+    nifti: Any = nibabel.Nifti1Image  # nibabel's constructors carry no types
+    image = nifti(phantom.voxels.astype(np.int16).transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    nibabel.save(image, str(path))
+
+
+# The lesions of the examples, in words that a reader can check in the picture.
+_GROUND_GLASS = (
+    Lesion("ground_glass", -1, 0.55, 60, 0.15, 32),
+    Lesion("ground_glass", 1, 0.56, 50, 0.12, 36),
+    Lesion("ground_glass", 1, 0.54, 330, 0.20, 16),
+    Lesion("crazy_paving", -1, 0.55, 5, 0.10, 20),
+)
+_CONSOLIDATION = (
+    Lesion("consolidation", -1, 0.60, 65, 0.15, 30),
+    Lesion("ground_glass", -1, 0.60, 20, 0.15, 30),
+    Lesion("consolidation", 1, 0.61, 55, 0.10, 22),
+    Lesion("ground_glass", 1, 0.59, 85, 0.20, 24),
+)
+_VOLUME = (
+    Lesion("ground_glass", -1, 0.50, 50, 0.10, 34),
+    Lesion("ground_glass", 1, 0.60, 60, 0.10, 38),
+    Lesion("consolidation", -1, 0.70, 70, 0.10, 24),
+    Lesion("crazy_paving", 1, 0.42, 20, 0.15, 26),
+)
+
+
+def write_examples(folder: Path) -> None:
+    """Write the examples: healthy, ground-glass, consolidation, head, photo (.png), volume/ (DICOM), volume.nii.gz.
+
+    Head and photo must be refused. The same pixels come out on every run.
+
+    Raises OutputError where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, seed, level, lesions in (
+            ("healthy", 17, 0.5, ()),
+            ("ground-glass", 12, 0.55, _GROUND_GLASS),
+            ("consolidation", 13, 0.60, _CONSOLIDATION),
+        ):
+            made = chest_slice(np.random.default_rng(seed), level=level, lesions=lesions, size=384)
+            write_slice_png(folder / f"{name}.png", made.voxels[0])
+        volume = chest_volume(np.random.default_rng(14), slices=12, levels=(0.3, 0.8), lesions=_VOLUME, size=256)
+        write_dicom_series(folder / "volume", volume, seed=14)
+        write_nifti(folder / "volume.nii.gz", volume)
+        write_slice_png(folder / "head.png", head_slice(np.random.default_rng(15), size=384), Window(40.0, 100.0))
+        write_png(folder / "photo.png", photograph(np.random.default_rng(16), size=384))
+    except OSError as error:
+        raise OutputError("write_failed", f"a writable folder, got {error.strerror}; choose another folder") from error

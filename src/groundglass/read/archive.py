@@ -1,0 +1,234 @@
+"""Opens regular files and the members of zip archives; runs in the worker.
+
+A zip is checked as a whole before any member is read: number of entries from the end record, overlap, sizes and
+ratios from the central directory (Fifield, "A better zip bomb", WOOT 2019). Member names are shown, never used.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, cast
+
+from groundglass.errors import InputError
+from groundglass.read.limits import MIB, Limits
+from groundglass.read.sniff import SNIFF_BYTES, sniff
+
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCAL_HEADER_BYTES = 30
+
+
+class Files:
+    """Opens what a request names: `path`, or member number `member` of the zip at `path`. Keeps one zip open."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._zip: zipfile.ZipFile | None = None
+        self._zip_of: tuple[str, int, int] | None = None
+
+    def whole(self, item: Mapping[str, Any], limit: int) -> bytes:
+        """All bytes of one file. Raises InputError: `empty`, `too_large` above `limit`, `bad_archive`."""
+        with self.stream(item) as (stream, size):
+            if size > limit:
+                raise _too_large(size, limit)
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise _too_large(len(data), limit)
+        if not data:
+            raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+        if len(data) < size:
+            raise InputError("bad_archive", "expected as many bytes as the file states, got fewer; copy it again")
+        return data
+
+    def stream(self, item: Mapping[str, Any]) -> _Opened:
+        """The file as a binary stream, and the size that it states."""
+        if item.get("member") is None:
+            opened = open_regular(item["path"])
+            return _Opened(opened, os.fstat(opened.fileno()).st_size)
+        archive = self.archive(item["path"])
+        info = archive.infolist()[item["member"]]
+        _check_member(info)
+        return _Opened(cast(BinaryIO, _Member(archive.open(info))), info.file_size)
+
+    def archive(self, path: str) -> zipfile.ZipFile:
+        """The zip at `path`, checked as a whole."""
+        opened = open_regular(path)
+        state = os.fstat(opened.fileno())
+        key = (path, state.st_mtime_ns, state.st_size)
+        if self._zip is not None and self._zip_of == key:
+            opened.close()
+            return self._zip
+        if self._zip is not None:
+            self._zip.close()
+            self._zip = None
+        self._zip, self._zip_of = _open_zip(opened, state.st_size, self._limits), key
+        return self._zip
+
+
+class _Opened:
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._pair = (stream, size)
+
+    def __enter__(self) -> tuple[BinaryIO, int]:
+        return self._pair
+
+    def __exit__(self, *_: object) -> None:
+        self._pair[0].close()
+
+
+class _Member(io.RawIOBase):
+    """A zip member whose every failure is a `bad_archive`."""
+
+    def __init__(self, member: Any) -> None:
+        self._member = member
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data: bytes = self._member.read(size)
+        except Exception as error:  # zipfile and zlib raise seven kinds for a damaged member
+            raise InputError("bad_archive", "expected an intact zip entry, got a damaged one; zip it again") from error
+        return data
+
+    def close(self) -> None:
+        self._member.close()
+        super().close()
+
+
+def _too_large(size: int, limit: int) -> InputError:
+    return InputError(
+        "too_large", f"expected at most {limit / MIB:.0f} MiB, got {size / MIB:.0f} MiB or more; give less"
+    )
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading; never a link, a pipe or a device."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise InputError("not_found", "expected a file, got none; check the path") from error
+    except OSError as error:
+        raise InputError(
+            "unreadable", "expected a file that may be read, got one that may not; check rights"
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("unsupported", "expected a regular file, got a pipe, device or folder; give an image file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:
+    count = _entry_count(opened, size)
+    if count > limits.zip_entries:
+        raise InputError(
+            "too_many", f"expected at most {limits.zip_entries} zip entries, got {count}; split the archive"
+        )
+    try:
+        archive = zipfile.ZipFile(opened)
+    except Exception as error:  # BadZipFile, struct.error, UnicodeDecodeError, OverflowError, ...
+        raise InputError("bad_archive", "expected an intact zip, got a damaged one; zip it again") from error
+    infos = archive.infolist()
+    if len(infos) != count or any(info.header_offset < 0 for info in infos):
+        raise InputError("bad_archive", "expected a zip directory as its end record states, got another; zip it again")
+    _check_overlap(archive, infos)
+    total = sum(info.file_size for info in infos)
+    if total > limits.zip_bytes or any(info.file_size > limits.zip_entry_bytes for info in infos):
+        raise InputError(
+            "too_large",
+            f"expected a zip of at most {limits.zip_bytes // MIB} MiB, {limits.zip_entry_bytes // MIB} MiB an entry, "
+            f"got one that states {total // MIB} MiB; split it",
+        )
+    for info in infos:
+        ratio = info.file_size / max(info.compress_size, 1)
+        if info.file_size > limits.zip_ratio_from_bytes and ratio > limits.zip_ratio:
+            raise InputError(
+                "too_large", f"expected entries packed at most {limits.zip_ratio}:1, got {ratio:.0f}:1; zip the images"
+            )
+    return archive
+
+
+def _entry_count(opened: BinaryIO, size: int) -> int:
+    """Number of entries that the end record states, without reading the directory. Leaves the stream at 0."""
+    tail = min(size, _END.size + 0xFFFF)
+    opened.seek(size - tail)
+    data = opened.read(tail)
+    at = data.rfind(b"PK\x05\x06")
+    if at < 0 or len(data) - at < _END.size:
+        raise InputError("bad_archive", "expected a zip with its end record, got a cut one; copy it again")
+    count = int(_END.unpack_from(data, at)[4])
+    at64 = data.rfind(b"PK\x06\x06", 0, at)
+    if count == 0xFFFF and at64 >= 0 and at - at64 >= _END64.size:
+        count = int(_END64.unpack_from(data, at64)[7])
+    opened.seek(0)
+    return count
+
+
+def _check_overlap(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> None:
+    # Python before 3.11.8 reads overlapping entries (CVE-2024-0450). Each entry takes at least its header, its name
+    # and its data, and must end before the next entry or the directory begins.
+    ends = sorted((i.header_offset, i.header_offset + _LOCAL_HEADER_BYTES + i.compress_size) for i in infos)
+    starts = [start for start, _ in ends[1:]] + [archive.start_dir] if ends else []
+    if any(end > start for (_, end), start in zip(ends, starts, strict=True)):
+        raise InputError(
+            "overlap", "expected zip entries one after another, got overlapping ones; zip the images again"
+        )
+
+
+def _check_member(info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & 0x41:
+        raise InputError("encrypted", "expected a zip without password, got an encrypted entry; unpack it first")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(
+            "unsupported", f"expected stored or deflated entries, got method {info.compress_type}; zip it with deflate"
+        )
+
+
+def _odd(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry is a link or a device, or has a name that points outside the archive."""
+    name = info.filename.replace("\\", "/")
+    mode = info.external_attr >> 16
+    kind = stat.S_IFMT(mode)
+    special = kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+    return special or name.startswith("/") or ":" in name[:3] or ".." in name.split("/")
+
+
+def shown(name: str) -> str:
+    """A member's name as people may see it: printable, and at most 120 characters."""
+    clean = re.sub(r"[^\w.\-+ /()%]", "_", name.replace("\\", "/"), flags=re.ASCII)
+    return clean[-120:].lstrip("/") or "entry"
+
+
+def members(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
+    """List a zip: for each entry that may be an image its number, shown name and kind, or why it is refused.
+
+    Yields one header: `members` as [number, name, kind or None, code or None, detail], `skipped` as code -> count.
+    """
+    archive = files.archive(item["path"])
+    found: list[list[Any]] = []
+    skipped: dict[str, int] = {}
+    for number, info in enumerate(archive.infolist()):
+        if info.is_dir():
+            continue
+        if _odd(info):
+            skipped["unsafe_name"] = skipped.get("unsafe_name", 0) + 1
+            continue
+        try:
+            with files.stream({"path": item["path"], "member": number}) as (stream, _):
+                kind = sniff(stream.read(SNIFF_BYTES))
+        except InputError as error:
+            found.append([number, shown(info.filename), None, error.code, error.detail])
+            continue
+        if kind in ("raster", "dicom", "nifti"):
+            found.append([number, shown(info.filename), kind, None, ""])
+            continue
+        reason = "not_an_image" if kind is None else "nested_archive"
+        skipped[reason] = skipped.get(reason, 0) + 1
+    yield {"members": found, "skipped": skipped}

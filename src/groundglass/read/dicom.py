@@ -1,0 +1,380 @@
+"""DICOM CT files to HU; runs in the worker. Reads only the tags that it names, and sends no text of theirs back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import InputError
+from groundglass.read.archive import Files
+from groundglass.read.elements import Pixels, walk
+from groundglass.read.hounsfield import Rescale, to_hu
+from groundglass.read.limits import Limits
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+_ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_RLE = "1.2.840.10008.1.2.5"
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_TAGS = {
+    "image_type": 0x00080008,
+    "sop_class": 0x00080016,
+    "sop_instance": 0x00080018,
+    "modality": 0x00080060,
+    "patient": 0x00100020,
+    "body_part": 0x00180015,
+    "thickness": 0x00180050,
+    "tilt": 0x00181120,
+    "kernel": 0x00181210,
+    "patient_position": 0x00185100,
+    "study": 0x0020000D,
+    "series": 0x0020000E,
+    "number": 0x00200011,
+    "acquisition": 0x00200012,
+    "position": 0x00200032,
+    "orientation": 0x00200037,
+    "temporal": 0x00200100,
+    "samples": 0x00280002,
+    "photometric": 0x00280004,
+    "frames": 0x00280008,
+    "rows": 0x00280010,
+    "columns": 0x00280011,
+    "spacing": 0x00280030,
+    "allocated": 0x00280100,
+    "stored": 0x00280101,
+    "high_bit": 0x00280102,
+    "signed": 0x00280103,
+    "padding": 0x00280120,
+    "padding_limit": 0x00280121,
+    "burned_in": 0x00280301,
+    "intercept": 0x00281052,
+    "slope": 0x00281053,
+}
+_PIXEL_DATA = 0x7FE00010
+_PLANAR_CONFIGURATION = 0x00280006
+# The first that is installed decodes. pydicom would try the next after a failure, and GDCM ends the process on some
+# damaged JPEG-LS that pyjpegls refuses.
+_CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
+_IS = re.compile(r"\d{1,9}")
+_UID = re.compile(r"[0-9.]{1,64}")
+_NOT_ORIGINAL = ("LOCALIZER", "SCOUT", "PROJECTION", "MPR", "MIP", "MINIP", "REFORMATTED")
+_CHEST = ("CHEST", "THORAX", "LUNG", "TORSO", "BODY", "TAP", "CAP", "HEART", "BREAST")
+_EXECUTABLE = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+# The axis of an axial slice lies within 26 degrees of the patient's long axis.
+AXIAL_COSINE = 0.9
+
+
+class Tags:
+    """Values of the named tags of one file, as text or numbers, None where absent."""
+
+    def __init__(self, data: bytes, pixels: bool) -> None:
+        from pydicom import dcmread
+
+        wanted = [*_TAGS.values(), *([_PIXEL_DATA, _PLANAR_CONFIGURATION] if pixels else [])]
+        self.dataset = dcmread(io.BytesIO(data), stop_before_pixels=not pixels, specific_tags=list(wanted))
+
+    def raw(self, name: str) -> bytes:
+        """The value as it stands in the file; pydicom has not looked at it, so it cannot complain of it aloud."""
+        element = self.dataset.get_item(_TAGS[name])
+        value = None if element is None else element.value
+        if value is None:
+            return b""
+        return value if isinstance(value, bytes) else str(value).encode("ascii", "replace")
+
+    def text(self, name: str) -> str | None:
+        value = self.raw(name).decode("ascii", "replace").strip("\x00 ")
+        return value or None
+
+    def texts(self, name: str) -> list[str]:
+        text = self.text(name)
+        return [] if text is None else [part.strip().upper() for part in text.split("\\")]
+
+    def digest(self, name: str) -> str | None:
+        """A stand-in that can be compared, but does not tell what it stands for."""
+        value = self.raw(name).strip(b"\x00 ")
+        return hashlib.sha256(value).hexdigest()[:32] if value else None
+
+    def floats(self, name: str, count: int) -> list[float] | None:
+        """`count` decimal strings (DS, PS3.5 6.2). Raises InputError where they are no finite numbers."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            values = [float(part) for part in text.split("\\")]
+        except ValueError:
+            values = []
+        if len(values) != count or not all(math.isfinite(value) for value in values):
+            code = "rescale" if name in ("slope", "intercept") else "bad_affine"
+            detail = f"expected {count} finite number{'s'[: count > 1]} as {name}, got something else; export it again"
+            raise InputError(code, detail)
+        return values
+
+    def short(self, name: str) -> int | None:
+        """An unsigned short (US); any other value representation is refused."""
+        element = self.dataset.get_item(_TAGS[name])
+        if element is None or element.value in (None, b""):
+            return None
+        if isinstance(element.value, int):
+            return element.value
+        if (element.VR not in (None, "US", "SS")) or len(element.value) != 2:
+            raise InputError("unreadable", f"expected {name} as one unsigned short, got another form; export it again")
+        return int.from_bytes(element.value, "big" if self.dataset.original_encoding[1] is False else "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the stored values lie in PixelData (PS3.3 C.7.6.3.1)."""
+
+    rows: int
+    columns: int
+    allocated: int
+    stored: int
+    signed: bool
+
+
+def header(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
+    """Yield what is needed to group and sort one file; `refused` says why its pixels will not be read."""
+    yield _opened(files, item, limits, pixels=False)[1]
+
+
+def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any] | NDArray[Any]]:
+    """Yield the header of one file with `shape` (1, H, W) and `dtype`, then its plane in HU."""
+    tags, described, pixels = _opened(files, item, limits, pixels=True)
+    if described.get("directory"):
+        raise InputError("unsupported", "expected an image, got a DICOM directory; give the folder that it describes")
+    if described["refused"] is not None:
+        raise InputError(*described["refused"])
+    assert pixels is not None
+    layout = _layout(tags, pixels, limits)
+    stored = _stored_values(tags, layout, pixels)
+    hu, notices = to_hu(stored, layout.stored, layout.signed, _rescale(tags), tags.text("photometric") == "MONOCHROME1")
+    described["notices"] += notices
+    if not pixels.encapsulated and pixels.length > stored.size * layout.allocated // 8 + 1:
+        described["notices"].append(["surplus_bytes", "the file holds bytes after its pixels; they were not used"])
+    yield {**described, "shape": [1, layout.rows, layout.columns], "dtype": "<f4"}
+    yield hu[np.newaxis]  # (1, H, W)
+
+
+def _opened(
+    files: Files, item: Mapping[str, Any], limits: Limits, pixels: bool
+) -> tuple[Tags, dict[str, Any], Pixels | None]:
+    data = files.whole(item, limits.slice_bytes)
+    walked = walk(data, limits)
+    tags = Tags(data, pixels)
+    if tags.dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+        return tags, {"directory": True}, None
+    refused: list[str] | None = None
+    try:
+        _refuse(tags, walked.pixels, limits)
+    except InputError as error:
+        refused = [error.code, error.detail]
+    return tags, {**_described(tags, data[:4]), "refused": refused}, walked.pixels
+
+
+def _described(tags: Tags, preamble: bytes) -> dict[str, Any]:
+    def optional(name: str, count: int) -> list[float] | None:
+        try:
+            return tags.floats(name, count)
+        except InputError:
+            return None  # `refused` says so
+
+    def one(name: str) -> float | None:
+        values = optional(name, 1)
+        return None if values is None else values[0]
+
+    notices: list[list[str]] = []
+    if preamble.startswith(_EXECUTABLE):
+        notices.append(["executable_preamble", "the DICOM preamble looks like a program; it was not used"])
+    body_part = tags.text("body_part")
+    if body_part is not None and not any(word in body_part.upper() for word in _CHEST):
+        notices.append(["body_part", "the file names a body part other than the chest"])
+    position = (tags.text("patient_position") or "").upper()
+    if position.startswith("FF"):
+        notices.append(["feet_first", "the patient lay feet first; the image was turned by its geometry"])
+    if position.endswith("P"):
+        notices.append(["prone", "the patient lay prone; the image was turned by its geometry"])
+    if position.endswith(("DL", "DR")):
+        notices.append(["decubitus", "the patient lay on one side; the image was turned by its geometry"])
+    return {
+        "series": None if tags.digest("series") is None else f"{tags.digest('study')}/{tags.digest('series')}",
+        "patient": tags.digest("patient"),
+        "kernel": tags.digest("kernel"),
+        "acquisition": tags.digest("acquisition"),
+        "temporal": tags.digest("temporal"),
+        "position": optional("position", 3),
+        "orientation": optional("orientation", 6),
+        "spacing": optional("spacing", 2),
+        "thickness": one("thickness"),
+        "tilt": one("tilt"),
+        "number": int(tags.text("number") or 0) if _IS.fullmatch(tags.text("number") or "") else None,
+        "rows": _short_or_zero(tags, "rows"),
+        "columns": _short_or_zero(tags, "columns"),
+        "notices": notices,
+    }
+
+
+def _short_or_zero(tags: Tags, name: str) -> int:
+    try:
+        return tags.short(name) or 0
+    except InputError:
+        return 0
+
+
+def _refuse(tags: Tags, pixels: Pixels | None, limits: Limits) -> None:
+    """Raises InputError for a file that is no axial CT slice, or whose header cannot be trusted."""
+    _refuse_class(tags, pixels)
+    for name in ("sop_instance", "series"):
+        uid = tags.text(name)
+        if (uid is None and name == "sop_instance") or (uid is not None and not _UID.fullmatch(uid)):
+            raise InputError(
+                "bad_uid", "expected a DICOM UID of at most 64 digits and dots, got another; export it again"
+            )
+    if tags.texts("photometric") not in (["MONOCHROME1"], ["MONOCHROME2"]) or tags.short("samples") not in (1, None):
+        raise InputError("photometric", "expected one gray channel (MONOCHROME1 or 2), got colour; give the CT slices")
+    assert pixels is not None
+    _layout(tags, pixels, limits)
+    _rescale(tags)
+    tags.floats("position", 3)
+    tags.floats("spacing", 2)
+    orientation = tags.floats("orientation", 6)
+    if orientation is not None:
+        _refuse_orientation(np.asarray(orientation))
+    image_type = tags.texts("image_type")
+    derived = image_type[:2] == ["DERIVED", "SECONDARY"]
+    if derived or any(word in part for part in image_type for word in _NOT_ORIGINAL):
+        raise InputError(
+            "not_axial_original", "expected original axial slices, got a localizer or a derived image; give the series"
+        )
+
+
+def _refuse_class(tags: Tags, pixels: Pixels | None) -> None:
+    sop_class, modality = tags.text("sop_class"), (tags.text("modality") or "").upper()
+    if pixels is None:
+        raise InputError("no_pixels", "expected an image, got a DICOM object without pixels; give the CT slices")
+    burned = (tags.text("burned_in") or "").upper() == "YES" or "SCREEN" in " ".join(tags.texts("image_type"))
+    if burned or (sop_class or "").startswith(_SECONDARY_CAPTURE):
+        raise InputError(
+            "possible_burned_in_phi", "expected original pixels, got a capture that may show a name; give the CT slices"
+        )
+    if sop_class in _ENHANCED_CT:
+        raise InputError(
+            "unsupported", "expected one slice a file, got enhanced multi-frame CT; convert it to classic CT"
+        )
+    if modality and modality != "CT":
+        raise InputError("not_ct", "expected modality CT, got another; give a CT series")
+    if sop_class not in (CT, None) or (sop_class is None and not modality):
+        raise InputError("unsupported", "expected CT Image Storage, got another DICOM class; give a CT series")
+
+
+def _refuse_orientation(orientation: NDArray[np.float64]) -> None:
+    row, column = orientation[:3], orientation[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(length - 1) for length in lengths) > 0.01 or abs(float(row @ column)) > 0.01:
+        raise InputError("bad_affine", "expected two unit vectors at a right angle, got others; export it again")
+    if abs(float(np.cross(row, column)[2])) < AXIAL_COSINE:
+        raise InputError("not_axial", "expected axial slices, got another plane; give the axial series")
+
+
+def _layout(tags: Tags, pixels: Pixels, limits: Limits) -> Layout:
+    from groundglass.read.raster import check_size
+
+    rows, columns = tags.short("rows") or 0, tags.short("columns") or 0
+    frames = tags.text("frames") or "1"
+    if not frames.isdigit() or len(frames) > 20:
+        raise InputError("unreadable", "expected a number of frames, got something else; export it again")
+    if int(frames) * rows * columns > limits.voxels:
+        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got more; give one series")
+    if int(frames) != 1:
+        raise InputError(
+            "unsupported", f"expected one slice a file, got {int(frames)} frames; convert it to classic CT"
+        )
+    check_size(rows, columns, limits)
+    allocated, stored = tags.short("allocated"), tags.short("stored")
+    high, signed = tags.short("high_bit"), tags.short("signed")
+    high = (stored or 0) - 1 if high is None else high
+    if allocated not in (8, 16) or stored is None or not 1 <= stored <= allocated or high != stored - 1:
+        raise InputError(
+            "unreadable", "expected 8 or 16 bits a pixel, aligned low, got another layout; export it again"
+        )
+    if signed not in (0, 1, None):
+        raise InputError("unreadable", "expected pixel representation 0 or 1, got another; export it again")
+    expected = rows * columns * allocated // 8
+    if not pixels.encapsulated:
+        # Less than one more frame is padding, as some writers leave it; a whole one is a second, undeclared image.
+        if not expected <= pixels.length < 2 * expected:
+            if pixels.available < pixels.length:
+                raise InputError(
+                    "length_exceeds_file", "expected pixels within the file, got a length past its end; export it again"
+                )
+            code = "pixel_length" if pixels.length > expected else "truncated"
+            raise InputError(code, f"expected {expected} bytes of pixels, got {pixels.length}; export it again")
+        if pixels.available < expected:
+            raise InputError("truncated", "expected whole pixels, got a file that ends early; copy it again")
+    return Layout(rows, columns, allocated, stored, bool(signed))
+
+
+def _rescale(tags: Tags) -> Rescale:
+    slope, intercept = tags.floats("slope", 1), tags.floats("intercept", 1)
+    padding, limit = tags.short("padding"), tags.short("padding_limit")
+    return Rescale(slope[0] if slope else None, intercept[0] if intercept else None, padding, limit)
+
+
+def _stored_values(tags: Tags, layout: Layout, pixels: Pixels) -> NDArray[Any]:
+    """The stored values (H, W), decoded by pydicom and its codecs after the frame's own size was checked."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = tags.dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise _no_codec(str(syntax)) from error
+    if not decoder.is_available:
+        raise _no_codec(str(syntax))
+    if pixels.encapsulated != syntax.is_encapsulated:
+        raise InputError("unreadable", "expected pixels as the transfer syntax says, got another form; export it again")
+    if pixels.encapsulated and syntax != _RLE:  # run lengths state no size; their decoder stops at Rows x Columns
+        _check_frame(get_frame(tags.dataset.PixelData, 0, number_of_frames=1), layout)
+    plugin = next((name for name in _CODECS if name in decoder.available_plugins), "") if pixels.encapsulated else ""
+    array, _ = decoder.as_array(tags.dataset, raw=True, index=0, decoding_plugin=plugin)
+    if array.shape != (layout.rows, layout.columns):
+        raise InputError("pixel_length", "expected one gray frame, got another shape; export it again")
+    return np.asarray(array)
+
+
+def _check_frame(frame: bytes, layout: Layout) -> None:
+    from groundglass.read.codestream import jpeg2000_frame, jpeg_frame
+
+    stated = jpeg_frame(frame) if frame[:2] == b"\xff\xd8" else jpeg2000_frame(frame)
+    if stated.coding in (0xC0, 0xC1, 0xC2) and stated.precision != 8:
+        raise InputError(
+            "unsupported",
+            f"expected 8 bits in lossy JPEG, got {stated.precision}; convert it to Explicit VR Little Endian",
+        )
+    if not 1 <= stated.precision <= layout.allocated:
+        raise InputError(
+            "unreadable", f"expected at most {layout.allocated} bits a pixel, got {stated.precision}; export it again"
+        )
+    if (stated.height, stated.width, stated.components) != (layout.rows, layout.columns, 1):
+        raise InputError(
+            "pixel_length",
+            f"expected a {layout.rows} x {layout.columns} gray frame, got one that states "
+            f"{stated.height} x {stated.width} x {stated.components}; export it again",
+        )
+
+
+def _no_codec(syntax: str) -> InputError:
+    known = syntax if _UID.fullmatch(syntax) else "that is no UID"
+    return InputError(
+        "unsupported",
+        f"expected a transfer syntax with an installed codec, got {known}; "
+        "install groundglass with its dependencies or convert it to Explicit VR Little Endian",
+    )

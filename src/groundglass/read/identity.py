@@ -1,0 +1,122 @@
+"""Who and what a DICOM CT file is about, for results that go back into its study; runs in the worker.
+
+Only the attributes named here leave the worker, each held to its value representation (DICOM PS3.5 6.2): a value that
+breaks it is left out, so that no result repeats it. Nothing else in Groundglass reads an identifying attribute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from groundglass.errors import InputError
+from groundglass.read.archive import Files
+from groundglass.read.elements import walk
+from groundglass.read.limits import Limits
+
+# Scanners write components with leading zeros; such a UID names its object all the same, and must be repeated as it is.
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_FORMS = {
+    "UI": UID,
+    "DA": re.compile(r"\d{8}\Z"),
+    "TM": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?\Z"),
+    "CS": re.compile(r"[A-Z0-9_ ]{1,16}\Z"),
+    "IS": re.compile(r"[+-]?\d{1,11}\Z"),
+    "DS": re.compile(rf"{_NUMBER}(\\{_NUMBER}){{0,5}}\Z"),
+    "SH": re.compile(r"[^\\\x00-\x1f\x7f]{1,16}\Z"),
+    "LO": re.compile(r"[^\\\x00-\x1f\x7f]{1,64}\Z"),
+    "PN": re.compile(r"[^\\\x00-\x1f\x7f]{1,194}\Z"),
+    "US": re.compile(r"\d{1,5}\Z"),
+}
+ATTRIBUTES = {
+    "SOPClassUID": "UI",
+    "SOPInstanceUID": "UI",
+    "StudyInstanceUID": "UI",
+    "SeriesInstanceUID": "UI",
+    "FrameOfReferenceUID": "UI",
+    "PatientName": "PN",
+    "PatientID": "LO",
+    "IssuerOfPatientID": "LO",
+    "PatientBirthDate": "DA",
+    "PatientSex": "CS",
+    "StudyDate": "DA",
+    "StudyTime": "TM",
+    "StudyID": "SH",
+    "StudyDescription": "LO",
+    "AccessionNumber": "SH",
+    "ReferringPhysicianName": "PN",
+    "Modality": "CS",
+    "Manufacturer": "LO",
+    "BodyPartExamined": "CS",
+    "BurnedInAnnotation": "CS",
+    "SeriesNumber": "IS",
+    "InstanceNumber": "IS",
+    "PatientPosition": "CS",
+    "PositionReferenceIndicator": "LO",
+    "ImagePositionPatient": "DS",
+    "ImageOrientationPatient": "DS",
+    "PixelSpacing": "DS",
+    "SliceThickness": "DS",
+    "RescaleSlope": "DS",
+    "RescaleIntercept": "DS",
+    "Rows": "US",
+    "Columns": "US",
+}
+# How the bytes of the pixels are to be taken.
+_STORED = (
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation",
+)  # fmt: skip
+# Without these nothing can refer to a file.
+_REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
+    """Yield `{"values": ...}`: the attributes of one file by keyword, as text.
+
+    Raises InputError: what the structure of the file breaks, and `bad_uid` where a UID of it is missing or is none.
+    """
+    from pydicom import dcmread
+
+    data = files.whole(item, limits.slice_bytes)
+    walk(data, limits)
+    dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SpecificCharacterSet", *ATTRIBUTES])
+    values = {name: _text(dataset, name, form) for name, form in ATTRIBUTES.items()}
+    if any(values[name] is None for name in _REQUIRED):
+        raise InputError("bad_uid", "expected UIDs of study, series and instance, got a wrong or none; export it again")
+    yield {"values": {name: value for name, value in values.items() if value is not None}}
+
+
+def content(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
+    """Yield `{"content": SHA-256}` of the pixels of a file, how they are stored, and its attributes above.
+
+    It is alike in every uncompressed little-endian transfer syntax, and leaves out what archives add or correct
+    without a new UID. Raises InputError.
+    """
+    from pydicom import dcmread
+
+    data = files.whole(item, limits.slice_bytes)
+    walk(data, limits)
+    names = ["SpecificCharacterSet", *ATTRIBUTES, *_STORED]
+    dataset = dcmread(io.BytesIO(data), specific_tags=[*names, "PixelData"])
+    hashed = hashlib.sha256()
+    for name in names:
+        hashed.update(f"{name}={dataset.get(name)!s}\n".encode("utf-8", "surrogatepass"))
+    hashed.update(dataset.get("PixelData") or b"")
+    yield {"content": hashed.hexdigest()}
+
+
+def _text(dataset: Any, name: str, form: str) -> str | None:
+    try:
+        value = dataset.get(name)
+    except Exception:  # a value that pydicom cannot convert is one that no result repeats
+        return None
+    if value is None:
+        return None
+    parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
+    text = "\\".join(str(part) for part in parts).strip()
+    return text if _FORMS[form].match(text) else None

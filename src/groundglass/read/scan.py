@@ -1,0 +1,214 @@
+"""Path to Scan: PNG, JPEG, WebP, TIFF, DICOM file, folder or zip, NIfTI. The only place that opens an image file.
+
+This module and its parts `find`, `series` and `geometry` run in the calling process and load no image library;
+`raster`, `dicom`, `nifti` and `archive` do the parsing, in the worker of `groundglass.read.isolate`. What is
+accepted, and how it becomes gray or HU, is in docs/concepts/reading.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundglass.errors import InputError
+from groundglass.read.find import Entry, Found, Input, natural
+from groundglass.read.find import find as _find
+from groundglass.read.geometry import axial_affine, axial_empty, tilt_of
+from groundglass.read.isolate import Decoder
+from groundglass.read.limits import Limits
+from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
+from groundglass.types import File, Float32, Float64, Notice, Scan
+
+__all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "find", "natural", "read", "read_all"]
+
+# Cosines below which a NIfTI volume is called oblique (10 degrees) and not axial (26 degrees).
+_OBLIQUE_COSINE, _AXIAL_COSINE = 0.985, 0.9
+# A slice that takes the worker down costs up to `worker_wall_seconds`; a series may do so this often.
+_WORKER_LOSSES = 3
+
+
+def find(path: Path | str, *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
+    """List the scans at `path`, from headers only; refused files are listed beside them and never stop the rest.
+
+    Raises InputError where nothing at `path` can be read.
+    """
+    if decoder is not None:
+        return _find(Path(path), as_scan=as_scan, decoder=decoder)
+    with Decoder(Limits.from_environment(os.environ)) as own:
+        return _find(Path(path), as_scan=as_scan, decoder=own)
+
+
+def read(source: Path | str | Input, decoder: Decoder | None = None, *, as_scan: bool = False) -> Scan:
+    """Read one scan: voxels f32 (D, H, W), in HU where the file says so, else gray in [0, 1].
+
+    Slices run from feet to head, rows from front to back, columns from the patient's right to left.
+    Raises InputError: `several_scans` where `source` is a path that holds more than one, and every refusal.
+    """
+    if decoder is None:
+        with Decoder(Limits.from_environment(os.environ)) as own:
+            return read(source, own, as_scan=as_scan)
+    if isinstance(source, Input):
+        return _READERS[source.kind](source, decoder)
+    found = find(source, as_scan=as_scan, decoder=decoder)
+    inputs = found.inputs
+    if len(inputs) > 1:
+        raise InputError(
+            "several_scans", f"expected one scan, got {len(inputs)}; use read_all, or give one file or series"
+        )
+    if not inputs:
+        refused = [entry[1] for entry in found if not isinstance(entry, Input)]
+        raise refused[0]
+    scan = read(inputs[0], decoder)
+    refusals = len(found) - 1
+    if not refusals:
+        return scan
+    notice = Notice("skipped_files", f"{refusals} files beside the scan were refused")
+    return replace(scan, notices=(*scan.notices, notice))
+
+
+def read_all(
+    path: Path | str, *, as_scan: bool = False, decoder: Decoder | None = None
+) -> Iterator[tuple[str, Scan | InputError]]:
+    """Read every scan at `path`, one by one, as (name, Scan) or (name, InputError). Bad input raises nothing."""
+    if decoder is None:
+        with Decoder(Limits.from_environment(os.environ)) as own:
+            yield from read_all(path, as_scan=as_scan, decoder=own)
+        return
+    try:
+        entries = find(path, as_scan=as_scan, decoder=decoder)
+    except InputError as error:
+        yield str(path), error
+        return
+    for entry in entries:
+        if not isinstance(entry, Input):
+            yield entry
+            continue
+        try:
+            outcome: Scan | InputError = read(entry, decoder)
+        except InputError as error:
+            outcome = error
+        yield entry.name, outcome
+
+
+def _read_raster(source: Input, decoder: Decoder) -> Scan:
+    count = len(source.files)
+    if count > decoder.limits.slices:
+        raise InputError("too_many", f"expected at most {decoder.limits.slices} slices a scan, got {count}; give fewer")
+    voxels: Float32 | None = None
+    notices = dict.fromkeys(source.notices)
+    for index, file in enumerate(source.files):
+        reply = decoder.ask("raster", file.item())
+        full_scale = reply.header.get("full_scale")
+        if reply.array is None or full_scale not in (255, 65535):
+            raise InputError("unreadable", "expected an image from the worker, got none; try again")
+        if voxels is None:
+            if count * reply.array.size > decoder.limits.voxels:
+                raise InputError("too_large", f"expected at most {decoder.limits.voxels} voxels, got more; give fewer")
+            voxels = np.empty((count, *reply.array.shape[1:]), np.float32)
+        if reply.array.shape[1:] != voxels.shape[1:]:
+            raise InputError("inconsistent", "expected images of one size as one scan, got several; give one series")
+        np.divide(reply.array[0], np.float32(full_scale), out=voxels[index])
+        notices.update(dict.fromkeys(notices_of(reply.header)))
+    assert voxels is not None
+    return Scan(voxels, "gray", None, source.name, tuple(notices))
+
+
+def _read_dicom(source: Input, decoder: Decoder) -> Scan:
+    arranged = arrange(source.headers, decoder.limits)
+    first = source.headers[0]
+    shape = (len(arranged.places), first.rows, first.columns)
+    affine = arranged.affine
+    volume, view = (np.empty(shape, np.float32),) * 2 if affine is None else axial_empty(shape, affine)
+    notices = dict.fromkeys((*source.notices, *arranged.notices))
+    failures: list[tuple[int, InputError]] = []
+    duplicates = 0
+    files = tuple(source.files[place[0]] for place in arranged.places)
+    for index, place in enumerate(arranged.places):
+        try:
+            reply = decoder.ask("dicom", source.files[place[0]].item(), lambda _, i=index: view[i : i + 1])  # type: ignore[misc]
+        except InputError as error:
+            failures.append((index, error))
+            _stop_if_too_many(failures, shape[0])
+            continue
+        notices.update(dict.fromkeys(notices_of(reply.header)))
+        for other in place[1:]:
+            again = decoder.ask("dicom", source.files[other].item()).array
+            if again is None or not np.array_equal(again[0], view[index]):
+                raise InputError(
+                    "conflicting_slices", "expected one image at a place, got several that differ; give one"
+                )
+            duplicates += 1
+    if duplicates:
+        notices[Notice("duplicate_slices", f"{duplicates} files repeat a slice; each slice was taken once")] = None
+    if affine is not None:
+        affine = axial_affine(shape, affine)
+    if failures:
+        lost = [index for index, _ in failures]
+        volume, affine = _without(volume, affine, lost)
+        files = tuple(file for index, file in enumerate(files) if index not in lost)
+        codes = ", ".join(sorted({error.code for _, error in failures}))
+        notices[Notice("skipped_files", f"{len(failures)} of {shape[0]} slices could not be read: {codes}")] = None
+    return Scan(volume, "HU", affine, source.name, tuple(notices), files)
+
+
+def _stop_if_too_many(failures: list[tuple[int, InputError]], slices: int) -> None:
+    losses = sum(error.code == "decode_limit" for _, error in failures)
+    if len(failures) > MISSING_SHARE * slices or losses > _WORKER_LOSSES:
+        raise failures[0][1]
+
+
+def _without(volume: Float32, affine: Float64 | None, lost: list[int]) -> tuple[Float32, Float64 | None]:
+    """Drop slices that were not read. The origin moves up with the first slice that was."""
+    kept = np.setdiff1d(np.arange(len(volume)), lost)
+    if affine is not None:
+        affine = affine.copy()
+        affine[:3, 3] += affine[:3, 0] * int(kept[0])
+    return volume[kept], affine
+
+
+def _read_nifti(source: Input, decoder: Decoder) -> Scan:
+    made: list[tuple[Float32, Float64]] = []
+
+    def place(header: dict[str, Any]) -> Float32:
+        depth, height, width = header["shape"]
+        affine = _lps(header.get("affine"))
+        volume, view = axial_empty((depth, height, width), affine)
+        if min(volume.shape[1:]) < decoder.limits.shortest_side:
+            least = decoder.limits.shortest_side
+            raise InputError(
+                "too_small", f"expected axial slices of {least} pixels a side or more, got fewer; give a CT"
+            )
+        made.append((volume, axial_affine((depth, height, width), affine)))
+        return view
+
+    reply = decoder.ask("nifti", source.files[0].item(), place)
+    volume, affine = made[0]
+    notices = [*source.notices, *notices_of(reply.header)]
+    cosine = tilt_of(affine)
+    if cosine < _AXIAL_COSINE:
+        raise InputError("not_axial", "expected axial slices, got another plane; give an axial volume")
+    if cosine < _OBLIQUE_COSINE:
+        notices.append(Notice("oblique", f"slices lie {np.degrees(np.arccos(cosine)):.0f} degrees off the axial plane"))
+    thickness = float(np.linalg.norm(affine[:3, 0]))
+    if thickness > THICK_MM:
+        notices.append(Notice("thick_slices", f"slices are {thickness:g} mm thick; small findings fade in them"))
+    return Scan(volume, "HU", affine, source.name, tuple(notices))
+
+
+def _lps(ras: Any) -> Float64:
+    """The worker's RAS affine for (i, j, k) as LPS for (k, j, i), checked."""
+    try:
+        affine = np.asarray(ras, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("bad_affine", "expected a 4 x 4 affine, got something else; export it again") from error
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-6:
+        raise InputError("bad_affine", "expected an invertible 4 x 4 affine, got another; export it again")
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
+
+
+_READERS = {"raster": _read_raster, "dicom": _read_dicom, "nifti": _read_nifti}

@@ -1,0 +1,245 @@
+"""Sorts the slices of a DICOM series by where they lie, and says what is odd about it. File names play no part.
+
+Geometry: DICOM PS3.3 C.7.6.2.1.1 (position, orientation, spacing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from groundglass.errors import InputError
+from groundglass.read.limits import Limits
+from groundglass.types import Float64, Notice
+
+# Slices closer than this along the normal, in mm, lie at one place.
+SAME_PLACE_MM = 0.01
+# In-plane shift from slice to slice, in mm, from which a series counts as tilted.
+SHEAR_MM = 0.5
+# Share of slices that may be missing or unreadable before a series is refused.
+MISSING_SHARE = 0.10
+THICK_MM = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SliceHeader:
+    """What sorts and groups one DICOM slice. Identifiers are digests; nothing here names a patient."""
+
+    series: str | None
+    patient: str | None
+    kernel: str | None
+    acquisition: str | None
+    temporal: str | None
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing: tuple[float, ...] | None
+    thickness: float | None
+    tilt: float | None
+    rows: int
+    columns: int
+    notices: tuple[Notice, ...]
+    number: int | None = None
+
+    @property
+    def located(self) -> bool:
+        return self.position is not None and self.orientation is not None and self.spacing is not None
+
+    @property
+    def normal(self) -> Float64:
+        """Unit normal of the slice plane, turned towards the head."""
+        assert self.orientation is not None
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        return np.asarray(normal if normal[2] >= 0 else -normal, dtype=np.float64)
+
+
+def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
+    """The worker's header of one slice, checked. Raises InputError where it is not what a worker sends."""
+
+    def text(name: str) -> str | None:
+        value = reply.get(name)
+        return value if isinstance(value, str) else None
+
+    def numbers(name: str, count: int) -> tuple[float, ...] | None:
+        value = reply.get(name)
+        if not isinstance(value, list) or len(value) != count:
+            return None
+        return tuple(value) if all(isinstance(n, float) and math.isfinite(n) for n in value) else None
+
+    def number(name: str) -> float | None:
+        value = reply.get(name)
+        return value if isinstance(value, float) and math.isfinite(value) else None
+
+    def whole(name: str) -> int | None:
+        value = reply.get(name)
+        return value if type(value) is int else None
+
+    spacing = numbers("spacing", 2)
+    if spacing is not None and not all(0.01 <= step <= 100.0 for step in spacing):
+        raise InputError("bad_affine", "expected pixel spacing between 0.01 and 100 mm, got another; export it again")
+    rows, columns = reply.get("rows"), reply.get("columns")
+    return SliceHeader(
+        text("series"), text("patient"), text("kernel"), text("acquisition"), text("temporal"),
+        numbers("position", 3), numbers("orientation", 6), spacing,
+        number("thickness"), number("tilt"),
+        rows if isinstance(rows, int) else 0, columns if isinstance(columns, int) else 0,
+        notices_of(reply), whole("number"),
+    )  # fmt: skip
+
+
+def notices_of(reply: Mapping[str, Any]) -> tuple[Notice, ...]:
+    """The worker's notices, checked."""
+    found = reply.get("notices")
+    pairs = found if isinstance(found, list) else []
+    return tuple(
+        Notice(pair[0], pair[1])
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and len(part) < 300 for part in pair)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Slices from feet to head: each entry holds the numbers of the headers that lie at one place.
+
+    `affine` maps (slice, row, column, 1) to LPS mm before rows and columns are turned; None without geometry.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+    affine: Float64 | None
+    notices: tuple[Notice, ...]
+
+
+def split(headers: Sequence[SliceHeader]) -> list[list[int]]:
+    """Split a series that holds several volumes (phases, repeats) by acquisition or temporal position.
+
+    Only where each part then covers the same places once; else the series stays whole, and the pixels decide.
+    """
+    everything = list(range(len(headers)))
+    if not all(header.located for header in headers) or not _repeats(headers, everything):
+        return [everything]
+    for key in ("temporal", "acquisition"):
+        parts: dict[str | None, list[int]] = defaultdict(list)
+        for number in everything:
+            parts[getattr(headers[number], key)].append(number)
+        sizes = [len(part) for part in parts.values()]
+        if len(parts) > 1 and min(sizes) >= 0.9 * max(sizes) and not any(_repeats(headers, p) for p in parts.values()):
+            return [parts[name] for name in sorted(parts, key=lambda name: min(parts[name]))]
+    return [everything]
+
+
+def _repeats(headers: Sequence[SliceHeader], numbers: Sequence[int]) -> bool:
+    places = sorted(_place(headers[number]) for number in numbers)
+    return any(b - a < SAME_PLACE_MM for a, b in pairwise(places))
+
+
+def _place(header: SliceHeader) -> float:
+    assert header.position is not None
+    return float(header.normal @ np.asarray(header.position))
+
+
+def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
+    """Sort one series. Raises InputError: `too_many`, `too_few`, `too_large`, `no_geometry`, `inconsistent`, `gap`."""
+    first = headers[0]
+    if len(headers) > limits.slices:
+        raise InputError(
+            "too_many", f"expected at most {limits.slices} slices a series, got {len(headers)}; give fewer"
+        )
+    if len(headers) * first.rows * first.columns > limits.voxels:
+        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got more; give fewer slices")
+    notices = _common_notices(headers)
+    if len(headers) == 1:
+        if not first.located:
+            missing = Notice("no_geometry", "the file does not say where the slice lies")
+            return Arrangement(((0,),), None, (*notices, missing))
+        return Arrangement(((0,),), _affine(headers, [(0,)], first.normal * (first.thickness or 1.0)), tuple(notices))
+    if not all(header.located for header in headers):
+        raise InputError("no_geometry", "expected position, orientation and spacing in every slice, got some without")
+    _refuse_mixed(headers)
+    places = _places(headers)
+    if len(places) < limits.fewest_slices and len(places) > 1:
+        raise InputError(
+            "too_few", f"expected at least {limits.fewest_slices} slices, got {len(places)}; give them all"
+        )
+    step, more = _step(headers, places)
+    return Arrangement(tuple(places), _affine(headers, places, step), (*notices, *more))
+
+
+def _common_notices(headers: Sequence[SliceHeader]) -> list[Notice]:
+    notices = list(dict.fromkeys(notice for header in headers for notice in header.notices))
+    if any(abs(header.tilt or 0.0) > SAME_PLACE_MM for header in headers):
+        notices.append(Notice("gantry_tilt", "the gantry was tilted; slices are read as they were made"))
+    thickest = max(header.thickness or 0.0 for header in headers)
+    if thickest > THICK_MM:
+        notices.append(Notice("thick_slices", f"slices are {thickest:g} mm thick; small findings fade in them"))
+    return notices
+
+
+def _refuse_mixed(headers: Sequence[SliceHeader]) -> None:
+    first = headers[0]
+    differs: dict[str, Callable[[SliceHeader], bool]] = {
+        "sizes": lambda h: (h.rows, h.columns) != (first.rows, first.columns),
+        "pixel spacings": lambda h: not np.allclose(np.array(h.spacing), np.array(first.spacing), rtol=1e-3),
+        "orientations": lambda h: not np.allclose(np.array(h.orientation), np.array(first.orientation), atol=1e-3),
+        "kernels": lambda h: h.kernel != first.kernel,
+    }
+    for what, differ in differs.items():
+        if any(differ(header) for header in headers):
+            raise InputError("inconsistent", f"expected one series, got slices of different {what}; give one series")
+
+
+def _places(headers: Sequence[SliceHeader]) -> list[tuple[int, ...]]:
+    along = sorted((_place(header), number) for number, header in enumerate(headers))
+    places: list[list[int]] = []
+    last = -math.inf
+    for place, number in along:
+        if place - last < SAME_PLACE_MM:
+            places[-1].append(number)
+        else:
+            places.append([number])
+            last = place
+    return [tuple(place) for place in places]
+
+
+def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> tuple[Float64, list[Notice]]:
+    """The vector from one slice to the next, and what the distances tell. Raises InputError `gap`."""
+    first = headers[0]
+    if len(places) == 1:
+        return first.normal * (first.thickness or 1.0), []
+    points = np.asarray([headers[place[0]].position for place in places])  # (D, 3)
+    moves = np.diff(points, axis=0)
+    distances = moves @ first.normal
+    usual = float(np.median(distances))
+    notices: list[Notice] = []
+    missing = int(sum(max(round(float(d) / usual) - 1, 0) for d in distances))
+    if missing > MISSING_SHARE * (len(places) + missing):
+        raise InputError("gap", f"expected at most 10 % missing slices, got {missing} missing; give the whole series")
+    if missing:
+        notices.append(Notice("gap", f"{missing} of {len(places) + missing} slices are missing"))
+    elif float(np.ptp(distances)) > 0.1 * usual:
+        notices.append(
+            Notice("irregular_spacing", f"slices lie {distances.min():.2f} to {distances.max():.2f} mm apart")
+        )
+    direction = (points[-1] - points[0]) / float(distances.sum())
+    shear = float(np.linalg.norm(direction * usual - first.normal * usual))
+    if shear > SHEAR_MM and not any(abs(header.tilt or 0.0) > SAME_PLACE_MM for header in headers):
+        notices.append(Notice("gantry_tilt", "slices are shifted against each other; they are read as they were made"))
+    return direction * usual, notices
+
+
+def _affine(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]], step: Float64) -> Float64:
+    lowest = headers[places[0][0]]
+    assert lowest.orientation is not None
+    assert lowest.spacing is not None
+    assert lowest.position is not None
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = np.asarray(lowest.orientation[3:]) * lowest.spacing[0]
+    affine[:3, 2] = np.asarray(lowest.orientation[:3]) * lowest.spacing[1]
+    affine[:3, 3] = lowest.position
+    return affine

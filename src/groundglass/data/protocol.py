@@ -1,10 +1,11 @@
-"""The six splits that every model is judged on, P1 to P6, made from the data sets on disk.
+"""The seven splits that every model is judged on, P1 to P7, made from the data sets on disk.
 
     P1    COVID-CT, the official lists
     P2    leave one source out: train on two of COVID-CT, SARS-CoV-2-CT and MosMed, test on the third
     P3    SARS-CoV-2-CT by contiguous blocks of file numbers, 70/10/20, 10 numbers left out at each border
     P4    MosMed by file (one file is one patient), 60/15/25, stratified by severity
     P5    everything but the tests of P1, P3 and P4; tested on those, and on LUNA
+    P7    P5 and other lung disease by source: lung cancer and emphysema, 50/10/40 by patient or group
     P6    what must be refused: out-of-distribution images, coronal and abdominal DICOM
 
 The same files on disk give the same bytes: `groundglass split --protocol` writes them, a test compares them.
@@ -25,9 +26,11 @@ from groundglass.data.collect import Progress, Shape, adopt
 from groundglass.types import Record, Split
 from groundglass.write import PUBLIC, write_bytes
 
-SETS = ("covid-ct", "sars-cov-2-ct", "mosmed", "luna", "out-of-distribution", "covid-19-ny-sbu")
+OTHER_DISEASE = ("chest-cancer", "emphysema", "tcga-luad")
+SETS = ("covid-ct", "sars-cov-2-ct", "mosmed", "luna", *OTHER_DISEASE, "out-of-distribution", "covid-19-ny-sbu")
 _SARS = (0.70, 0.10, 0.20)
 _MOSMED = (0.60, 0.15, 0.25)
+_OTHER_DISEASE = (0.50, 0.10, 0.40)
 _SEED = 20200320
 
 Records = tuple[Record, ...]
@@ -52,7 +55,9 @@ def manifests(sets: Mapping[str, Records]) -> dict[str, Records]:
     refused = [r for r in (*sets["out-of-distribution"], *sets["covid-19-ny-sbu"]) if r.label is None]
     twins = {path for path, _, _ in exclusions()}
     p5 = [r for r in (*p1, *p3, *p4) if r.split == "test" or r.path not in twins]
+    other = [r for name in OTHER_DISEASE for r in _other_disease(sets[name])]
     made: dict[str, Sequence[Record]] = {"p1": p1, "p3": p3, "p4": p4, "p5": (*p5, *luna), "p6": _all(refused, "test")}
+    made["p7"] = (*made["p5"], *other)
     for left_out in own:
         made[f"p2-{left_out}"] = _leave_out(left_out, own, sets["sars-cov-2-ct"])
     return {name: tuple(sorted(rows, key=lambda r: r.path)) for name, rows in sorted(made.items())}
@@ -79,6 +84,10 @@ def write(root: Path, output: Path, shape: Shape | None = None, progress: Progre
 
 def _all(records: Sequence[Record], part: Split) -> Records:
     return tuple(replace(r, split=part) for r in records)
+
+
+def _other_disease(records: Records) -> Records:
+    return split.by_patient(records, _OTHER_DISEASE, np.random.default_rng(_SEED))
 
 
 def _leave_out(left_out: str, own: Mapping[str, Records], sars: Records) -> list[Record]:

@@ -140,7 +140,7 @@ def collect(
 )
 @_seed
 @click.option(
-    "--protocol", "of_protocol", is_flag=True, help="Make the manifests P1 to P6 instead; needs --data and -o DIR."
+    "--protocol", "of_protocol", is_flag=True, help="Make the manifests P1 to P7 instead; needs --data and -o DIR."
 )
 @click.option(
     "-o", "--output", type=_PATH, help="The split manifest, or the folder with --protocol.  [default: stdout]"

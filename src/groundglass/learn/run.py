@@ -15,7 +15,7 @@ from groundglass.data import manifest
 from groundglass.errors import ConfigError
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, machine, quiet, small
-from groundglass.learn.tasks import classifier_run, field_run
+from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
 from groundglass.learn.train import make_fabric
 from groundglass.write import PUBLIC, require_folder, write_bytes
@@ -23,6 +23,7 @@ from groundglass.write import PUBLIC, require_folder, write_bytes
 Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
 _RUNS: Mapping[str, Run] = {
     "classifier": classifier_run.run,
+    "opacity": opacity_run.run,
     "lung-field": field_run.run,
     "modality": modality_run.run,
 }

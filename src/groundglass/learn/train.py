@@ -88,10 +88,18 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101) or SGD with momentum, which decay the kernels and leave biases and norms alone."""
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """AdamW (arXiv:1711.05101) or SGD with momentum, which decay the kernels and leave biases and norms alone.
+
+    `rate` of a group is how much faster than the recipe's learning rate it learns: 1 for the trunk.
+    """
+    groups: list[dict[str, Any]] = []
+    for of_trunk, rate in ((True, 1.0), (False, recipe.head_rate)):
+        mine = [p for name, p in net.named_parameters() if name.startswith("trunk.") is of_trunk]
+        for decay, parameters in (
+            (recipe.weight_decay, [p for p in mine if p.ndim > 1]),
+            (0.0, [p for p in mine if p.ndim <= 1]),
+        ):
+            groups.append({"params": parameters, "weight_decay": decay, "rate": rate})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
@@ -212,7 +220,7 @@ def _epoch(
     for i in range(recipe.steps_per_epoch):
         step = epoch * recipe.steps_per_epoch + i
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
+            group["lr"] = group["rate"] * learning_rate(recipe, step)
         with fabric.autocast():
             loss, seen = task.loss(net, rng, fabric.device, share)
         optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,7 @@ from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, machine, quiet, small
 from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
-from groundglass.learn.train import make_fabric
+from groundglass.learn.train import keep_freed_memory, make_fabric
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
@@ -52,6 +52,7 @@ def run(
     digest = manifest.sha256(records)
     if options.fast_dev_run:
         recipe, records = small(recipe, records)
+    keep_freed_memory()
     fabric = make_fabric(options.device, options.devices, options.nodes)
     fabric.launch()
     torch.manual_seed(recipe.seed)

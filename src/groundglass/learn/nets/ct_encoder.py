@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,26 +27,27 @@ SHA256 = "d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a"
 _AIR, _TISSUE = (-870.0 + 1000.0) / 1200.0, (40.0 + 1000.0) / 1200.0
 _PREFIXES = ("visual_encoder.model.encode_image.i3_resnet.", "encode_image.i3_resnet.")
 _THIRD_STAGE = 36
+_EPSILON = 1e-5  # of its batch norms
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions around a shortcut; the first block of a stage changes the shortcut too."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions around a shortcut; the first block of a stage changes the shortcut too.
+
+    Each convolution holds the batch norm that followed it: trained at a low rate, the encoder keeps its statistics.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, opens_stage: bool) -> None:
         super().__init__()
         outputs = 4 * width
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if opens_stage:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.conv1 = nn.Conv2d(inputs, width, 1)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1)
+        self.conv3 = nn.Conv2d(width, outputs, 1)
+        self.downsample = nn.Conv2d(inputs, outputs, 1, stride) if opens_stage else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = torch.relu(self.bn2(self.conv2(y)))
-        return torch.relu(self.bn3(self.conv3(y)) + shortcut)
+        y = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return torch.relu(self.conv3(y) + shortcut)
 
 
 def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -54,29 +56,28 @@ def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 class CtEncoder(nn.Module):
-    """Lung boxes (N, 1, S, S) in [0, 1] -> features (N, channels, S/8, S/8) of every stage, side by side.
+    """Lung boxes (N, 1, S, S) in [0, 1] -> the maps of its stages; S is a multiple of 16.
 
-    `blocks` of the third stage are kept (0 to 36). Stage 1 (256 channels, stride 4) is averaged to stride 8, stage 2
-    has 512 channels at stride 8, stage 3 has 1024 channels at stride 16 and is repeated to stride 8. S is a multiple
-    of 16.
+    Stage 1 has 256 channels and is averaged from stride 4 to stride 8, stage 2 has 512 at stride 8. `blocks` of the
+    third stage are kept (0 to 36): 1024 channels at stride 16.
     """
 
     def __init__(self, blocks: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(1, 64, 7, 2, 3)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2 = _stage(64, 64, 3, 1), _stage(256, 128, 8, 2)
         self.layer3 = _stage(512, 256, blocks, 2) if blocks else None
-        self.channels = 256 + 512 + (1024 if blocks else 0)
+        self.channels = (256, 512, 1024) if blocks else (256, 512)
 
-    def forward(self, gray: Tensor) -> Tensor:
+    def forward(self, gray: Tensor) -> list[Tensor]:
         x = (_AIR + (gray - AIR_LEVEL) * ((_TISSUE - _AIR) / (TISSUE_LEVEL - AIR_LEVEL))).clamp(0, 1)
-        first = self.layer1(self.pool(torch.relu(self.bn1(self.conv1(x)))))
+        first = self.layer1(self.pool(torch.relu(self.conv1(x))))
         second = self.layer2(first)
         maps = [F.avg_pool2d(first, 2), second]
         if self.layer3 is not None:
-            maps.append(F.interpolate(self.layer3(second), scale_factor=2.0, mode="nearest"))
-        return torch.cat(maps, dim=1)
+            maps.append(self.layer3(second))
+        return maps
 
 
 def make_encoder(trunk: str) -> CtEncoder:
@@ -97,26 +98,37 @@ def load_encoder(encoder: CtEncoder) -> None:
     if _sha256(path) != SHA256:
         raise ModelError("weights_hash", f"{path.name}: the pinned encoder, got another file; delete it and try again")
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = encoder.state_dict()
-    state: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in stored.get("state_dict", stored).items():
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
-        if name in wanted:
-            state[name] = _flat(value)
-    state["conv1.weight"] = state["conv1.weight"].sum(1, keepdim=True)  # three channels that held the same slice
+        tensors[name] = value
+    state: dict[str, Tensor] = {}
+    for name in encoder.state_dict():
+        layer, _, kind = name.rpartition(".")
+        if kind == "weight":
+            state |= dict(zip((f"{layer}.weight", f"{layer}.bias"), _folded(tensors, layer), strict=True))
     encoder.load_state_dict(state, strict=True)
 
 
+def _folded(tensors: Mapping[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
+    """The kernel and the bias of a convolution together with the batch norm that follows it."""
+    conv = f"{layer}.0" if layer.endswith("downsample") else layer
+    norm = f"{layer}.1" if layer.endswith("downsample") else layer.replace("conv", "bn")
+    scale = tensors[f"{norm}.weight"].float() / (tensors[f"{norm}.running_var"].float() + _EPSILON).sqrt()
+    kernel = _flat(tensors[f"{conv}.weight"]) * scale[:, None, None, None]
+    if layer == "conv1":  # three channels that held the same slice
+        kernel = kernel.sum(1, keepdim=True)
+    return kernel, tensors[f"{norm}.bias"].float() - tensors[f"{norm}.running_mean"].float() * scale
+
+
 def _flat(value: Tensor) -> Tensor:
-    """A stored tensor in two dimensions and in image axes.
+    """A stored kernel in two dimensions and in image axes.
 
     The encoder's first axis ran towards the patient's right and its second towards the front. An image has rows towards
     the back and columns towards the left, so that each kernel is flipped in both axes and transposed.
     """
-    if value.ndim == 5:
-        return value.float().sum(2).flip(2, 3).transpose(2, 3).contiguous()
-    return value.float() if value.is_floating_point() else value
+    return value.float().sum(2).flip(2, 3).transpose(2, 3).contiguous()
 
 
 def _weights_file() -> Path:

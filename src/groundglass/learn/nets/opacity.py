@@ -44,11 +44,17 @@ class OpacityNet(nn.Module):
         super().__init__()
         self.trunk = make_encoder(trunk)
         channels = self.trunk.channels
-        self.standard = nn.BatchNorm2d(channels, affine=False, momentum=None)  # type: ignore[arg-type]
-        self.hidden, self.cell = nn.Conv2d(channels, _HIDDEN, 1), nn.Conv2d(_HIDDEN, 1, 1)
+        self.standard = nn.ModuleList(
+            nn.BatchNorm2d(c, affine=False, momentum=None)
+            for c in channels  # type: ignore[arg-type]
+        )
+        self.hidden = nn.ModuleList(nn.Conv2d(c, _HIDDEN, 1) for c in channels)
+        self.cell = nn.Conv2d(_HIDDEN, 1, 1)
         self.weigh = nn.Parameter(torch.tensor([0.6, 0.3]))
         self.bias = nn.Parameter(torch.tensor(1.0))
-        self.differential = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.differential = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(sum(channels), 64), nn.ReLU(), nn.Linear(64, 1)
+        )
         nn.init.zeros_(self.cell.weight)
         nn.init.constant_(self.cell.bias, -2.0)  # type: ignore[arg-type]
 
@@ -57,13 +63,14 @@ class OpacityNet(nn.Module):
         return self.answers(x).margin
 
     def answers(self, x: Tensor) -> OpacityAnswers:
-        features = self.standard(self.trunk(x[:, :1]))
-        cells = self.cell(torch.relu(self.hidden(features)))[:, 0].float()
+        maps = [standard(m) for standard, m in zip(self.standard, self.trunk(x[:, :1]), strict=True)]
+        hidden = [conv(m) for conv, m in zip(self.hidden, maps, strict=True)]
+        cells = self.cell(torch.relu(torch.stack([_at_stride(h, hidden[0]) for h in hidden]).sum(dim=0)))[:, 0].float()
         lung = F.avg_pool2d(x[:, 1:], STRIDE)[:, 0].float()
         opaque = probability(cells)
         margin = sum(self.summaries(opaque, lung)) + self.bias
         weight = (opaque.detach() + _BACKGROUND) * lung
-        pooled = (features.float() * weight[:, None]).sum(dim=(2, 3)) / _total(weight)[:, None]
+        pooled = torch.cat([_mean(m.float(), weight) for m in maps], dim=1)
         return OpacityAnswers(margin, cells, lung, self.differential(pooled)[:, 0])
 
     def summaries(self, opaque: Tensor, lung: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,6 +114,20 @@ class OpacityOutputs(nn.Module):
 def probability(cells: Tensor) -> Tensor:
     """Logits of the map -> probabilities, bounded away from 0 and 1. Any shape."""
     return torch.sigmoid(cells).clamp(_LEAST, 1 - _LEAST)
+
+
+def _at_stride(features: Tensor, other: Tensor) -> Tensor:
+    """Features (N, C, h, w) repeated to the rows and columns of another map, of which they are a half or as many."""
+    return (
+        features if features.shape[2] == other.shape[2] else F.interpolate(features, scale_factor=2.0, mode="nearest")
+    )
+
+
+def _mean(features: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean of features (N, C, h, w) by a map of weights (N, H, W), whose cells are as large or half."""
+    if features.shape[2] != weight.shape[1]:
+        weight = F.avg_pool2d(weight[:, None], 2)[:, 0]
+    return (features * weight[:, None]).sum(dim=(2, 3)) / _total(weight)[:, None]
 
 
 def _total(weight: Tensor) -> Tensor:

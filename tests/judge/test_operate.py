@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from studies import cases
 
 from groundglass.errors import ManifestError
 from groundglass.judge.calibrate import fit_thresholds
 from groundglass.judge.operate import calibrate, worth
+from tests.judge.sample_cases import cases
 
 
 def test_three_points_each_state_sensitivity_and_specificity() -> None:

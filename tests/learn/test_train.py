@@ -168,7 +168,7 @@ def _script(name: str, *arguments: str) -> None:
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for count in (1, 2):
-        _script("sharing.py", str(count), str(tmp_path / str(count)))
+        _script("train_in_processes.py", str(count), str(tmp_path / str(count)))
     one, two = (load_file(tmp_path / str(n) / "checkpoint.safetensors") for n in (1, 2))
     weights = [k for k in one if k.startswith(("net.", "average."))]
     assert weights
@@ -186,4 +186,4 @@ def test_several_processes_on_a_cpu_need_frozen_batch_norms(tmp_path: Path) -> N
 
 
 def test_twenty_five_kills_leave_a_loadable_checkpoint_every_time(tmp_path: Path) -> None:
-    _script("killing.py", str(tmp_path))
+    _script("kill_and_resume.py", str(tmp_path))

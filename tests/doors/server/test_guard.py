@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import Serve, Served, ended
-from speaking import BOUNDARY, exchange, field, form, part, request, rest, status
 
 import groundglass as gg
 from groundglass.doors.server.guard import HEADERS
+from tests.doors.server.http_client import BOUNDARY, exchange, field, form, part, request, rest, status
+from tests.doors.server.server_process import Serve, Served, ended
 
 CLOSE = b"Connection: close\r\n"
 GET = b"GET /health/live HTTP/1.1\r\n"

@@ -17,7 +17,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 from PIL import Image
-from running import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
 from groundglass.doors.cli.predict import _Output, exit_status
 from groundglass.doors.signals import Signals
@@ -25,6 +24,7 @@ from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
+from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)

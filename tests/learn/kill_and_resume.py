@@ -1,4 +1,4 @@
-"""Kills a training run 25 times at random moments and goes on each time: python killing.py FOLDER"""
+"""Kills a training run 25 times at random moments and goes on each time: python kill_and_resume.py FOLDER"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sharing import RECIPE, Points
+from train_in_processes import RECIPE, Points
 
 from groundglass.learn.checkpoint import load_checkpoint
 from groundglass.learn.train import make_fabric, make_optimizer, recipe_identity, train

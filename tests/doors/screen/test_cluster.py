@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from screening import png, put, results, run, wanted
 
 from groundglass.doors.screen.run import Progress, screen
 from groundglass.doors.signals import Signals
 from groundglass.errors import RemoteError
+from tests.doors.screen.screen_run import png, put, results, run, wanted
 
 pytest.importorskip("distributed", reason="needs the cluster extra: pip install '.[cluster]'")
 pytestmark = pytest.mark.slow

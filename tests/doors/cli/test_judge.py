@@ -9,12 +9,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import made_models
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from running import HEALTHY, Groundglass, Invoke, rows
 
 from groundglass.data import manifest
 from groundglass.judge import cards, reporting_items
@@ -23,6 +21,8 @@ from groundglass.phantom.chest import Lesion, chest_slice
 from groundglass.phantom.files import write_slice_png
 from groundglass.report import picture as picture_module
 from groundglass.types import Record
+from tests.doors import models
+from tests.doors.command_line import HEALTHY, Groundglass, Invoke, rows
 
 
 @pytest.fixture(scope="session")
@@ -187,12 +187,12 @@ def planted(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_models.small(tmp_path_factory.mktemp("small") / "small.onnx")
+    return models.small(tmp_path_factory.mktemp("small") / "small.onnx")
 
 
 @pytest.fixture(scope="session")
 def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_models.corner(tmp_path_factory.mktemp("corner") / "corner.onnx")
+    return models.corner(tmp_path_factory.mktemp("corner") / "corner.onnx")
 
 
 def test_a_model_that_reads_a_planted_corner_does_not_pass_the_controls(
@@ -394,7 +394,7 @@ def test_choose_names_what_accuracy_would_have_chosen(
 
 
 def test_the_cards_are_what_the_command_makes(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     monkeypatch.chdir(root)
     assert invoke("cards", "-o", tmp_path).exit_code == 0
     for name in ("model-card.md", "data-card.md"):
@@ -419,7 +419,7 @@ def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
     assert [number for number, *_ in reporting_items.TRIPOD] == [
         f"{n}{p}" for n in range(1, 28) for p in parts.get(n, ("",))
     ]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     for _, item, where in [*reporting_items.CLAIM, *reporting_items.TRIPOD]:
         assert item
         assert where

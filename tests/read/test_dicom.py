@@ -6,7 +6,7 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -14,17 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import (
-    CANARY,
-    chest,
-    dataset,
-    dicom,
-    element,
-    encapsulated,
-    patched,
-    with_element,
-    written,
-)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openjpeg.utils import encode_array
@@ -44,6 +33,17 @@ from groundglass.errors import InputError
 from groundglass.read.limits import MIB
 from groundglass.read.scan import Decoder, Limits, find, read
 from groundglass.types import Scan
+from tests.read.builders import (
+    CANARY,
+    chest,
+    dataset,
+    dicom,
+    element,
+    encapsulated,
+    patched,
+    with_element,
+    written,
+)
 
 HU = chest()
 GOOD = dicom()
@@ -51,22 +51,6 @@ STORED = HU.astype(np.int32) + 1024
 PIXELS = b"\xe0\x7f\x10\x00OW\0\0"
 SERIES_CT = "1.2.840.10008.5.1.4.1.1.2"
 JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
-
-
-@pytest.fixture
-def read_bytes(decoder: Decoder, tmp_path: Path) -> Callable[[bytes], Scan]:
-    def one(data: bytes) -> Scan:
-        path = tmp_path / "slice.bin"
-        path.write_bytes(data)
-        return read(path, decoder)
-
-    return one
 
 
 def _codes(scan: Scan) -> set[str]:

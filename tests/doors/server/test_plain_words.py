@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from serving import ROOT
 
 from groundglass.doors.server.plain_words import measured, words
 from groundglass.infer.model import OPERATING_POINT, PINNED
 from groundglass.report.schema import to_row
 from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
+from tests.doors.server.server_process import ROOT
 
 
 def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from running import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
-from screening import put
 
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.errors import ConfigError, OutputError
 from groundglass.judge.drift import from_json as from_reference
 from groundglass.report.schema import from_json
+from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
+from tests.doors.screen.screen_run import put
 
 
 def test_screen_says_of_every_input_what_predict_says(tmp_path: Path, groundglass: Groundglass) -> None:

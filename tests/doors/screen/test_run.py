@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from screening import HERE, archive, children_of, png, put, results, run, wanted
 
 from groundglass.doors.screen.ledger import NAME, Extras, Item, Ledger
 from groundglass.doors.screen.run import locked
@@ -22,18 +21,19 @@ from groundglass.doors.screen.summary import conservation
 from groundglass.errors import GroundglassError, InputError, OutputError, RemoteError
 from groundglass.phantom.chest import chest_volume
 from groundglass.phantom.files import write_dicom_series
+from tests.doors.screen.screen_run import ROOT, archive, children_of, png, put, results, run, wanted
 
 _DRIVER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from screening import run
+from tests.doors.screen.screen_run import run
 run(sys.argv[2], Path(sys.argv[3]))
 """
 
 
 def _start(source: Path, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _DRIVER, str(HERE), str(source), str(folder)])
+    return subprocess.Popen([sys.executable, "-c", _DRIVER, str(ROOT), str(source), str(folder)])
 
 
 def _done(folder: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,6 @@ from groundglass.read.scan import Decoder, read, read_all
 from groundglass.types import Scan
 
 pytestmark = pytest.mark.data
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
 
 
 @pytest.fixture(params=["folder", "zip"])

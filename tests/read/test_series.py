@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import SERIES, chest, dicom, lps_affine, series, volume, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,12 +13,7 @@ from groundglass.errors import InputError
 from groundglass.read.scan import Decoder, Input, Limits, find, read, read_all
 from groundglass.read.series import SliceHeader, arrange, split
 from groundglass.types import Scan
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
+from tests.read.builders import SERIES, chest, dicom, lps_affine, series, volume, zipped
 
 
 def put(folder: Path, files: list[bytes], names: list[str] | None = None) -> Path:

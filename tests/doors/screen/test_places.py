@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from screening import SMALL, archive, png, put, results, run
 
 from groundglass.doors.screen.discover import ALL, discover, task_of
 from groundglass.doors.screen.ledger import NAME, Ledger
@@ -23,6 +22,7 @@ from groundglass.phantom.files import write_dicom_series
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
 from groundglass.read.scan import find
+from tests.doors.screen.screen_run import SMALL, archive, png, put, results, run
 
 
 def _scores(folder: Path) -> dict[str, object]:

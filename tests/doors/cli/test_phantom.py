@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from running import EXAMPLES, Invoke
-
 from groundglass import Scan, read
+from tests.doors.command_line import EXAMPLES, Invoke
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from running import EXAMPLES, HEALTHY, Groundglass, Invoke, rows
 
 from groundglass.doors.server.dicom_results import dicom_results
 from groundglass.errors import OutputError
@@ -19,6 +18,7 @@ from groundglass.infer.predict import examine
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.remote.worklist import MOST_TRIES, Worklist, digest
+from tests.doors.command_line import EXAMPLES, HEALTHY, Groundglass, Invoke, rows
 
 VOLUME = EXAMPLES / "volume"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from itertools import permutations, product
@@ -15,7 +15,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from builders import chest, lps_affine, nifti, patched, series, volume
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,26 +22,11 @@ from groundglass.errors import InputError
 from groundglass.read.limits import MIB
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Scan
+from tests.read.builders import chest, lps_affine, nifti, patched, series, volume
 
 GOOD = nifti()
 PACKED = nifti(packed=True)
 DIM, DATATYPE, PIXDIM, OFFSET, SLOPE, INTER, QFORM_CODE, SROW = 40, 70, 76, 108, 112, 116, 252, 280
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
-
-
-@pytest.fixture
-def read_bytes(decoder: Decoder, tmp_path: Path) -> Callable[[bytes], Scan]:
-    def one(data: bytes) -> Scan:
-        path = tmp_path / "volume.nii"
-        path.write_bytes(data)
-        return read(path, decoder)
-
-    return one
 
 
 def _dim(*sizes: int) -> bytes:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made import DarkIsLung, record, save
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from groundglass.data import copies, look, manifest
@@ -17,8 +15,8 @@ from groundglass.judge import audit
 from groundglass.judge.audit_page import page
 from groundglass.judge.shortcuts import people
 from groundglass.types import Finding, Record
-
-Chest = Callable[[int], np.ndarray]
+from tests.conftest import Chest
+from tests.data.records import DarkIsLung, record, save
 
 
 def audited(rows: list[Record], root: Path, cache: Path | None = None) -> audit.Audit:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
-from running import Groundglass, Invoke
 
 from groundglass.data import manifest
 from groundglass.infer.transforms import to_gray
 from groundglass.phantom.chest import chest_slice
+from tests.doors.command_line import Groundglass, Invoke
 
 
 @pytest.fixture

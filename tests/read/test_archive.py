@@ -10,25 +10,19 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import gray, nifti, png_of, zipped
 
 from groundglass.errors import InputError
 from groundglass.read.limits import MIB
 from groundglass.read.scan import Decoder, find, read, read_all
+from tests.read.builders import gray, nifti, png_of, zipped
 
 PNG = png_of(gray())
 GOOD = zipped({"a.png": PNG})
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
 
 
 @pytest.fixture

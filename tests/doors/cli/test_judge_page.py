@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import made_models
 import numpy as np
 import pytest
 from PIL import Image
-from running import Invoke
 
 from groundglass.data import manifest
 from groundglass.judge import faithfulness as faith
@@ -25,6 +23,8 @@ from groundglass.judge.choose import FAITHFULNESS
 from groundglass.phantom.chest import Lesion, chest_slice
 from groundglass.phantom.files import write_slice_png
 from groundglass.types import Record
+from tests.doors import models
+from tests.doors.command_line import Invoke
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -148,7 +148,7 @@ def test_the_page_of_controls_shows_its_plot(browser: Any, drawn: Path, invoke: 
 
 
 def test_the_page_of_faithfulness_shows_heat_and_says_a_verdict(browser: Any, invoke: Invoke, tmp_path: Path) -> None:
-    model = made_models.small(tmp_path / "small.onnx")
+    model = models.small(tmp_path / "small.onnx")
     done = invoke("faithfulness", "--model", model, "--phantoms", "2", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     text = is_shown(browser, tmp_path / "faithfulness.html", 2)

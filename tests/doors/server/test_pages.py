@@ -14,8 +14,9 @@ from typing import Any
 
 import pydicom
 import pytest
-from serving import EXAMPLES, Serve, Served, stop
-from speaking import form, part, request
+
+from tests.doors.server.http_client import form, part, request
+from tests.doors.server.server_process import EXAMPLES, Serve, Served, stop
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

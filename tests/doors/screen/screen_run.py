@@ -17,6 +17,7 @@ from groundglass.doors.signals import Signals
 from groundglass.read.limits import Limits
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 HOSTILE = (sys.executable, str(HERE / "hostile_item.py"))
 SMALL = Limits(voxels=2**20)
 

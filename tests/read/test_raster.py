@@ -6,13 +6,12 @@ import io
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import chunk, gray, ihdr, png, png_of, saved, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,27 +19,12 @@ from PIL import Image
 from groundglass.errors import InputError
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Scan
+from tests.read.builders import chunk, gray, ihdr, png, png_of, saved, zipped
 
 GRAY = gray()
 PNG = png_of(GRAY)
 JPEG = saved(GRAY, "JPEG", quality=95)
 RGB = np.stack([GRAY] * 3, axis=-1)
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
-
-
-@pytest.fixture
-def read_bytes(decoder: Decoder, tmp_path: Path) -> Callable[[bytes], Scan]:
-    def one(data: bytes) -> Scan:
-        path = tmp_path / "image.png"
-        path.write_bytes(data)
-        return read(path, decoder)
-
-    return one
 
 
 def _rows(width: int, height: int) -> bytes:

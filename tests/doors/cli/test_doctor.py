@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import Groundglass, Invoke, rows
 
 from groundglass.doors.cli import doctor
+from tests.doors.command_line import Groundglass, Invoke, rows
 
 
 def test_a_sound_machine_passes_every_check(groundglass: Groundglass) -> None:

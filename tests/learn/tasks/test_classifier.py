@@ -16,7 +16,7 @@ from groundglass.learn.tasks import classifier as classifier_task
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.phantom import chest as phantom
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 SIZE = 64
 
 

@@ -1,4 +1,4 @@
-"""Trains a small network in as many processes as asked: python sharing.py COUNT FOLDER"""
+"""Trains a small network in as many processes as asked: python train_in_processes.py COUNT FOLDER"""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from running import USE, Invoke
 
 from groundglass.infer import network
 from groundglass.infer.model import DEFAULT, PINNED, bundled
+from tests.doors.command_line import USE, Invoke
 
 
 def test_the_list_is_instant_and_names_each_model_with_its_hash(invoke: Invoke) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import click
 import pytest
-from running import EXAMPLES, HEALTHY, USE, Groundglass, Invoke
 
 from groundglass import errors
 from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
 from groundglass.infer.model import DEFAULT, PINNED
+from tests.doors.command_line import EXAMPLES, HEALTHY, USE, Groundglass, Invoke
 
 
 def _words() -> list[tuple[str, ...]]:

@@ -130,7 +130,7 @@ def main() -> None:
         records += [_copy(name, folder) for name in made]
         with memory(folder / "cache") as kept:
             first, spent = time.perf_counter(), _cpu_seconds()
-            found = audit.audit(records, folder, kept, rng, progress=_shown)
+            found = audit.audit(records, folder, kept, rng, step=_shown)
             second, spent = time.perf_counter(), _cpu_seconds() - spent
             audit.audit(records, folder, kept, rng)
             third = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,13 @@ from groundglass.judge.bootstrap import estimate
 from groundglass.judge.calibrate import sigmoid
 from groundglass.judge.cases import Case, Columns, check, columns
 from groundglass.judge.intervals import Scale, Statistic, jackknife, share
-from groundglass.types import Estimate, Float64, Mask
+from groundglass.types import Estimate, Float64, Mask, Step, no_step
 
 OVERALL = "all"
 # Subgroups by this trait keep all negatives of their source: a severity exists among the positives alone.
 SEVERITY = "severity"
 _SEED = 0
 _ROUNDS = 1000
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def evaluate(
     by: Sequence[str] = (),
     prevalence: float = 0.1,
     temperature: float | None = None,
-    progress: Progress = lambda done, total: None,
+    step: Step = no_step,
 ) -> Evaluation:
     """Judge cases overall and by the named traits.
 
@@ -64,10 +63,10 @@ def evaluate(
     parts = list(groups(cases, by))
     rows: list[Measured] = []
     for done, (name, part) in enumerate(parts):
-        progress(done, len(parts))
+        step("groups", done, len(parts))
         found = measures(part, threshold, prevalence, temperature)
         rows += [Measured(name, len(part), measure, e) for measure, e in found if _known(e)]
-    progress(len(parts), len(parts))
+    step("groups", len(parts), len(parts))
     return Evaluation(tuple(cases), threshold, prevalence, temperature, tuple(rows))
 
 

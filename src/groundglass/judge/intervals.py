@@ -1,7 +1,7 @@
 """Intervals that leave one patient out at a time, for any statistic of weighted rows.
 
-How often it holds the truth in 1,000 simulated studies with clustered slices is measured by benchmarks/coverage.py;
-tests/judge/test_jackknife.py holds it to bounds in fewer.
+How often it holds the truth in 1,000 simulated studies with clustered slices is measured by benchmarks/coverage.py,
+and tests/judge/test_intervals.py holds it to bounds in fewer.
 """
 
 from __future__ import annotations

@@ -16,10 +16,9 @@ from groundglass.infer.predict import Examination, examine
 from groundglass.judge.cases import Case
 from groundglass.judge.shortcuts import people
 from groundglass.read.scan import Decoder, read
-from groundglass.types import Prediction, Record, Scan
+from groundglass.types import Prediction, Record, Scan, Step, no_step
 from groundglass.write import PRIVATE, PUBLIC, write_bytes
 
-Progress = Callable[[int, int], None]
 # Called with each slice that was answered, so that pictures need no second run.
 Watch = Callable[[Case, Scan, Examination], None]
 _MAX_TABLE = 256 * 2**20
@@ -70,7 +69,7 @@ def score(
     records: Sequence[Record],
     root: Path,
     model: Model,
-    progress: Progress = lambda done, total: None,
+    step: Step = no_step,
     watch: Watch = lambda case, scan, examination: None,
 ) -> list[Case]:
     """Run the model on each labelled row; what the gate refuses keeps None.
@@ -92,7 +91,7 @@ def score(
                 case = replace(case, probability=seen.result.probability)
                 watch(case, scan, seen)
             done.append(case)
-            progress(len(done), len(rows))
+            step("slices", len(done), len(rows))
     return done
 
 

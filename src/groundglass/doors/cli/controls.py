@@ -14,7 +14,7 @@ import numpy as np
 from groundglass.data import manifest
 from groundglass.data.look import Looks, look_at, memory
 from groundglass.doors.cli.options import data_option, model_option, no_progress_option, threads_option
-from groundglass.doors.progress import Step, progress
+from groundglass.doors.progress import progress
 from groundglass.errors import InputError, ManifestError
 from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.network import read_features
@@ -28,7 +28,7 @@ from groundglass.judge.results import About, dumps
 from groundglass.judge.samples import sample, score_of
 from groundglass.judge.shortcuts import evidence_of
 from groundglass.read.scan import Decoder, read
-from groundglass.types import Estimate, Float32, Float64, Mask, Record
+from groundglass.types import Estimate, Float32, Float64, Mask, Record, Step
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 SCHEMA = "groundglass.controls/1"
@@ -94,7 +94,7 @@ def controls(
         judged = _judged(of_split, root, loaded, step)
         rows = [*training, *judged.records]
         with memory(_cache_folder(cache, no_cache)) as kept:
-            looks = look_at([root / r.path for r in rows], kept, None, lambda d, t: step("looking", d, t))
+            looks = look_at([root / r.path for r in rows], kept, None, step)
         scores = {"model": judged.score(loaded, judged.images)}
         step("blanking", 0, 1)
         scores |= _small(rows, len(training), looks)

@@ -11,8 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from groundglass.data.look import look_at, memory
 from groundglass.data.prepare import TRANSFORMS, Transform
 from groundglass.data.prepare import prepare as prepare_records
 from groundglass.doors.cli.options import data_option
+from groundglass.doors.progress import progress
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.network import Network
 from groundglass.judge.audit import Audit, similar
@@ -38,7 +38,6 @@ from groundglass.write import PUBLIC, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-Step = Callable[[str, int, int], None]
 
 _quiet = click.option("--no-progress", is_flag=True, help="No progress bar.")
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
@@ -116,11 +115,11 @@ def collect(
         if not source.downloads:
             raise ConfigError("download", f"a set that can be fetched, got one to get by hand: {source.get}")
         patience = download.Patience(timeout=timeout, attempts=retries)
-        with _bar(no_progress) as step:
-            download.download(source, folder, patience, lambda name, done, total: step(name, done, total or 0))
+        with progress(no_progress) as step:
+            download.download(source, folder, patience, step)
     root = data if data is not None else folder.resolve().parent
-    with _bar(no_progress) as step:
-        records = collecting.adopt(source, folder, root, progress=lambda done, total: step("reading", done, total))
+    with progress(no_progress) as step:
+        records = collecting.adopt(source, folder, root, step=step)
     left = collecting.unmatched(source, folder)
     if left:
         click.echo(f"{left} image files fit no rule of {source.name} and were left out", err=True)
@@ -171,8 +170,8 @@ def split(
     if of_protocol:
         if data is None or output is None or path is not None:
             raise click.UsageError("--protocol needs --data ROOT and -o DIR, and no MANIFEST")
-        with _bar(no_progress) as step:
-            hashes = protocol.write(data, output, progress=lambda done, total: step("reading", done, total))
+        with progress(no_progress) as step:
+            hashes = protocol.write(data, output, step=step)
         _listed([{"manifest": n, "sha256": h} for n, h in hashes.items()], as_json)
         return
     if path is None or by is None:
@@ -230,7 +229,7 @@ def audit(
     """
     records = manifest.load(path)
     root = _root(data, path)
-    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+    with memory(_cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
         found = audit_records(records, root, kept, np.random.default_rng(seed), _field(no_lungs), step)
     if html is not None:
         from groundglass.judge.audit_page import page
@@ -274,10 +273,10 @@ def curate(
     limits = curating.thresholds(thresholds)
     records = sorted(manifest.load(path), key=lambda r: r.path)
     root = _root(data, path)
-    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+    with memory(_cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
         files = [root / r.path for r in records]
-        looks = look_at(files, kept, _field(no_lungs), lambda done, total: step("reading", done, total))
-        pairs = similar(looks, kept, lambda done, total: step("comparing", done, total))
+        looks = look_at(files, kept, _field(no_lungs), step)
+        pairs = similar(looks, kept, step)
     remaining, out = curating.curate(records, looks.looks, [(p.first, p.second, p.agreement) for p in pairs], limits)
     for line in _curated(records, remaining, out):
         click.echo(line, err=True)
@@ -315,7 +314,7 @@ def prepare(
     """
     records = manifest.read(path)
     field = _field(False, needed=True) if transform == "lungs" else None
-    with _bar(no_progress) as step:
+    with progress(no_progress) as step:
         made = prepare_records(
             records,
             _root(data, path),
@@ -324,7 +323,7 @@ def prepare(
             field,
             per_class,
             np.random.default_rng(seed),
-            lambda done, total: step("preparing", done, total),
+            step,
         )
     for name, reason in made.left_out:
         click.echo(f"left out: {name}: {reason}", err=True)
@@ -365,25 +364,6 @@ def _field(no_lungs: bool, needed: bool = False) -> Network | None:
             raise
         click.echo("no lung-field network is installed: checks that need lungs are left out", err=True)
         return None
-
-
-@contextmanager
-def _bar(off: bool) -> Iterator[Step]:
-    """A progress bar on stderr where that is a terminal: one line for each step."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = off or not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total or None)
-            bar.update(tasks[name], completed=done, total=total or None)
-
-        yield step
 
 
 def _give(records: Sequence[Record], output: Path | None, as_json: bool) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from groundglass.data import manifest
 from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
-from groundglass.doors.progress import Step, progress
+from groundglass.doors.progress import progress
 from groundglass.errors import ConfigError, InputError, ManifestError, ModelError
 from groundglass.infer.cam import occlusion, spread
 from groundglass.infer.model import Model, load, weights_path
@@ -31,7 +31,7 @@ from groundglass.judge.samples import lesion_pairs, phantoms, sample, score_of, 
 from groundglass.read.scan import Decoder, read
 from groundglass.report.picture import blend, outline, panels, shades, signed_channels, to_png
 from groundglass.report.words import RESEARCH_USE_ONLY
-from groundglass.types import Float32, Record, Refusal
+from groundglass.types import Float32, Record, Refusal, Step
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 SCHEMA = "groundglass.faithfulness/1"

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from groundglass.data import manifest
 from groundglass.doors.cli.options import data_option, model_option, no_progress_option, threads_option
-from groundglass.doors.progress import progress
+from groundglass.doors.progress import named, progress
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.network import CARD_KEY
@@ -142,13 +142,13 @@ def evaluate(
             rows = _of_split(records, split)
             root = _root(manifest_path, data)
             check_traits(scoring.cases_of(rows, root), traits)  # before hours of scoring
-            cases = scoring.score(rows, root, mistakes.model, lambda d, t: step("slices", d, t), mistakes.watch)
+            cases = scoring.score(rows, root, mistakes.model, step, mistakes.watch)
         else:
             cases = _scored(scores, records, manifest_path, data, split)
         if not asked_for:  # a table of scores need not have sources
             traits = [t for t in traits if any(c.traits.get(t) for c in cases)]
         temperature = loaded.card.temperature if loaded is not None else None
-        found = judge(cases, at, traits, prevalence, temperature, lambda d, t: step("groups", d, t))
+        found = judge(cases, at, traits, prevalence, temperature, step)
     name = loaded.name if loaded is not None else scores.stem if scores is not None else ""
     digest = manifest.sha256(records) if records is not None else ""
     about = About(name, loaded.sha256 if loaded is not None else "", digest, split if records is not None else "")
@@ -208,7 +208,7 @@ def compare(
             else:
                 loaded = load(name, threads)
                 rows = _of_split(records, split)
-                cases = scoring.score(rows, _root(manifest_path, data), loaded, lambda d, t, n=name: step(n, d, t))  # type: ignore[misc]
+                cases = scoring.score(rows, _root(manifest_path, data), loaded, named(step, name))
                 at = loaded.operating_point.threshold
             check(cases)
             sides.append((cases, at if threshold is None else threshold))
@@ -283,7 +283,7 @@ def calibrate(
     records = manifest.load(manifest_path)
     with progress(no_progress) as step:
         rows = _of_split(records, "val")
-        cases = scoring.score(rows, _root(manifest_path, data), loaded, lambda d, t: step("slices", d, t))
+        cases = scoring.score(rows, _root(manifest_path, data), loaded, step)
     found = fit(cases, loaded.card.temperature, np.random.default_rng(seed))
     card = replace(
         loaded.card,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from groundglass.doors.cli.options import required_data_option
+from groundglass.doors.progress import progress
 from groundglass.errors import ConfigError
 from groundglass.write import require_file
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 
 @click.command()
@@ -57,7 +54,7 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
         raise ConfigError(
             "extra", f"train: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
         ) from error
-    with _bar(no_progress) as show:
+    with _stages(no_progress) as show:
         carried_out = Options(**options)
         path = run(recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show)
     click.echo(str(path))
@@ -96,34 +93,20 @@ def export(
             "extra", f"export: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
         ) from error
     require_file(output)
-    with _bar(no_progress) as show:
+    with _stages(no_progress) as show:
         report = export_run(checkpoint, recipe, data, output, int8, bundle, show)
     click.echo(json.dumps(report, sort_keys=True))
 
 
 @contextmanager
-def _bar(hidden: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
-    """Progress on stderr: a bar for each stage, with the last loss and the last validation AUROC."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[measured]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=hidden or not sys.stderr.isatty()) as bar:
-        tasks: dict[str, TaskID] = {}
-        last: dict[str, float] = {}
+def _stages(hidden: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """A bar for each stage, with the last loss and the last validation AUROC."""
+    last: dict[str, float] = {}
+    names = {"loss": "loss", "val_auroc": "AUROC"}
+    with progress(hidden) as step:
 
         def show(stage: str, done: int, total: int, row: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, measured="")
             last.update(row)
-            named = {"loss": "loss", "val_auroc": "AUROC"}
-            measured = ", ".join(f"{word} {last[key]:.3f}" for key, word in named.items() if key in last)
-            bar.update(tasks[stage], completed=done, measured=measured)
+            step(stage, done, total, ", ".join(f"{word} {last[key]:.3f}" for key, word in names.items() if key in last))
 
         yield show

@@ -16,9 +16,9 @@ from seeds import SEEDS, Rows, figures, folder_of, scored, tabulated
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import of_split
 from groundglass.judge.cases import Case
 from groundglass.judge.results import FIGURES
-from groundglass.judge.score import of_split
 
 SOURCES = ("covid-ct", "sars-cov-2-ct", "mosmed")
 TAUGHT = {

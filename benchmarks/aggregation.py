@@ -18,11 +18,11 @@ import numpy as np
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.errors import InputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import TOP_SHARE
 from groundglass.judge.metrics import auroc
-from groundglass.judge.shortcuts import people
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Float64, Prediction
 from groundglass.write import PUBLIC, write_bytes

@@ -19,14 +19,14 @@ from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.collect import check_hash
+from groundglass.data.manifest import people
 from groundglass.errors import InputError
 from groundglass.infer.field import fields
 from groundglass.infer.gate import gate, is_flat
 from groundglass.infer.model import Model
 from groundglass.infer.transforms import to_gray
 from groundglass.judge.intervals import share
-from groundglass.judge.score import check_hash
-from groundglass.judge.shortcuts import people
 from groundglass.learn.dataset import read_slice
 from groundglass.learn.lung_teacher import teach
 from groundglass.learn.refusals import is_for_training

@@ -18,9 +18,9 @@ from seeds import scored
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import of_split
 from groundglass.judge.evaluate import measures
 from groundglass.judge.results import FIGURES, cells
-from groundglass.judge.score import of_split
 from groundglass.learn.recipe import read_recipe
 from groundglass.types import Estimate
 

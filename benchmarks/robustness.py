@@ -21,13 +21,15 @@ from scipy import ndimage
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import of_split
 from groundglass.infer.model import Model, weights_path
 from groundglass.infer.transforms import to_gray
 from groundglass.judge.evaluate import Measured
+from groundglass.judge.faithfulness import score_of
 from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.results import About, to_csv
-from groundglass.judge.samples import sample, score_of
-from groundglass.judge.score import cases_of, of_split
+from groundglass.judge.samples import sample
+from groundglass.judge.score import cases_of
 from groundglass.learn.onnx_graph import Graph, as_tensor
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Float64, Prediction, Scan

@@ -17,11 +17,12 @@ import numpy as np
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import of_split
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import Measured, measures
 from groundglass.judge.intervals import share
 from groundglass.judge.results import About, to_csv
-from groundglass.judge.score import cases_of, of_split, read_scores, score, write_scores
+from groundglass.judge.score import cases_of, read_scores, score, write_scores
 from groundglass.write import PUBLIC, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]

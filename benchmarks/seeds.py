@@ -20,12 +20,13 @@ from validation import MEAN, Slices, auroc_above, auroc_of_sources, read
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import of_split
 from groundglass.infer.model import bundled
 from groundglass.judge.cases import Case, columns
 from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
-from groundglass.judge.score import cases_of, of_split, read_scores, score, write_scores
+from groundglass.judge.score import cases_of, read_scores, score, write_scores
 from groundglass.types import Estimate, Float64, Record
 
 RECIPES = ("first", "ideas/first-256", "ideas/first-then-lesions", "ideas/lesions-192")

@@ -23,13 +23,13 @@ from validation import read
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.infer.predict import examine
 from groundglass.infer.uncertainty import entropy, prediction_set
 from groundglass.judge.calibrate import fit_conformal, sigmoid
 from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import FIGURES, cells
-from groundglass.judge.shortcuts import people
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import read_slice
 from groundglass.learn.nets.classifier import Classifier

@@ -9,15 +9,16 @@ import numpy as np
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.infer.network import Network
 from groundglass.judge.intervals import Statistic, jackknife
 from groundglass.judge.metrics import weighted_auroc
-from groundglass.judge.shortcuts import people
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples
-from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.recipe import read_recipe
 from groundglass.types import Estimate, Float32, Float64
+from groundglass.write import user_folder
 
 MEAN = "mean of the sources"
 _AT_ONCE = 16
@@ -55,7 +56,7 @@ def read(recipe_path: Path, data: Path, field: Network) -> Slices:
     """The validation slices of a recipe's manifest, as its network sees them."""
     recipe = read_recipe(recipe_path)
     rows = [r for r in manifest.read(recipe_path.parent / recipe.manifest, data) if r.split == "val"]
-    store = PreparedStore(cache_folder())
+    store = PreparedStore(user_folder("cache"))
     try:
         made = prepare_examples(rows, people(rows), data, field, recipe, recipe.size, store, lambda: None)
     finally:

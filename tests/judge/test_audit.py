@@ -11,9 +11,9 @@ import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from groundglass.data import copies, look, manifest
+from groundglass.data.manifest import people
 from groundglass.judge import audit
-from groundglass.judge.audit_page import page
-from groundglass.judge.shortcuts import people
+from groundglass.judge.pages import audit_page
 from groundglass.types import Finding, Record
 from tests.conftest import Chest
 from tests.data.records import DarkIsLung, record, save
@@ -164,13 +164,13 @@ def test_a_second_run_reads_nothing_again(rows: list[Record], tmp_path: Path, mo
 def test_the_page_holds_plots_and_findings_and_no_image(rows: list[Record], tmp_path: Path, chest: Chest) -> None:
     found = audited(added(rows, tmp_path, chest(0)[:, ::-1], label="non-covid", split="train"), tmp_path)
     bad = replace(found, findings=(*found.findings, Finding("x", "info", "<script>alert(1)</script>", ("<b>",))))
-    html = page(bad)
+    html = audit_page(bad)
     assert html.count("<svg") >= 2
     assert "with both labels" in html
     assert "<script" not in html
     assert "<image" not in html
     assert "data:image" not in html
-    assert page(bad) == html
+    assert audit_page(bad) == html
 
 
 @pytest.mark.parametrize(

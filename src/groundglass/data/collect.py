@@ -86,6 +86,21 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_hash(path: Path, record: Record) -> None:
+    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+        ) from error
+    if digest != record.sha256:
+        raise InputError(
+            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
+        )
+
+
 def _prefix(folder: Path, root: Path) -> str:
     try:
         inside = folder.resolve().relative_to(root.resolve()).as_posix()

@@ -13,8 +13,7 @@ import numpy as np
 from groundglass.data import copies, manifest
 from groundglass.data.look import Look, Looks, Memory, look_at, not_lung, upside_down
 from groundglass.infer.network import Network
-from groundglass.judge.controls import Control
-from groundglass.judge.shortcuts import controls
+from groundglass.judge.evidence import Control, controls
 from groundglass.types import Finding, Record, Severity, Step, no_step
 
 # A control whose interval lies above this says something about the label.

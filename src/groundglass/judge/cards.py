@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.data import manifest, protocol, sources
+from groundglass.data.manifest import people
 from groundglass.infer.model import Model, bundled, weights_path
 from groundglass.judge import results as judged
 from groundglass.judge.choose import CONTROLS, FAITHFULNESS
 from groundglass.judge.faithfulness import SAME
 from groundglass.judge.reporting_items import CLAIM, TRIPOD
-from groundglass.judge.shortcuts import people
 from groundglass.report.document import USE
 from groundglass.types import Record
 

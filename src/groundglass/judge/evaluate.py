@@ -9,10 +9,9 @@ import numpy as np
 
 from groundglass.errors import ConfigError
 from groundglass.judge import metrics
-from groundglass.judge.bootstrap import estimate
-from groundglass.judge.calibrate import sigmoid
+from groundglass.judge.calibrate import margins, sigmoid
 from groundglass.judge.cases import Case, Columns, check, columns
-from groundglass.judge.intervals import Scale, Statistic, jackknife, share
+from groundglass.judge.intervals import Scale, Statistic, bootstrap, jackknife, share
 from groundglass.types import Estimate, Float64, Mask, Step, no_step
 
 OVERALL = "all"
@@ -129,7 +128,7 @@ def measures(
 
 def surest_first(probability: Float64, threshold: float) -> Float64:
     """How unsure each probability (N,) is: the nearer to the threshold on the logit scale, the higher."""
-    return np.asarray(-np.abs(_logit(probability) - _logit(np.array([threshold]))[0]), np.float64)
+    return np.asarray(-np.abs(margins(probability) - margins(np.array([threshold]))[0]), np.float64)
 
 
 def _discrimination(answered: Columns) -> Iterator[tuple[str, Estimate]]:
@@ -149,7 +148,7 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
         metrics.calibrated_error(p, answered.patients, np.random.default_rng(_SEED), _ROUNDS),
     )
     if temperature is not None:
-        raw = sigmoid(_logit(p) * temperature)
+        raw = sigmoid(margins(p) * temperature)
         yield "ECE, 15 bins, before temperature", _bootstrap(metrics.calibration_error(raw, y), answered)
     if both:
         slope, intercept = metrics.calibration_line(p, y)
@@ -159,7 +158,7 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
 
 def _bootstrap(statistic: Statistic, answered: Columns) -> Estimate:
     """A calibration error is biased upward and has corners; leaving one patient out says little of its spread."""
-    return estimate(statistic, answered.patients, np.random.default_rng(_SEED), _ROUNDS)
+    return bootstrap(statistic, answered.patients, np.random.default_rng(_SEED), _ROUNDS)
 
 
 def _tried(
@@ -168,8 +167,3 @@ def _tried(
     """The estimate, or nothing where the statistic has no value on these cases, as MCC when all is called positive."""
     if not np.isnan(statistic(np.ones(len(answered.positive)))):
         yield name, jackknife(statistic, answered.patients, scale, classes)
-
-
-def _logit(p: Float64) -> Float64:
-    clipped = np.clip(p, 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(clipped / (1 - clipped)), np.float64)

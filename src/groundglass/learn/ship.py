@@ -10,22 +10,23 @@ from typing import Any
 import torch
 
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import PINNED, load, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.judge.shortcuts import people
 from groundglass.learn.bundle import write_bundle
 from groundglass.learn.checkpoint import load_average, read_about
 from groundglass.learn.examples import prepare_examples
 from groundglass.learn.nets.classifier import ClassifierOutputs
 from groundglass.learn.onnx_file import round_to_half
-from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.quantize import as_row, quantize
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, quiet
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.tasks.classifier_run import export_classifier
 from groundglass.learn.train import make_fabric, recipe_identity
+from groundglass.write import user_folder
 
 
 def export_run(
@@ -58,7 +59,7 @@ def export_run(
     )
     field = read_onnx(weights_folder() / "field.onnx", PINNED["field"])
     rows = setup.of("val")
-    store = PreparedStore(cache_folder())
+    store = PreparedStore(user_folder("cache"))
     try:
         tick = setup.counter("prepare val", len(rows))
         prepared = prepare_examples(rows, people(rows), root, field, recipe, recipe.size, store, tick)

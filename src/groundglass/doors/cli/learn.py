@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from groundglass.doors.cli.options import required_data_option
+from groundglass.doors.cli.options import learn_module, no_progress_option, required_data_option
 from groundglass.doors.progress import progress
-from groundglass.errors import ConfigError
 from groundglass.write import require_file
 
 
@@ -40,23 +39,18 @@ from groundglass.write import require_file
 @click.option("--leaky", is_flag=True, help="Split by picture as the original did, to show what that leak is worth.")
 @click.option("--fast-dev-run", is_flag=True, help="A few images and two steps, to see that a recipe runs.")
 @click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too; needs the tensorboard extra.")
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@no_progress_option
 def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **options: Any) -> None:
     """Train what RECIPE (a TOML file) says and leave an ONNX file with its card.
 
     Needs the `learn` extra: pip install '.[learn]' in the clone. Progress goes to stderr, the path of the file to
     stdout.
     """
-    try:
-        from groundglass.learn.run import run
-        from groundglass.learn.setup import Options
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", f"train: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
-        ) from error
     with _stages(no_progress) as show:
-        carried_out = Options(**options)
-        path = run(recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show)
+        carried_out = learn_module("setup").Options(**options)
+        path = learn_module("run").run(
+            recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show
+        )
     click.echo(str(path))
 
 
@@ -71,7 +65,7 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
 @click.option(
     "--bundle", type=click.Path(path_type=Path, file_okay=False), help="Write a MONAI bundle into this folder too."
 )
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@no_progress_option
 def export(
     checkpoint: Path,
     data: Path,
@@ -86,12 +80,7 @@ def export(
     What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds, and
     with --int8 what the 8 bits cost.
     """
-    try:
-        from groundglass.learn.ship import export_run
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", f"export: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
-        ) from error
+    export_run = learn_module("ship").export_run
     require_file(output)
     with _stages(no_progress) as show:
         report = export_run(checkpoint, recipe, data, output, int8, bundle, show)

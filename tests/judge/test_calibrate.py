@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from groundglass.errors import ManifestError
-from groundglass.judge.calibrate import fit_thresholds
-from groundglass.judge.operate import calibrate, worth
+from groundglass.judge.calibrate import calibrate, fit_thresholds, worth
 from tests.judge.sample_cases import cases
 
 

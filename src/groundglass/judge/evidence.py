@@ -6,19 +6,29 @@ A control sees one kind of evidence: the source, the traits of the file, the bor
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from groundglass.data.look import Look, Looks
-from groundglass.judge.controls import Control, classifier, cross_validated
+from groundglass.data.manifest import people
+from groundglass.errors import ConfigError
 from groundglass.judge.metrics import auroc
-from groundglass.types import Float64, Mask, Record
+from groundglass.types import Estimate, Float64, Mask, Record
 
+FOLDS = 5
+# Width of the border ring, in pixels of the 32 x 32 thumbnail.
 _RING = 4
-# Where nobody knows the patients, this many neighbouring files of a folder are kept together: numbers follow patients.
-_NEIGHBOURS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """AUROC of one control: `evidence` is what it saw, `how` is "cross-validated" or "train+val to test"."""
+
+    evidence: str
+    how: str
+    auroc: Estimate
 
 
 def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) -> list[Control]:
@@ -41,26 +51,6 @@ def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) 
     return found
 
 
-def people(records: Sequence[Record]) -> list[str]:
-    """Who each row shows: its patient, or else a run of 25 neighbouring files of its folder in natural order."""
-    from groundglass.read.scan import natural
-
-    unknown: dict[str, list[int]] = defaultdict(list)
-    names = [r.patient or "" for r in records]
-    for n, record in enumerate(records):
-        if record.patient is None:
-            unknown[record.path.rpartition("/")[0]].append(n)
-    for folder, members in unknown.items():
-        members.sort(key=lambda n: natural(records[n].path))
-        for place, n in enumerate(members):
-            names[n] = f"{folder}#{place // _NEIGHBOURS}"
-    return names
-
-
-def _readable(look: Look | None) -> bool:
-    return look is not None and look.refusal is None
-
-
 def evidence_of(records: Sequence[Record], looks: Looks, rows: Sequence[int]) -> Mapping[str, Float64]:
     """What each control sees of the given rows, as a matrix (N, K)."""
     index = np.asarray(rows, np.intp)
@@ -77,16 +67,44 @@ def evidence_of(records: Sequence[Record], looks: Looks, rows: Sequence[int]) ->
     }
 
 
-def _one_hot(values: Sequence[str]) -> Float64:
-    names = sorted(set(values))
-    return np.array([[value == name for name in names] for value in values], np.float64)
+def classifier() -> Callable[[Float64, Mask, Float64], Float64]:
+    """Logistic regression on standardised columns: (train (N, K), labels (N,), test (M, K)) -> scores (M,).
+
+    Raises ConfigError where scikit-learn is absent.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", "scikit-learn for the controls, got none; pip install '.[judge]' in the clone"
+        ) from error
+
+    def fitted(train: Float64, positive: Mask, test: Float64) -> Float64:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
+        model.fit(train, positive)
+        return np.asarray(model.decision_function(test), np.float64)
+
+    return fitted
 
 
-def _traits(looks: Sequence[Look]) -> Float64:
-    numbers = np.array([[look.height, look.width, look.size] for look in looks], np.float64)
-    h, w, size = np.log(np.maximum(numbers, 1)).T
-    squares = np.stack([h, w, size, h - w, size - h - w], axis=1)
-    return np.concatenate([_one_hot([look.form for look in looks]), squares, squares**2], axis=1)
+def cross_validated(matrix: Float64, positive: Mask, groups: Sequence[str], seed: int) -> Float64 | None:
+    """Scores of every row by a model that never saw its group; None where a class has too few groups."""
+    fitted = classifier()
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    for label in (True, False):
+        if len({g for g, p in zip(groups, positive, strict=True) if p == label}) < FOLDS:
+            return None
+    scores = np.zeros(len(matrix))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(matrix, positive, groups):
+        if positive[train].all() or not positive[train].any():
+            return None
+        raw = fitted(matrix[train], positive[train], matrix[test])
+        scores[test] = raw
+    return scores
 
 
 def _on_split(
@@ -105,3 +123,19 @@ def _on_split(
     scores = classifier()(matrix[train], positive[train], matrix[test])
     owners = [g for g, t in zip(groups, test, strict=True) if t]
     return [Control(evidence, "train+val to test", auroc(scores, positive[test], owners, rng))]
+
+
+def _readable(look: Look | None) -> bool:
+    return look is not None and look.refusal is None
+
+
+def _one_hot(values: Sequence[str]) -> Float64:
+    names = sorted(set(values))
+    return np.array([[value == name for name in names] for value in values], np.float64)
+
+
+def _traits(looks: Sequence[Look]) -> Float64:
+    numbers = np.array([[look.height, look.width, look.size] for look in looks], np.float64)
+    h, w, size = np.log(np.maximum(numbers, 1)).T
+    squares = np.stack([h, w, size, h - w, size - h - w], axis=1)
+    return np.concatenate([_one_hot([look.form for look in looks]), squares, squares**2], axis=1)

@@ -135,7 +135,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def _all_python() -> list[Path]:
-    return [p for folder in ("src", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+    return [p for folder in ("src", "tests", "benchmarks", "studies") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", _all_python(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -24,7 +24,7 @@ Bytes = NDArray[np.uint8]
 
 SIDE = 128  # pixels of a thumbnail
 # Agreement from which a pair is the same slice, and from which it is most likely the same person: measured by
-# `benchmarks/audit.py`. Of 796 people with one slice each (MosMed, LUNA) no pair comes above 0.50.
+# `studies/audit.py`. Of 796 people with one slice each (MosMed, LUNA) no pair comes above 0.50.
 COPY = 0.74
 SAME_PERSON = 0.55
 

@@ -151,7 +151,8 @@ def draw_phantoms(count: int, field: Network, size: int, rng: np.random.Generato
     if len(examples) == count:
         return examples
     raise ModelError(
-        "lung_field", f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/field.toml again"
+        "lung_field",
+        f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/shipped/field.toml again",
     )
 
 

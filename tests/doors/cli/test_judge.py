@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.data import manifest
-from groundglass.judge import cards, reporting_items
+from groundglass.judge import cards
 from groundglass.judge.score import cases_of
 from groundglass.phantom.chest import Lesion, chest_slice
 from groundglass.phantom.files import write_slice_png
@@ -403,7 +403,7 @@ def test_the_cards_are_what_the_command_makes(invoke: Invoke, tmp_path: Path, mo
 
 
 def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
-    assert [number for number, *_ in reporting_items.CLAIM] == [str(n) for n in range(1, 45)]
+    assert [number for number, *_ in cards.reporting_items("CLAIM 2024")] == [str(n) for n in range(1, 45)]
     parts = {
         3: "abc",
         5: "ab",
@@ -416,11 +416,11 @@ def test_the_reporting_items_are_all_there_and_point_to_what_exists() -> None:
         23: "ab",
         27: "abc",
     }
-    assert [number for number, *_ in reporting_items.TRIPOD] == [
+    assert [number for number, *_ in cards.reporting_items("TRIPOD+AI")] == [
         f"{n}{p}" for n in range(1, 28) for p in parts.get(n, ("",))
     ]
     root = Path(__file__).parents[3]
-    for _, item, where in [*reporting_items.CLAIM, *reporting_items.TRIPOD]:
+    for _, item, where in [*cards.reporting_items("CLAIM 2024"), *cards.reporting_items("TRIPOD+AI")]:
         assert item
         assert where
         for path in re.findall(r"[\w./+-]+\.(?:md|csv|toml|txt)", where):

@@ -36,7 +36,7 @@ def examples(count: int, seed: int, ill: float) -> tuple[Example, ...]:
 def test_a_head_is_started_without_any_real_positive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier_task, "_DRAWN_FOR_HEAD", 64)
     recipe = dataclasses.replace(
-        read_recipe(RECIPES / "ideas" / "lesions-only-short.toml"),
+        read_recipe(RECIPES / "studies" / "lesions-only-short.toml"),
         trunk="timm:resnet18",
         weights=None,
         size=SIZE,

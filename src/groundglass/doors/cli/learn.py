@@ -35,6 +35,12 @@ from groundglass.write import require_file
     help="CPU threads.  [default: one for each core; give 1 where others share the machine]",
 )
 @click.option("--seed", type=click.IntRange(0), default=None, help="Instead of the recipe's.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Instead of the recipe's, for example to leave another source out.",
+)
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the same recipe.")
 @click.option("--leaky", is_flag=True, help="Split by picture as the original did, to show what that leak is worth.")
 @click.option("--fast-dev-run", is_flag=True, help="A few images and two steps, to see that a recipe runs.")
@@ -60,30 +66,25 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The ONNX file to write."
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="Its recipe.  [default: recipes/NAME.toml here]")
-@click.option("--int8", is_flag=True, help="8-bit weights and activations, if validation loses next to nothing.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path, file_okay=False), help="Write a MONAI bundle into this folder too."
-)
+@click.option("--recipe", type=click.Path(path_type=Path), help="Its recipe.  [default: NAME.toml below recipes/]")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Instead of the recipe's, as for the run.")
 @no_progress_option
 def export(
     checkpoint: Path,
     data: Path,
     output: Path,
     recipe: Path | None,
-    int8: bool,
-    bundle: Path | None,
+    manifest: Path | None,
     no_progress: bool,
 ) -> None:
     """Calibrate CHECKPOINT on its validation split and write it as ONNX, with its card inside.
 
-    What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds, and
-    with --int8 what the 8 bits cost.
+    What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds.
     """
     export_run = learn_module("ship").export_run
     require_file(output)
     with _stages(no_progress) as show:
-        report = export_run(checkpoint, recipe, data, output, int8, bundle, show)
+        report = export_run(checkpoint, recipe, manifest, data, output, show)
     click.echo(json.dumps(report, sort_keys=True))
 
 

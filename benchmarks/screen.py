@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from groundglass.doors.screen import child
+from groundglass.doors.screen import work
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, screen
@@ -124,8 +124,7 @@ class Counted(Worker):
 def be_child(log: str, folder: str) -> None:
     """Be the process that answers items, with a count of those begun."""
     Counted.log = log
-    child.Worker = Counted  # type: ignore[misc]
-    child.serve(Path(folder))
+    work.serve(Path(folder), Counted)
 
 
 def steps(scratch: Path, items: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +23,13 @@ Severity = Literal["error", "warning", "info"]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+# Called as work goes on: what is being done, how much of it is done, and how much there is (0 if that is unknown).
+Step = Callable[[str, int, int], None]
+
+
+def no_step(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
 
 
 def _require(condition: bool, message: str) -> None:

@@ -8,13 +8,26 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from groundglass.errors import OutputError
 
 # Modes: what may show a patient is for its owner alone; manifests, weights and curves are for everybody.
 PRIVATE = 0o600
 PUBLIC = 0o644
+# The XDG base directory specification: the variable, and the folder below the home folder without it.
+_USER_FOLDERS = {
+    "cache": ("XDG_CACHE_HOME", ".cache"),
+    "config": ("XDG_CONFIG_HOME", ".config"),
+    "state": ("XDG_STATE_HOME", ".local/state"),
+}
+
+
+def user_folder(kind: Literal["cache", "config", "state"]) -> Path:
+    """The folder of this user for caches, settings or state; it need not exist."""
+    variable, default = _USER_FOLDERS[kind]
+    base = os.environ.get(variable)
+    return Path(base or os.path.join(os.path.expanduser("~"), default)) / "groundglass"
 
 
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:

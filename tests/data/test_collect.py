@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import save
 
 from groundglass.data import collect, manifest, protocol, sources
 from groundglass.errors import ConfigError, ManifestError
+from tests.data.records import save
 
 TOML = """
 name = "mine"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import record
 
 from groundglass.data import curate
 from groundglass.data.look import Look, Lungs
 from groundglass.errors import ConfigError
+from tests.data.records import record
 
 LIMITS = curate.thresholds()
 GOOD = Look(

@@ -20,7 +20,7 @@ from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Share, learning_rate, make_fabric, make_optimizer, set_trained, train
 
 CPU = make_fabric("cpu")
-FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "first.toml")
+FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "first.toml")
 RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4, seed=5)
 
 
@@ -175,7 +175,7 @@ def _script(name: str, *arguments: str) -> None:
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for count in (1, 2):
-        _script("sharing.py", str(count), str(tmp_path / str(count)))
+        _script("train_in_processes.py", str(count), str(tmp_path / str(count)))
     one, two = (load_file(tmp_path / str(n) / "checkpoint.safetensors") for n in (1, 2))
     weights = [k for k in one if k.startswith(("net.", "average."))]
     assert weights
@@ -193,4 +193,4 @@ def test_several_processes_on_a_cpu_need_frozen_batch_norms(tmp_path: Path) -> N
 
 
 def test_twenty_five_kills_leave_a_loadable_checkpoint_every_time(tmp_path: Path) -> None:
-    _script("killing.py", str(tmp_path))
+    _script("kill_and_resume.py", str(tmp_path))

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from peers import ROOT, chest_series, ct
 
 from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.infer.model import Model
@@ -19,6 +18,7 @@ from groundglass.remote import service
 from groundglass.remote.inbox import Conflict, Inbox, Mismatch, move
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest, holder
 from groundglass.report.dicom import to_bytes
+from tests.remote.peers import ROOT, chest_series, ct
 
 HOUR = 3600.0
 

@@ -16,10 +16,9 @@ from groundglass.data.sources import Images, Source, Table
 from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Label, Record, Split
+from groundglass.types import Label, Record, Split, Step, no_step
 
 Row = dict[str, str]
-Progress = Callable[[int, int], None]
 Shape = Callable[[Path], "tuple[int, int] | None"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
@@ -29,7 +28,7 @@ _MAX_TABLE = 256 * 2**20
 
 
 def adopt(
-    source: Source, folder: Path, root: Path, shape: Shape | None = None, progress: Progress | None = None
+    source: Source, folder: Path, root: Path, shape: Shape | None = None, step: Step = no_step
 ) -> tuple[Record, ...]:
     """The records of a set that lies in `folder`, with paths relative to `root`, sorted by path.
 
@@ -57,8 +56,7 @@ def adopt(
                 records.append(_with(record, said.get(path, {}), source))
             except (ValueError, OSError) as error:
                 problems.append(f"{path}: {error if isinstance(error, ValueError) else error.strerror}")
-            if progress is not None:
-                progress(number + 1, len(kept))
+            step("reading", number + 1, len(kept))
     problems += _empty_class(source, records)
     if problems:
         raise ManifestError("layout", problems)
@@ -86,6 +84,21 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(2**20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_hash(path: Path, record: Record) -> None:
+    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+        ) from error
+    if digest != record.sha256:
+        raise InputError(
+            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
+        )
 
 
 def _prefix(folder: Path, root: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,9 +25,7 @@ from groundglass.infer.transforms import resize, to_gray
 from groundglass.read.codestream import jpeg_frame
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Float32, Mask
-
-Progress = Callable[[int, int], None]
+from groundglass.types import Float32, Mask, Step, no_step
 
 SMALL = 32  # pixels of the thumbnail that the shortcut controls see
 BINS = 32
@@ -135,9 +133,7 @@ def memory(folder: Path | None) -> Iterator[Memory]:
         kept.close()
 
 
-def look_at(
-    files: Sequence[Path], kept: Memory, field: Network | None = None, progress: Progress | None = None
-) -> Looks:
+def look_at(files: Sequence[Path], kept: Memory, field: Network | None = None, step: Step = no_step) -> Looks:
     """Looks at every file, reading only what `kept` does not know; `field` is the lung-field network."""
     count = len(files)
     looks: list[Look | None] = [None] * count
@@ -163,8 +159,7 @@ def look_at(
                 if picture:
                     thumbs[index], small[index], histograms[index] = _unpacked(picture)
                 done += 1
-                if progress is not None:
-                    progress(done, count)
+                step("measuring", done, count)
         finally:
             for decoder in decoders:
                 decoder.close()

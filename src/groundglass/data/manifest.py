@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ConfigError, ManifestError
+from groundglass.read.scan import natural
 from groundglass.types import Label, Record, Split, Unit
 from groundglass.write import PUBLIC, write_bytes
 
@@ -24,6 +25,8 @@ _REQUIRED = ("path", "sha256", "source", "unit")
 # A cell that opens with one of these is run as a formula by spreadsheet programs (CWE-1236).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_BYTES = 256 * 2**20
+# Where the patients are unknown, this many neighbouring files of a folder are kept together: numbers follow patients.
+_NEIGHBOURS = 25
 
 
 def to_csv(records: Iterable[Record]) -> str:
@@ -216,3 +219,25 @@ def _duplicate_paths(paths: Sequence[str]) -> list[str]:
 
 def _numbered(records: Sequence[Record]) -> Iterable[tuple[int, Record]]:
     return enumerate(records, start=2)
+
+
+def of_split(records: Sequence[Record], split: str) -> list[Record]:
+    """The labelled rows of a split. Raises ConfigError where there are none."""
+    rows = [r for r in records if r.split == split and r.label is not None]
+    if not rows:
+        raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")
+    return rows
+
+
+def people(records: Sequence[Record]) -> list[str]:
+    """Who each row shows: its patient, or else a run of 25 neighbouring files of its folder in natural order."""
+    unknown: dict[str, list[int]] = defaultdict(list)
+    names = [r.patient or "" for r in records]
+    for n, record in enumerate(records):
+        if record.patient is None:
+            unknown[record.path.rpartition("/")[0]].append(n)
+    for folder, members in unknown.items():
+        members.sort(key=lambda n: natural(records[n].path))
+        for place, n in enumerate(members):
+            names[n] = f"{folder}#{place // _NEIGHBOURS}"
+    return names

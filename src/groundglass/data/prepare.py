@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +24,9 @@ from groundglass.infer.transforms import prepare as lungs_only
 from groundglass.infer.transforms import to_gray
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Float32, Record
+from groundglass.types import Float32, Record, Step, no_step
 from groundglass.write import PUBLIC, write_bytes
 
-Progress = Callable[[int, int], None]
 Transform = Literal["blur-mask", "lungs", "halves", "none"]
 TRANSFORMS: tuple[Transform, ...] = ("blur-mask", "lungs", "halves", "none")
 Pictures = list[tuple[str, Float32]]
@@ -52,7 +51,7 @@ def prepare(
     field: Network | None = None,
     per_class: int | None = None,
     rng: np.random.Generator | None = None,
-    progress: Progress | None = None,
+    step: Step = no_step,
 ) -> Prepared:
     """Writes the prepared set into the new folder `output`; it appears when it is whole.
 
@@ -72,7 +71,7 @@ def prepare(
     except OSError as error:
         raise OutputError("unwritable", f"a folder to write to, got {error.strerror}; choose another output") from error
     try:
-        made, left_out = _pictures(records, root, transform, work, field, progress)
+        made, left_out = _pictures(records, root, transform, work, field, step)
         if not made:
             raise ManifestError("prepare", [f"{path}: {reason}" for path, reason in left_out])
         if per_class is not None and rng is not None:
@@ -122,7 +121,7 @@ def _pictures(
     transform: Transform,
     work: Path,
     field: Network | None,
-    progress: Progress | None,
+    step: Step,
 ) -> tuple[list[Record], list[tuple[str, str]]]:
     made: dict[str, Record] = {}
     left_out: list[tuple[str, str]] = []
@@ -137,8 +136,7 @@ def _pictures(
                     made.setdefault(row.path, row)
             except InputError as error:
                 left_out.append((record.path, str(error)))
-            if progress is not None:
-                progress(number + 1, len(records))
+            step("preparing", number + 1, len(records))
     return list(made.values()), left_out
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.data import manifest, sources, split
-from groundglass.data.collect import Progress, Shape, adopt
-from groundglass.types import Record, Split
+from groundglass.data.collect import Shape, adopt
+from groundglass.types import Record, Split, Step, no_step
 from groundglass.write import PUBLIC, write_bytes
 
 OTHER_DISEASE = ("chest-cancer", "emphysema", "tcga-luad")
@@ -36,12 +36,12 @@ _SEED = 20200320
 Records = tuple[Record, ...]
 
 
-def collect(root: Path, shape: Shape | None = None, progress: Progress | None = None) -> dict[str, Records]:
+def collect(root: Path, shape: Shape | None = None, step: Step = no_step) -> dict[str, Records]:
     """The records of every set that the protocol needs, adopted from their folders under the data root."""
     found = {}
     for name in SETS:
         source = sources.find(name)
-        found[name] = adopt(source, root / source.layout.folder, root, shape, progress)
+        found[name] = adopt(source, root / source.layout.folder, root, shape, step)
     return found
 
 
@@ -73,9 +73,9 @@ def exclusions() -> tuple[tuple[str, str, str], ...]:
     return tuple((row["path"], row["twin"], row["reason"]) for row in rows)
 
 
-def write(root: Path, output: Path, shape: Shape | None = None, progress: Progress | None = None) -> dict[str, str]:
+def write(root: Path, output: Path, shape: Shape | None = None, step: Step = no_step) -> dict[str, str]:
     """Writes every manifest and `SHA256SUMS` into a folder; the hash of each manifest by its file name."""
-    made = {f"{name}.csv": rows for name, rows in manifests(collect(root, shape, progress)).items()}
+    made = {f"{name}.csv": rows for name, rows in manifests(collect(root, shape, step)).items()}
     hashes = {name: manifest.write(rows, output / name) for name, rows in made.items()}
     sums = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
     write_bytes(output / "SHA256SUMS", sums.encode(), PUBLIC)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from groundglass.errors import ManifestError
 from groundglass.judge import metrics
-from groundglass.judge.bootstrap import estimate
 from groundglass.judge.cases import Case, Columns, columns, two_of_each
-from groundglass.judge.intervals import LEVEL, Scale, Statistic, jackknife
+from groundglass.judge.intervals import LEVEL, Scale, Statistic, bootstrap, jackknife
 from groundglass.types import Estimate, Float64, Mask
 
 _ROUNDS = 2000
@@ -103,9 +103,43 @@ def compare(a: Columns, b: Columns, thresholds: tuple[float, float]) -> Iterator
         if name == "AUROC":
             rng = np.random.default_rng(0)
             yield Difference(
-                "AUROC (patient bootstrap)", of_a(every), of_b(every), estimate(difference, patients, rng, _ROUNDS)
+                "AUROC (patient bootstrap)", of_a(every), of_b(every), bootstrap(difference, patients, rng, _ROUNDS)
             )
 
 
 def _less(first: Statistic, second: Statistic) -> Statistic:
     return lambda weight: first(weight) - second(weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same cases: DeLong's difference of AUROCs with its p value, and every other difference.
+
+    `left_out` counts the slices that one of the two did not answer.
+    """
+
+    delong: Estimate
+    p: float
+    differences: tuple[Difference, ...]
+    left_out: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as JSON objects."""
+        return {
+            "left_out": self.left_out,
+            "delong": {**asdict(self.delong), "p": self.p},
+            "differences": [asdict(d) for d in self.differences],
+        }
+
+
+def compare_cases(first: Sequence[Case], second: Sequence[Case], thresholds: tuple[float, float]) -> Comparison:
+    """Compare two lists of cases of the same slices, each with its own threshold.
+
+    Raises ManifestError where they cannot be compared.
+    """
+    a, b, left_out = matched(first, second)
+    try:
+        delong, p = paired_delong(a.probability, b.probability, a.positive)
+        return Comparison(delong, p, tuple(compare(a, b, thresholds)), left_out)
+    except ValueError as error:
+        raise ManifestError("scores", [str(error)]) from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from groundglass.judge.intervals import Scale, Statistic
 from groundglass.types import Estimate, Float64, Mask
@@ -19,7 +20,7 @@ def auroc_value(scores: Float64, positive: Mask) -> float:
     Raises ValueError where one class is empty.
     """
     _check(scores, positive)
-    ranks = _midranks(scores)
+    ranks = stats.rankdata(scores)
     n_positive = int(positive.sum())
     n_negative = len(scores) - n_positive
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
@@ -43,9 +44,9 @@ def auroc_delong(scores: Float64, positive: Mask, patients: int | None = None) -
 def placements(scores: Float64, positive: Mask) -> tuple[Float64, Float64]:
     """For each positive the share of negatives below it, for each negative the share of positives above it."""
     a, b = scores[positive], scores[~positive]
-    both = _midranks(np.concatenate([a, b]))
+    both = stats.rankdata(np.concatenate([a, b]))
     m, n = len(a), len(b)
-    return (both[:m] - _midranks(a)) / n, 1.0 - (both[m:] - _midranks(b)) / m
+    return (both[:m] - stats.rankdata(a)) / n, 1.0 - (both[m:] - stats.rankdata(b)) / m
 
 
 def auroc(
@@ -88,13 +89,6 @@ def _check(scores: Float64, positive: Mask) -> None:
         raise ValueError("scores: finite values, got NaN or infinity")
     if not positive.any() or positive.all():
         raise ValueError("labels: both classes, got one")
-
-
-def _midranks(values: Float64) -> NDArray[np.float64]:
-    """Ranks from 1, ties sharing the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], np.float64)
 
 
 def _logit_interval(value: float, error: float) -> tuple[float, float]:

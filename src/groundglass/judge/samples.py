@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from groundglass.data.collect import check_hash
+from groundglass.data.manifest import of_split, people
 from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
-from groundglass.infer.predict import calibrate, find_fields
+from groundglass.infer.predict import find_fields
 from groundglass.infer.transforms import resize, to_gray
 from groundglass.infer.views import VIEWS, View
-from groundglass.judge.faithfulness import Sample, Score
+from groundglass.judge.faithfulness import Sample
 from groundglass.phantom import chest as phantom
 from groundglass.read.scan import Decoder, read
-from groundglass.types import Float32, Float64, Mask, Scan
+from groundglass.types import Float32, Mask, Record, Scan, Step, no_step
 
 
 def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
@@ -109,11 +113,32 @@ def _mask(path: Path) -> Mask:
         raise InputError("unreadable", "lesion mask: a PNG, got something else; restore the file") from error
 
 
-def score_of(model: Model) -> Score:
-    """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
+def prepared(
+    records: Sequence[Record], patients: Sequence[str], root: Path, model: Model, step: Step = no_step
+) -> list[tuple[Record, Sample]]:
+    """The records that the model answers, each with its prepared slice; what cannot be read counts as refused.
 
-    def score(batch: Float32) -> Float64:
-        logits = np.concatenate([model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)])
-        return calibrate(logits[:, 1] - logits[:, 0], model.card.temperature)
+    Raises InputError where a file is not the one that the manifest names.
+    """
+    found: list[tuple[Record, Sample]] = []
+    with Decoder() as decoder:
+        for done, (record, patient) in enumerate(zip(records, patients, strict=True)):
+            check_hash(root / record.path, record)
+            with contextlib.suppress(InputError):
+                one = sample(read(root / record.path, decoder), model, patient)
+                found += [(record, one)] if one is not None else []
+            step("slices", done + 1, len(records))
+    return found
 
-    return score
+
+def validation_slices(
+    records: Sequence[Record], root: Path, model: Model, count: int, rng: np.random.Generator
+) -> list[Sample]:
+    """Draw `count` random validation slices, one per patient, and prepare those that the model answers."""
+    by_patient: dict[str, list[Record]] = {}
+    rows = of_split(records, "val")
+    for record, patient in zip(rows, people(rows), strict=True):
+        by_patient.setdefault(patient, []).append(record)
+    drawn = [(of[int(rng.integers(len(of)))], patient) for patient, of in by_patient.items()]
+    chosen = [drawn[int(i)] for i in rng.permutation(len(drawn))[:count]]
+    return [s for _, s in prepared([r for r, _ in chosen], [p for _, p in chosen], root, model)]

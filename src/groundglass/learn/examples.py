@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from groundglass.data.collect import check_hash
 from groundglass.errors import ModelError
 from groundglass.infer.blur_mask import augmented
 from groundglass.infer.field import fields
@@ -15,7 +16,6 @@ from groundglass.infer.gate import shows_lung
 from groundglass.infer.network import Network
 from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
 from groundglass.infer.views import VIEWS, by_label
-from groundglass.judge.score import check_hash
 from groundglass.learn.dataset import Example, read_slice, to_uint8
 from groundglass.learn.prepared import Pictures, PreparedStore
 from groundglass.learn.recipe import Recipe
@@ -154,7 +154,8 @@ def draw_phantoms(count: int, field: Network, size: int, rng: np.random.Generato
     if len(examples) == count:
         return examples
     raise ModelError(
-        "lung_field", f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/field.toml again"
+        "lung_field",
+        f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/shipped/field.toml again",
     )
 
 

@@ -105,7 +105,7 @@ def _set(model: Any, key: str, value: str) -> None:
 
 
 def _unverified(content: bytes) -> Network:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in network.py
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in infer/network.py
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

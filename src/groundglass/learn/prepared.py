@@ -70,8 +70,3 @@ class PreparedStore:
 
     def close(self) -> None:
         self._base.close()
-
-
-def cache_folder() -> Path:
-    """Where caches of this user lie: `$XDG_CACHE_HOME/groundglass`, by default `~/.cache/groundglass`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "groundglass"

@@ -14,7 +14,7 @@ import torch
 from groundglass.data import manifest
 from groundglass.errors import ConfigError
 from groundglass.learn.recipe import read_recipe
-from groundglass.learn.setup import Options, Progress, Setup, machine, quiet, small
+from groundglass.learn.setup import Options, Progress, Setup, machine, on_manifest, quiet, small
 from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
 from groundglass.learn.train import keep_freed_memory, make_fabric
@@ -48,7 +48,7 @@ def run(
     require_folder(folder)
     if (folder / "checkpoint.safetensors").exists() and not options.resume:
         raise ConfigError("resume", "output: a folder without a run, got one; add --resume or choose another -o")
-    records = manifest.read(recipe_path.parent / recipe.manifest, root)
+    recipe, records = on_manifest(recipe, recipe_path, options.manifest, root)
     digest = manifest.sha256(records)
     if options.fast_dev_run:
         recipe, records = small(recipe, records)
@@ -61,7 +61,7 @@ def run(
     if fabric.is_global_zero:
         about = {
             "recipe": dataclasses.asdict(recipe),
-            "options": dataclasses.asdict(options),
+            "options": {k: v for k, v in dataclasses.asdict(options).items() if k != "manifest"},
             "manifest_sha256": digest,
             "minutes": round(_minutes_trained(folder), 1),
             **machine(fabric),

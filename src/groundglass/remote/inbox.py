@@ -35,7 +35,7 @@ class Identifier:
         self._decoder = decoder
 
     def identify(self, path: Path) -> dict[str, str]:
-        """The attributes of `image.read.identity` of a file. Raises InputError."""
+        """The attributes of `read.identity` of a file. Raises InputError."""
         return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
 
     def content(self, path: Path) -> str:

@@ -101,7 +101,7 @@ def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
 
 
 def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
-    """The instance behind each slice, with the attributes of `image.read.identity` and no others."""
+    """The instance behind each slice, with the attributes of `read.identity` and no others."""
     if not scan.files:
         raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
     return tuple(_instance(decoder.ask("dicom_identity", file.item()).header["values"]) for file in scan.files)

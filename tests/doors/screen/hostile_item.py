@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundglass.doors.screen import child, work
+from groundglass.doors.screen import work
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
 from groundglass.report.schema import to_row
@@ -66,5 +66,4 @@ class Hostile(work.Worker):
 
 
 if __name__ == "__main__":
-    child.Worker = Hostile  # type: ignore[misc]
-    child.serve(Path(sys.argv[1]))
+    work.serve(Path(sys.argv[1]), Hostile)

@@ -23,6 +23,7 @@ import click
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.write import user_folder
 
 # Each command is imported when it is called, so that `predict` never waits for what `train` needs.
 COMMANDS = {
@@ -39,7 +40,8 @@ COMMANDS = {
     "deid": "groundglass.doors.cli.deid",
     "serve": "groundglass.doors.cli.serve",
     **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.cli.judge"),
-    **dict.fromkeys(("faithfulness", "saliency"), "groundglass.doors.cli.faithfulness"),
+    "faithfulness": "groundglass.doors.cli.faithfulness",
+    "saliency": "groundglass.doors.cli.saliency",
     "controls": "groundglass.doors.cli.controls",
     **dict.fromkeys(("choose", "cards"), "groundglass.doors.cli.choose"),
     **dict.fromkeys(
@@ -187,22 +189,15 @@ def cli(ctx: click.Context) -> None:
     ctx.default_map = dict.fromkeys(COMMANDS, settings) | nested
 
 
-def _settings_file() -> Path | None:
-    base = os.environ.get("XDG_CONFIG_HOME")
-    try:
-        folder = Path(base) if base else Path.home() / ".config"
-    except RuntimeError:  # no home at all
-        return None
-    return folder / "groundglass" / "config.toml"
+def _settings_file() -> Path:
+    return user_folder("config") / "config.toml"
 
 
-def read_settings(path: Path | None) -> Mapping[str, Any]:
+def read_settings(path: Path) -> Mapping[str, Any]:
     """The settings file as option defaults; empty where there is none.
 
     Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """
-    if path is None:
-        return {}
     if sys.version_info >= (3, 11):
         import tomllib
     else:

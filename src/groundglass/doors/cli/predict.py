@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
+from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.read.ahead import Ahead
@@ -263,11 +264,13 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
 
 
 def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
-    with _progress(settings) as show:
+    done = 0
+    with progress(_hidden(settings)) as step:
         for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
             yield _answer(name, outcome, model, settings.tta)
             del outcome
-            show(ahead.total)
+            done += 1
+            step("inputs", done, ahead.total or 0)
     if ahead.skipped and not settings.quiet:
         what = (
             "files that are no images, and series that suit less"
@@ -316,24 +319,9 @@ def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | No
         return internal(result.source, error), None
 
 
-def _progress(settings: Settings) -> AbstractContextManager[Callable[[int], None]]:
-    """A progress bar on stderr where that is a terminal, unless the rows themselves appear there one by one."""
-    shown = settings.json and sys.stdout.isatty()
-    if settings.quiet or settings.no_progress or shown or not sys.stderr.isatty():
-        return nullcontext(lambda total: None)
-    return _bar()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # rich would send our stdout through its console on stderr
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("inputs", total=None)
-        yield lambda total: progress.update(task, advance=1, total=total)
+def _hidden(settings: Settings) -> bool:
+    """Whether no bar is shown: not if the rows themselves appear on the terminal one by one."""
+    return settings.quiet or settings.no_progress or (settings.json and sys.stdout.isatty())
 
 
 class _Output:

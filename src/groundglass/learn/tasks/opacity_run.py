@@ -14,24 +14,24 @@ from scipy.optimize import minimize
 from torch import nn
 
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.errors import ConfigError
 from groundglass.infer.model import LABELS, PINNED, parse_card, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, sigmoid
+from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, operating_points, sigmoid
 from groundglass.judge.metrics import auroc
-from groundglass.judge.operate import operating_points
-from groundglass.judge.shortcuts import people
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples, stored_size
 from groundglass.learn.nets.ct_encoder import load_encoder
 from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
 from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
-from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
 from groundglass.learn.tasks.opacity import OpacityTask, as_input
 from groundglass.learn.train import train
 from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask
+from groundglass.write import user_folder
 
 CPU = torch.device("cpu")
 # From this probability on a cell counts as opaque.
@@ -59,7 +59,7 @@ def prepare(setup: Setup) -> tuple[dict[str, tuple[Example, ...]], dict[str, lis
     """The lung boxes of training and validation, and the paths that the gate refused."""
     recipe = setup.recipe
     field = read_onnx(weights_folder() / "field.onnx", PINNED["field"])
-    store = PreparedStore(cache_folder())
+    store = PreparedStore(user_folder("cache"))
     parts: dict[str, tuple[Example, ...]] = {}
     refused: dict[str, list[str]] = {}
     try:

@@ -19,8 +19,8 @@ import numpy as np
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.errors import InputError
+from groundglass.infer.aggregate import TOP_SHARE
 from groundglass.infer.model import Model
-from groundglass.infer.predict import TOP_SHARE
 from groundglass.judge.metrics import auroc
 from groundglass.judge.shortcuts import people
 from groundglass.read.scan import Decoder, read

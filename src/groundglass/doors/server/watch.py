@@ -58,7 +58,7 @@ class WatchedDecoder(Decoder):
         return reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedNetwork(Network):
     """A network that counts the slices it has seen."""
 
@@ -74,6 +74,7 @@ def watched(model: Model, watch: Watch) -> Model:
     """The same model, each slice of which is a step."""
 
     def of(network: Network) -> _WatchedNetwork:
-        return _WatchedNetwork(network.session, network.sha256, network.card, network.size, watch)
+        parts = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+        return _WatchedNetwork(**parts, watch=watch)
 
     return dataclasses.replace(model, classifier=of(model.classifier), field=of(model.field))

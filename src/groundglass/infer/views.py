@@ -36,6 +36,12 @@ class View:
     place: Place
 
 
+def field_in(lungs: Mask, place: Place, size: int) -> Mask:
+    """The lung field (H, W) as a view sees it: (size, size), in the view's box and mirrored with it."""
+    field = resize(lungs.astype(np.float32), size, size, place.box) > 0.5
+    return np.asarray(field[:, ::-1] if place.mirrored else field)
+
+
 Views = Callable[[Float32, Mask, int], "tuple[View, ...]"]
 
 

@@ -16,14 +16,14 @@ from pydicom.uid import RLELossless
 from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import curve
 from groundglass.report.dicom import Reported, finished
-from groundglass.report.picture import RGB, montage, overlay
-from groundglass.types import Attribution, Float32, Prediction
+from groundglass.report.picture import RGB, Look, montage, overlay
+from groundglass.types import Float32, Prediction
 
 
 def captures(reported: Reported) -> list[Dataset]:
     """Overview with curve, then one picture a key slice, highest probability first; RGB, RLE lossless."""
     shown = _named(reported)
-    looked = [(_gray(reported, a), a) for a in reported.findings.key]
+    looked = [(_gray(reported, a.index), a) for a in reported.findings.shown]
     names = {a.index: _name(reported, a.index) for a in reported.findings.key}
     pictures = [_overview(reported, shown, looked, names)]
     pictures += [overlay(gray, a, shown, names[a.index]) for gray, a in looked]
@@ -43,13 +43,13 @@ def _name(reported: Reported, index: int) -> str:
     return f"slice {index}" if number is None else f"image {number}"
 
 
-def _gray(reported: Reported, a: Attribution) -> Float32:
+def _gray(reported: Reported, index: int) -> Float32:
     scan = reported.answer.scan
-    return to_gray(scan.voxels[a.index], scan.unit, reported.model.card.window)
+    return to_gray(scan.voxels[index], scan.unit, reported.model.card.window)
 
 
 def _overview(
-    reported: Reported, shown: Prediction, looked: Sequence[tuple[Float32, Attribution]], names: dict[int, str]
+    reported: Reported, shown: Prediction, looked: Sequence[tuple[Float32, Look]], names: dict[int, str]
 ) -> RGB:
     tiles = montage(looked, shown, names)
     depth = len(reported.answer.scan.voxels)
@@ -71,7 +71,8 @@ def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.BurnedInAnnotation = "YES"  # the words of the verdict; no patient's
     made.RecognizableVisualFeatures = "NO"
-    made.DerivationDescription = f"Heat of model {reported.model.name}, sha256 {reported.model.sha256}"
+    what = "Opacity map" if reported.findings.opacities else "Heat"
+    made.DerivationDescription = f"{what} of model {reported.model.name}, sha256 {reported.model.sha256}"
     made.SourceImageSequence = [_reference(source) for source in of]
     made.SecondaryCaptureDeviceManufacturer = reported.place("sc", number)["manufacturer"]
     made.SecondaryCaptureDeviceManufacturerModelName = reported.equipment["manufacturer_model_name"]

@@ -1,4 +1,4 @@
-"""The probability of every judged slice from feet to head, with the threshold and the key slices."""
+"""Probability and opaque share of every judged slice from feet to head, with the threshold and the key slices."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from groundglass.report.words import percent
 from groundglass.types import Prediction
 
 _GROUND, _INK, _PALE, _LINE, _MARK = (12, 14, 17), (240, 242, 245), (160, 168, 178), (98, 160, 234), (236, 126, 28)
+_OPAQUE = (255, 226, 120)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 40, 46
 
 
@@ -29,6 +30,10 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
         return _LEFT + share * (right - _LEFT), bottom - probability * (bottom - _TOP)
 
     draw.text((_LEFT, 10), "probability of each judged slice, feet to head; marks: key slices", _INK, font)
+    shares = prediction.slice_opaque_shares or ()
+    if shares:
+        words = "thick: share of its lung that looks opaque"
+        draw.text((right - font.getlength(words), height - 26), words, _OPAQUE, font)
     for level in (0.0, 0.5, 1.0):
         y = at(0, level)[1]
         draw.line((_LEFT, y, right, y), fill=(40, 44, 52))
@@ -37,6 +42,9 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
     for left in range(_LEFT, right, 10):
         draw.line((left, y, left + 5, y), fill=_PALE)
     draw.text((_LEFT, height - 26), f"dashed: threshold {percent(prediction.threshold)}", _PALE, font)
+    for (i, s), (j, t) in pairwise(zip(prediction.slices, shares, strict=False)):
+        if j == i + 1:
+            draw.line((*at(i, s), *at(j, t)), fill=_OPAQUE, width=4)
     pairs = list(zip(prediction.slices, prediction.slice_probabilities, strict=True))
     for (i, p), (j, q) in pairwise(pairs):
         if j == i + 1:  # a slice that was not judged leaves a gap

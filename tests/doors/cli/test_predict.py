@@ -26,7 +26,7 @@ from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
 from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
-SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)
 REFUSED = Refusal("x", "empty", "y")
 FAILED = Failure("x", "internal", "y")

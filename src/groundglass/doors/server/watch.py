@@ -58,7 +58,7 @@ class WatchedDecoder(Decoder):
         return reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedNetwork(Network):
     """A network that counts the slices it has seen."""
 

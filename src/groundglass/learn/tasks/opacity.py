@@ -70,14 +70,17 @@ class OpacityTask:
     def start(self, device: torch.device) -> None:
         """Standardise the features: the mean and the variance of each channel over some hundred drawn lung boxes."""
         net: OpacityNet = self.net  # type: ignore[assignment]
-        net.to(device).eval().standard.train()
+        net.to(device).eval()
+        norms = [*net.standard, net.standard_branch]
+        for norm in norms:
+            norm.train()
         rng = np.random.default_rng([self.recipe.seed, 2])
         with torch.inference_mode():
             for _ in range(_BATCHES_TO_STANDARDISE):
                 x, _ = _warped(self._batches.draw(rng), self.recipe.size, rng)
-                for standard, maps in zip(net.standard, net.trunk(x[:, :1].to(device)), strict=True):
-                    standard(maps)
-        net.standard.eval()
+                net.answers(x.to(device))
+        for norm in norms:
+            norm.eval()
 
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
         """The loss of this process's share of a batch that all processes draw alike."""

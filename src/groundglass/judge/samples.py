@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,23 +80,36 @@ def lesion_pairs(data: Path, model: Model) -> list[Sample]:
 
     Raises ManifestError where there is no such folder.
     """
-    if not data.is_dir():
-        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
-    folder = data / "masks" / "covid-lesion"
     out: list[Sample] = []
     with Decoder() as decoder:
-        for mask in sorted(folder.glob("GT*_bw.png")):
-            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
-            if not image.is_file():
-                continue
+        for image, lesions in lesion_files(data):
             try:
-                lesions, scan = _mask(mask), read(image, decoder)
+                scan = read(image, decoder)
             except InputError:
                 continue
             if scan.voxels[0].shape == lesions.shape:
                 made = sample(scan, model, image.name, lesions)
                 out += [made] if made is not None else []
     return out
+
+
+def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
+    """Each picture below the data root that has a lesion mask, with that mask (H, W); unreadable masks are left out.
+
+    Raises ManifestError where there is no such folder.
+    """
+    if not data.is_dir():
+        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
+    folder = data / "masks" / "covid-lesion"
+    for mask in sorted(folder.glob("GT*_bw.png")):
+        image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
+        if not image.is_file():
+            continue
+        try:
+            lesions = _mask(mask)
+        except InputError:
+            continue
+        yield image, lesions
 
 
 def _mask(path: Path) -> Mask:

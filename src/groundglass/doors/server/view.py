@@ -11,7 +11,8 @@ import numpy as np
 
 from groundglass.infer.predict import Examination, Seen
 from groundglass.infer.transforms import to_gray
-from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, montage, outline, overlay, to_png
+from groundglass.report.curve import overview
+from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, outline, overlay, to_png
 from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Window
 
 _TINT_ALPHA = 170
@@ -151,4 +152,4 @@ def picture(view: View, only: Sequence[int] | None = None) -> bytes:
             shown.append((to_gray(view.voxels(index), view.unit, view.window), found))
     if view.shape[0] == 1:
         return to_png(overlay(*shown[0], view.result))
-    return to_png(montage(shown, view.result))
+    return to_png(overview(shown, view.result, view.shape[0]))

@@ -22,8 +22,15 @@ from groundglass.types import Float32, Float64, Mask, Scan
 def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
     """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
 
-    Raises ConfigError where the card makes several: heat and controls are of one input.
+    Raises ConfigError where the card makes several, or an input with a second channel: heat and controls are judged by
+    changing one picture.
     """
+    if model.opaque_at is not None:
+        raise ConfigError(
+            "views",
+            f"model: an input of one channel, got {model.name} with a lung field beside the picture; "
+            "measure its opacity map with benchmarks/severity.py",
+        )
     seen = VIEWS[model.card.views](gray, lungs, model.card.size)
     if len(seen) != 1:
         raise ConfigError(

@@ -126,6 +126,14 @@ def opacity_png(opacity: Opacity) -> bytes:
     return _rgba(color)
 
 
+def found_png(view: View, index: int, activation: bool) -> bytes | None:
+    """What was found on one slice as a transparent PNG; None where it was not judged."""
+    shown = view.found(index, activation)
+    if shown is None:
+        return None
+    return opacity_png(shown) if isinstance(shown, Opacity) else heat_png(view, shown)
+
+
 def lungs_png(mask: Mask) -> bytes:
     """The outline of the lung field (H, W) as a transparent PNG."""
     edge = outline(mask)

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from groundglass.infer.transforms import to_gray
-from groundglass.report.curve import curve
+from groundglass.report.curve import overview
 from groundglass.report.dicom import Reported, finished
-from groundglass.report.picture import RGB, Look, montage, overlay
+from groundglass.report.picture import RGB, overlay
 from groundglass.types import Float32, Prediction
 
 
@@ -25,7 +24,7 @@ def captures(reported: Reported) -> list[Dataset]:
     shown = _named(reported)
     looked = [(_gray(reported, a.index), a) for a in reported.findings.shown]
     names = {a.index: _name(reported, a.index) for a in reported.findings.key}
-    pictures = [_overview(reported, shown, looked, names)]
+    pictures = [overview(looked, shown, len(reported.answer.scan.voxels), names)]
     pictures += [overlay(gray, a, shown, names[a.index]) for gray, a in looked]
     sources: list[Sequence[Dataset]] = [reported.sources, *([reported.sources[a.index]] for _, a in looked)]
     pairs = zip(pictures, sources, strict=True)
@@ -46,15 +45,6 @@ def _name(reported: Reported, index: int) -> str:
 def _gray(reported: Reported, index: int) -> Float32:
     scan = reported.answer.scan
     return to_gray(scan.voxels[index], scan.unit, reported.model.card.window)
-
-
-def _overview(
-    reported: Reported, shown: Prediction, looked: Sequence[tuple[Float32, Look]], names: dict[int, str]
-) -> RGB:
-    tiles = montage(looked, shown, names)
-    depth = len(reported.answer.scan.voxels)
-    line = curve(shown, {a.index for _, a in looked}, depth, tiles.shape[1])
-    return np.concatenate([tiles, line])
 
 
 def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset]) -> Dataset:

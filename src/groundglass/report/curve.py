@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from groundglass.report.picture import RGB
+from groundglass.report.picture import RGB, Look, montage
 from groundglass.report.words import percent
-from groundglass.types import Prediction
+from groundglass.types import Float32, Prediction
 
 _GROUND, _INK, _PALE, _LINE, _MARK = (12, 14, 17), (240, 242, 245), (160, 168, 178), (98, 160, 234), (236, 126, 28)
 _OPAQUE = (255, 226, 120)
@@ -54,3 +54,11 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
         size, color = (5, _MARK) if i in key else (2, _LINE)
         draw.ellipse((x - size, y - size, x + size, y + size), fill=color)
     return np.asarray(canvas, dtype=np.uint8)
+
+
+def overview(
+    slices: Sequence[tuple[Float32, Look]], prediction: Prediction, depth: int, names: Mapping[int, str] | None = None
+) -> RGB:
+    """The highest slices of a scan of `depth` slices with what was found, and below them the curve; as `montage`."""
+    tiles = montage(slices, prediction, names)
+    return np.concatenate([tiles, curve(prediction, {look.index for _, look in slices}, depth, tiles.shape[1])])

@@ -16,8 +16,9 @@ from groundglass.errors import OutputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
 from groundglass.infer.transforms import to_gray
+from groundglass.report.curve import overview
 from groundglass.report.page import Entry, page, write_page
-from groundglass.report.picture import MONTAGE_TILES, Look, montage, overlay, to_png
+from groundglass.report.picture import MONTAGE_TILES, Look, overlay, to_png
 from groundglass.report.schema import Result, to_row
 from groundglass.report.words import RESEARCH_USE_ONLY, percent
 from groundglass.types import Prediction, Scan, Window
@@ -108,7 +109,7 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
 
 
 def draw(result: Prediction, scan: Scan, examination: Examination, window: Window, activation: bool = False) -> bytes:
-    """The picture of one answer as PNG: one slice with what was found, or of a scan the highest slices.
+    """The picture of one answer as PNG: one slice with what was found, or of a scan the highest slices and the curve.
 
     What was found is the opacity map where the model has one; else, or where `activation` is asked for, the heat.
     """
@@ -118,7 +119,7 @@ def draw(result: Prediction, scan: Scan, examination: Examination, window: Windo
     slices = [(to_gray(scan.voxels[a.index], scan.unit, window), a) for a in looked]
     if len(scan.voxels) == 1:
         return to_png(overlay(*slices[0], result))
-    return to_png(montage(slices, result))
+    return to_png(overview(slices, result, len(scan.voxels)))
 
 
 def picture_name(source: str, scan: Scan) -> str:

@@ -29,9 +29,9 @@ POSITIVE, NEGATIVE = Code("10828004", "SCT", "Positive"), Code("260385009", "SCT
 PROBABILITY = Code("122157", "DCM", "Probability")
 # No standard code means these.
 THRESHOLD = Code("threshold", SCHEME, "Operating threshold of the probability")
-OPAQUE_SHARE = Code("opaque-lung-share", SCHEME, "Share of lung on judged slices that is opaque")
-CT_CLASS = Code("ct-severity-class", SCHEME, "CT severity class by share of lung on judged slices")
-COVID_GIVEN_OPACITY = Code("covid-given-opacity", SCHEME, "Probability of COVID-19 given the opacities")
+OPAQUE_SHARE = Code("opaque-share", SCHEME, "Share of lung on judged slices that is opaque")
+CT_CLASS = Code("ct-class", SCHEME, "CT severity class by share of lung on judged slices")
+COVID_GIVEN_OPACITY = Code("covid-if-opaque", SCHEME, "Probability of COVID-19 given the opacities")
 JUDGED = Code("judged-slices", SCHEME, "Number of slices judged")
 
 

@@ -25,12 +25,15 @@ def results_table(results: Iterable[Result]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    results = list(results)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("input", overflow="fold", ratio=2)
     for name in ("status", "probability", "threshold"):
         table.add_column(name, no_wrap=True, justify="left" if name == "status" else "right")
     table.add_column("label", no_wrap=True)
-    table.add_column("opaque lung", no_wrap=True, justify="right")
+    mapped = any(isinstance(r, Prediction) and r.opaque is not None for r in results)
+    if mapped:
+        table.add_column("opaque lung", no_wrap=True, justify="right")
     table.add_column("detail", overflow="fold", ratio=3)
     cells: tuple[str, ...]
     for r in results:
@@ -49,7 +52,7 @@ def results_table(results: Iterable[Result]) -> Table:
             Text(probability, style=style),
             Text(threshold),
             Text(label, style=style),
-            Text(opaque),
+            *([Text(opaque)] if mapped else []),
             Text(printable(detail)),
         )
     return table

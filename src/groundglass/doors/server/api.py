@@ -25,14 +25,14 @@ from groundglass.doors.server.plain_words import measured, words
 from groundglass.doors.server.problem import Problem, problem_of
 from groundglass.doors.server.service import Service
 from groundglass.doors.server.upload import FIELD, Upload
-from groundglass.doors.server.view import View, heat_png, lungs_png, opacity_png, picture
+from groundglass.doors.server.view import View, found_png, lungs_png, picture
 from groundglass.doors.server.watch import Watch
 from groundglass.errors import GroundglassError, InputError
 from groundglass.read.sniff import SNIFF_BYTES, sniff
 from groundglass.report.page import Entry, page
 from groundglass.report.schema import to_row
 from groundglass.report.words import percent
-from groundglass.types import Opacity, Prediction, Refusal
+from groundglass.types import Prediction, Refusal
 
 Threshold = Annotated[
     float | None,
@@ -49,14 +49,9 @@ Threshold = Annotated[
 JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 ObjectName = Annotated[str, InPath(pattern="^(sr|sc)-[0-9]{1,4}$")]
 Number = Annotated[int, InPath(ge=0, le=1_000_000)]
-Activation = Annotated[
+Shown = Annotated[
     Literal["opacity", "activation"] | None,
-    Query(
-        description=(
-            "What the picture shows: the lung that looks opaque, or what decided. Default: opacity, and activation "
-            "where the model has no opacity map."
-        )
-    ),
+    Query(description="Opaque lung, or what decided; default: opacity, and activation where the model has no map."),
 ]
 AsScan = Annotated[bool, Query(description="Plain pictures are slices of one scan, in the order of the parts.")]
 Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /scans as long as the job is held.")]
@@ -368,20 +363,17 @@ def _add_overlay(routes: APIRouter, service: Service) -> None:
     @routes.get(
         "/v1/overlay/{id}/{scan}/{index}",
         tags=["pictures"],
-        summary="What was found on one slice, transparent: the opacity map, or with ?view=activation the heat",
+        summary="What was found on one slice, transparent",
         responses=png,
     )
-    def found(request: Request, id: JobId, scan: Number, index: Number, view: Activation = None) -> Response:
+    def found(request: Request, id: JobId, scan: Number, index: Number, view: Shown = None) -> Response:
         only(request, "view")
         held = at(id, scan, index)
         if view == "opacity" and held.opaque_at is None:
-            raise Problem(
-                404, "no_map", "view: activation, got opacity from a model without an opacity map; leave it out"
-            )
-        shown = held.found(index, activation=view == "activation")
-        if shown is None:
+            raise Problem(404, "no_map", "view=activation, as the model has no opacity map, got opacity; leave it out")
+        made = found_png(held, index, activation=view == "activation")
+        if made is None:
             raise Problem(404, "not_judged", "a slice that was judged, got one without lung; choose another")
-        made = opacity_png(shown) if isinstance(shown, Opacity) else heat_png(held, shown)
         return Response(made, media_type="image/png")
 
     @routes.get(

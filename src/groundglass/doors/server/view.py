@@ -11,7 +11,8 @@ import numpy as np
 
 from groundglass.infer.predict import Examination, Seen
 from groundglass.infer.transforms import to_gray
-from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, montage, outline, overlay, to_png
+from groundglass.report.curve import overview
+from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, outline, overlay, to_png
 from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Window
 
 _TINT_ALPHA = 170
@@ -125,6 +126,14 @@ def opacity_png(opacity: Opacity) -> bytes:
     return _rgba(color)
 
 
+def found_png(view: View, index: int, activation: bool) -> bytes | None:
+    """What was found on one slice as a transparent PNG; None where it was not judged."""
+    shown = view.found(index, activation)
+    if shown is None:
+        return None
+    return opacity_png(shown) if isinstance(shown, Opacity) else heat_png(view, shown)
+
+
 def lungs_png(mask: Mask) -> bytes:
     """The outline of the lung field (H, W) as a transparent PNG."""
     edge = outline(mask)
@@ -151,4 +160,4 @@ def picture(view: View, only: Sequence[int] | None = None) -> bytes:
             shown.append((to_gray(view.voxels(index), view.unit, view.window), found))
     if view.shape[0] == 1:
         return to_png(overlay(*shown[0], view.result))
-    return to_png(montage(shown, view.result))
+    return to_png(overview(shown, view.result, view.shape[0]))

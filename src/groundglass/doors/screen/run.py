@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -28,7 +26,7 @@ from groundglass.doors.signals import Signals
 from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
-from groundglass.write import require_folder, write_bytes
+from groundglass.write import Lock, Taken, lock_holder, require_folder, write_bytes
 
 if TYPE_CHECKING:
     from groundglass.infer.model import Model
@@ -119,37 +117,20 @@ def locked(folder: Path) -> Iterator[None]:
     """
     require_folder(folder)
     try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = Lock(folder / _LOCK)
+    except Taken as error:
+        raise OutputError(
+            "taken", f"a run folder that no other run uses, got one that {error} uses; wait or stop that one"
+        ) from error
     except OSError as error:
         raise OutputError("write_failed", f"a folder to write to, got {error.strerror!r}; choose another") from error
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                "taken",
-                f"a run folder that no other run uses, got one that {holder(folder)} uses; wait or stop that one",
-            ) from error
-        try:
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        except OSError as error:
-            raise OutputError("write_failed", f"room to write, got {error.strerror!r}; free some, run again") from error
+    with lock:
         yield
 
 
 def holder(folder: Path) -> str | None:
     """Who holds a run folder, in words; None where nobody does."""
-    try:
-        with (folder / _LOCK).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read() or "another process"
-    except OSError:
-        pass
-    return None
+    return lock_holder(folder / _LOCK)
 
 
 def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress, dict[str, int]]:

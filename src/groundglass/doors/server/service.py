@@ -21,8 +21,7 @@ from groundglass.doors.server.outcome import Judge, Outcome
 from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Settings
-from groundglass.doors.server.spool import Spool
-from groundglass.doors.server.upload import Admit, Upload
+from groundglass.doors.server.upload import Admit, Spool, Upload
 from groundglass.doors.server.upload import receive as receive_upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder

@@ -15,8 +15,8 @@ from pydicom.uid import RLELossless
 
 from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import curve
-from groundglass.report.dicom import Reported, finished
 from groundglass.report.picture import RGB, montage, overlay
+from groundglass.report.reported import Reported, finished
 from groundglass.types import Attribution, Float32, Prediction
 
 

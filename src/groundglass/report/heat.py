@@ -21,7 +21,7 @@ from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from groundglass.errors import InputError
-from groundglass.report.dicom import Reported, finished
+from groundglass.report.reported import Reported, finished
 from groundglass.report.structured import SCHEME
 from groundglass.report.words import percent
 from groundglass.types import Attribution, Float32, Float64

@@ -22,6 +22,7 @@ from groundglass.errors import ConfigError, GroundglassError
 from groundglass.infer.model import Model, weights_path
 from groundglass.judge.drift import Drift, Reference, drift, from_json
 from groundglass.read.limits import Limits
+from groundglass.report.document import frame
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.write import write_bytes
 
@@ -32,7 +33,6 @@ _OURS = re.compile(r"[0-9a-f]{24}")
 PAGE, MANIFEST = "index.html", "manifest.json"
 _SLOWEST, _FAILED, _BINS = 10, 100, 20
 _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy", "pyarrow", "distributed", "s3fs")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 # What the bars of the page need beyond the shared style.
 _STYLE = (
     ".bars{display:flex;align-items:flex-end;gap:2px;height:8rem;border-bottom:1px solid}"
@@ -194,14 +194,11 @@ def page(
     codes = [(code, str(count)) for code, count in ledger.codes(model.sha256).items()]
     slowest = [(name, f"{seconds:.2f} s") for seconds, name in sorted(tally.slowest, reverse=True)]
     failed = [(name, code, str(tries)) for name, code, tries in tally.failed]
-    return "".join(
+    return frame(
+        "Groundglass: screening",
+        style,
         (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_text(_POLICY)}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Groundglass: screening</title><style>{style}</style></head>\n<body>",
-            f'<p class="use" role="note">{_text(RESEARCH_USE_ONLY)}</p>\n<main><h1>Screening</h1>',
-            f"<p><strong>{_text(in_words(conserved))}</strong></p>",
+            f"<h1>Screening</h1><p><strong>{_text(in_words(conserved))}</strong></p>",
             f"<h2>Scores</h2>{_scores(tally, model)}",
             _table("Without an answer, by reason", ("code", "inputs"), codes),
             _table("Left out", ("reason", "files"), [(k, str(v)) for k, v in skipped.items()]),
@@ -211,8 +208,7 @@ def page(
             f"<h2>Drift</h2>{_drift(known, found)}",
             f"<h2>The model</h2><p>{_text(model.name)}, sha256 {short(model.sha256)}</p>",
             f"<footer><p>{_text(RESEARCH_USE_ONLY)}</p><p>Groundglass {_text(version('groundglass'))}</p></footer>",
-            "</main></body></html>\n",
-        )
+        ),
     )
 
 

@@ -128,7 +128,10 @@ class Comparison:
         return {
             "left_out": self.left_out,
             "delong": {**asdict(self.delong), "p": self.p},
-            "differences": [asdict(d) for d in self.differences],
+            "differences": [
+                {"measure": d.measure, "first": d.first, "second": d.second, **asdict(d.difference)}
+                for d in self.differences
+            ],
         }
 
 

@@ -28,7 +28,7 @@ code { overflow-wrap: anywhere } footer { margin-top: 2rem; color: #56606b; font
 
 
 def frame(title: str, style: str, parts: Iterable[str]) -> str:
-    """A page around parts that are HTML already. Its policy lets it load and run nothing; the note on use stays on top."""
+    """A page around parts that are HTML already: it can load nothing and run nothing, and the note on use stays on top."""
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',

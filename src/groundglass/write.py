@@ -35,7 +35,7 @@ def user_folder(kind: Literal["cache", "config", "state"]) -> Path:
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write `data` to `path` at once; the folder is made.
 
-    By default the owner alone can read it, as it may show a patient. Raises OutputError where that fails; nothing
+    By default the owner alone can read it, as it may show a patient. Raises OutputError if that fails; nothing
     half-written stays behind, and a file that was there stays as it was.
     """
     with writing(path, mode) as file:
@@ -82,7 +82,7 @@ def _flush_folder(folder: Path) -> None:
 def require_file(path: Path) -> None:
     """Make sure before any work that a file can be written at `path`.
 
-    Raises OutputError where it cannot, and where something other than a regular file is there.
+    Raises OutputError if it cannot, and where something other than a regular file is there.
     """
     try:
         taken = not stat.S_ISREG(path.stat().st_mode)
@@ -98,7 +98,7 @@ def require_file(path: Path) -> None:
 def require_folder(folder: Path) -> None:
     """Make the folder and make sure before any work that files can be written there.
 
-    Raises OutputError where they cannot.
+    Raises OutputError if they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class Lock:
     """A lock file that this process holds until `close`; the lock goes with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises Taken, and OSError where the file cannot be written."""
+        """Take the lock. Raises Taken, and OSError if the file cannot be written."""
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
         try:
             if (holder := _holder(self._handle)) is not None:

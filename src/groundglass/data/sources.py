@@ -31,7 +31,7 @@ _MAX_BYTES = 2**20
 class Download:
     """One file to fetch: `to` lies under the set's folder; a zip with `unpack` is opened there.
 
-    `sha256` is None where the publisher names none: then the hash of the first download is kept and asked for again.
+    `sha256` is None if the publisher names none: then the hash of the first download is kept and asked for again.
     """
 
     url: str

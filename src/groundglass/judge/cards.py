@@ -229,7 +229,7 @@ def _robustness(results: Path, model: Model) -> str:
 
 
 def data_card(manifests: Path) -> str:
-    """Where the slices come from, on which terms, how many of whom are in which part, and what is wrong with them."""
+    """The origin and the licence of the slices, counts of slices and patients per split, and known faults."""
     records = manifest.load(manifests / "p5.csv")
     used = [s for s in sources.every() if any(r.source == s.name for r in records)]
     hashes = [line.split() for line in (manifests / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]

@@ -25,7 +25,7 @@ from groundglass.types import Float32, Mask, Record, Scan, Step, no_step
 def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
     """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
 
-    Raises ConfigError where the card makes several: heat and controls are of one input.
+    Raises ConfigError if the card makes several: heat and controls are of one input.
     """
     seen = VIEWS[model.card.views](gray, lungs, model.card.size)
     if len(seen) != 1:
@@ -38,10 +38,10 @@ def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
 def sample(
     scan: Scan, model: Model, patient: str, lesions: Mask | None = None, lungs: Mask | None = None
 ) -> Sample | None:
-    """The middle slice of a scan as the model sees it, or None where the gate refuses it.
+    """The middle slice of a scan as the model sees it, or None if the gate refuses it.
 
     `lesions` and `lungs` (H, W) are what is known of the slice; without `lungs` the lung-field network's are taken.
-    Raises ConfigError where the model sees several views of a slice.
+    Raises ConfigError if the model sees several views of a slice.
     """
     index = len(scan.voxels) // 2
     found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
@@ -81,7 +81,7 @@ def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]
 def lesion_pairs(data: Path, model: Model) -> list[Sample]:
     """The slices with a lesion mask below the data root; what cannot be read or the gate refuses is left out.
 
-    Raises ManifestError where there is no such folder.
+    Raises ManifestError if there is no such folder.
     """
     if not data.is_dir():
         raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
@@ -118,7 +118,7 @@ def prepared(
 ) -> list[tuple[Record, Sample]]:
     """The records that the model answers, each with its prepared slice; what cannot be read counts as refused.
 
-    Raises InputError where a file is not the one that the manifest names.
+    Raises InputError if a file is not the one that the manifest names.
     """
     found: list[tuple[Record, Sample]] = []
     with Decoder() as decoder:

@@ -35,7 +35,7 @@ def round_to_half(net: nn.Module) -> nn.Module:
 def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str, Any], path: Path) -> str:
     """Write `net` (N, 1, size, size) -> outputs as ONNX and return the file's SHA-256.
 
-    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing where they
+    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing if they
     were rounded before. The golden vector is measured on the very file.
     """
     import onnx

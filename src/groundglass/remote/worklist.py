@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS outbox (
   uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '', next_try REAL NOT NULL DEFAULT 0);
 """
-# Tries of a study that fails by our fault, and of an object that its destination refuses, before it is left.
+# Tries of a study that fails by an internal error, and of an object that its destination refuses, before it is left.
 MOST_TRIES = 5
 # Seconds before an object that was refused is offered again; they double each time, to a quarter of an hour in all.
 REFUSED_PAUSE = 60.0
@@ -229,7 +229,7 @@ class Worklist:
     def answered(
         self, study: str, arrivals: int, state: str, code: str, detail: str, objects: Sequence[tuple[str, str, bytes]]
     ) -> bool:
-        """Store an outcome with its objects (UID, SOP class, file) to deliver; False where more arrived meanwhile.
+        """Store an outcome with its objects (UID, SOP class, file) to deliver; False if more arrived meanwhile.
 
         `state` is `answered`, `refused` or `failed`.
         """
@@ -249,7 +249,7 @@ class Worklist:
         return True
 
     def failed(self, study: str, arrivals: int, detail: str) -> None:
-        """Note that answering failed by our fault; it is tried again, later each time, and left after five tries."""
+        """Note an internal error while answering; it is tried again, later each time, and left after five tries."""
         with self._transaction() as db:
             row = db.execute("SELECT tries FROM studies WHERE study=? AND arrivals=?", (study, arrivals)).fetchone()
             if row is None:

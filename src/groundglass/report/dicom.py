@@ -37,7 +37,7 @@ _EMPTY = (
 def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     """What the objects of an answer state.
 
-    Raises InputError (`unsupported`) where the scan is no DICOM series: there is no study to go back into.
+    Raises InputError (`unsupported`) if the scan is no DICOM series: there is no study to go back into.
     """
     result = answer.examination.result
     if not isinstance(result, Prediction):
@@ -102,7 +102,7 @@ def _valid(name: str, text: str) -> bool:
 
 
 def require_highdicom() -> None:
-    """Raises ConfigError (`extra`) where highdicom is absent."""
+    """Raises ConfigError (`extra`) if highdicom is absent."""
     if find_spec("highdicom") is None:
         raise ConfigError(
             "extra", "DICOM results: the dicom extra, got no highdicom; pip install '.[dicom]' in the clone"
@@ -112,7 +112,7 @@ def require_highdicom() -> None:
 def objects(reported: Reported, kinds: Iterable[str]) -> list[tuple[str, Dataset]]:
     """The objects of each kind of `reported.SERIES_NUMBERS`, as (kind, dataset).
 
-    Raises ConfigError (`extra`) where highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
+    Raises ConfigError (`extra`) if highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
     """
     require_highdicom()
     from groundglass.report import capture, heat, structured  # they import highdicom, which may be absent

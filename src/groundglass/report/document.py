@@ -28,7 +28,7 @@ code { overflow-wrap: anywhere } footer { margin-top: 2rem; color: #56606b; font
 
 
 def frame(title: str, style: str, parts: Iterable[str]) -> str:
-    """A page around parts that are HTML already: it can load nothing and run nothing, and the note on use stays on top."""
+    """A page around parts that are HTML already: it can load and run nothing, and the note on use stays on top."""
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
@@ -56,7 +56,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(caption: str, drawing: str) -> str:
-    """An SVG with its caption; nothing where there is no drawing."""
+    """An SVG with its caption; nothing if there is no drawing."""
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>" if drawing else ""
 
 
@@ -73,7 +73,7 @@ def grid(parts: Sequence[str]) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading with what belongs to it; nothing where that is empty."""
+    """A heading with what belongs to it; nothing if that is empty."""
     return f"<h2>{escape(title)}</h2>\n" + "\n".join(parts) if any(parts) else ""
 
 

@@ -35,7 +35,7 @@ class Gallery:
     """Writes each picture as it comes; `finish` writes `index.html` and `manifest.json`.
 
     `earlier` names the pictures that lay in the folder before; those that are not made again go. Raises OutputError
-    where the folder cannot be written.
+    if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, model: Model, earlier: Collection[str] = ()) -> None:
@@ -80,7 +80,7 @@ class Gallery:
 def earlier_pictures(folder: Path) -> frozenset[str]:
     """The pictures in a folder that its manifest lists; none where the folder is empty.
 
-    Raises OutputError (`not_a_gallery`) where anything else lies there: a picture whose origin no manifest states, or
+    Raises OutputError (`not_a_gallery`) if anything else lies there: a picture whose origin no manifest states, or
     somebody's files. Names that begin with a dot do not count.
     """
     try:

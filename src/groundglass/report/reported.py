@@ -34,7 +34,7 @@ class Reported:
 
     @property
     def point(self) -> str | None:
-        """The name of the operating point, or None where the threshold has none."""
+        """The name of the operating point, or None if the threshold has none."""
         return None if self.result.operating_point is None else self.result.operating_point.name
 
     def uid(self, *role: object) -> str:

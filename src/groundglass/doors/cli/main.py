@@ -142,7 +142,7 @@ def _report(error: BaseException) -> int:
         status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
     else:
         kind = type(error).__name__
-        status, words = 1, f"internal: our fault ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
+        status, words = 1, f"internal error ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
     click.echo(f"groundglass: {words}", err=True)
     return status
 
@@ -194,7 +194,7 @@ def _settings_file() -> Path:
 
 
 def read_settings(path: Path) -> Mapping[str, Any]:
-    """The settings file as option defaults; empty where there is none.
+    """The settings file as option defaults; empty if there is none.
 
     Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """

@@ -135,7 +135,7 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
 
 
 def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
-    """Where each kind of DICOM object goes; empty where none is wanted. What fails, fails before any work."""
+    """Where each kind of DICOM object goes; empty if none is wanted. What fails, fails before any work."""
     folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
     if given.pop("key_images"):
         if folders["sr"] is None:
@@ -167,7 +167,7 @@ class _DicomResults:
     def add(self, answer: Answer) -> None:
         """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
 
-        Raises OutputError where they cannot be written.
+        Raises OutputError if they cannot be written.
         """
         if not self._folders or answer.scan is None or answer.examination is None:
             return

@@ -47,7 +47,7 @@ _SECONDS_TO_RETURN = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a run is asked for. `command` starts a child; another one is for tests."""
+    """The configuration of a run. `command` starts a child; tests give another one."""
 
     source: Source
     folder: Path
@@ -63,7 +63,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Progress:
-    """What is told while a run goes on: inputs by status and in all, seconds in the ledger and in all, our faults."""
+    """Progress counters: inputs by status and in total, seconds in the ledger and in total, internal errors."""
 
     total: int
     counts: dict[str, int]
@@ -74,7 +74,7 @@ class Progress:
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes."""
+    """Receives progress events."""
 
     def discovered(self, files: int) -> None: ...
 
@@ -129,14 +129,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds a run folder, in words; None where nobody does."""
+    """Who holds a run folder, in words; None if nobody does."""
     return lock_holder(folder / _LOCK)
 
 
 def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress, dict[str, int]]:
     """Answer every input of the source that has no answer yet, write tables and summary, and say what became of all.
 
-    Stopped at any moment, it goes on when it is run again. Raises OutputError where the folder is taken, cannot be
+    Stopped at any moment, it goes on when it is run again. Raises OutputError if the folder is taken, cannot be
     written or belongs to another source; ModelError, InputError, RemoteError and ConfigError as their parts do.
     """
     from groundglass.infer.model import load
@@ -297,7 +297,7 @@ def _from_pool(
                     answer = future.result()
                 except (CancelledError, Unprepared) as error:
                     raise _Lost from error
-                except Abandoned:  # dask: the worker that had it was told to leave
+                except Abandoned:  # dask stopped the worker that had it
                     running[pool.submit(task)] = (item, task, times)
                     continue
                 except Exception as error:

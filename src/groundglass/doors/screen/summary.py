@@ -70,7 +70,7 @@ class Tally:
 def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[str, int]:
     """Write tables, page and manifest, and give the numbers of the conservation law, to which the run is held.
 
-    Raises GroundglassError (`conservation`) where seen is not ok + refused + error + skipped: that is our fault.
+    Raises GroundglassError (`conservation`) if seen is not ok + refused + error + skipped: an internal error.
     """
     conserved = conservation(ledger, model.sha256)
     outputs = _write_tables(folder, ledger, model.sha256)
@@ -97,7 +97,7 @@ def _drop(folder: Path, kept: Collection[str]) -> None:
 def conservation(ledger: Ledger, model: str) -> dict[str, int]:
     """Inputs seen by discovery and what became of each: ok, refused, error, skipped.
 
-    Raises GroundglassError (`conservation`) where the sum is another than what was seen.
+    Raises GroundglassError (`conservation`) if the sum is another than what was seen.
     """
     counts = ledger.counts(model)
     skipped = sum(json.loads(ledger.about("skipped") or "{}").values())
@@ -145,7 +145,7 @@ def reference_path(name: str) -> Path:
 
 
 def reference_of(name: str, model: Model) -> Reference | None:
-    """The model's reference; None where there is none for it."""
+    """The model's reference; None if there is none for it."""
     try:
         known = from_json(json.loads(reference_path(name).read_bytes()))
     except (OSError, ValueError):

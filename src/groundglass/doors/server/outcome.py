@@ -27,9 +27,9 @@ TITLES = {"sr": "Structured report (DICOM SR)", "sc": "Picture (DICOM Secondary 
 
 
 def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> dict[str, bytes]:
-    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty where the scan was refused, or did not come as DICOM.
+    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty if the scan was refused, or did not come as DICOM.
 
-    A fault of ours costs the answer its objects and is logged by its kind alone; it never costs the answer.
+    An internal error costs the answer its objects and is logged by its kind alone; it never costs the answer.
     """
     if find_spec("highdicom") is None or not isinstance(examination.result, Prediction) or not scan.files:
         return {}
@@ -75,7 +75,7 @@ class Judge:
     threshold: float | None = None
 
     def one(self, path: Path, decoder: WatchedDecoder, watch: Watch, *, look: bool = False) -> Outcome:
-        """The result of a file that holds one scan. Raises InputError where it cannot be read as such."""
+        """The result of a file that holds one scan. Raises InputError if it cannot be read as such."""
         watch.enter("reading")
         inputs = find(path, decoder=decoder)
         if len(inputs.inputs) > 1:
@@ -94,21 +94,21 @@ class Judge:
         *,
         as_scan: bool = False,
         look: bool = False,
-        told: Callable[[Outcome], None],
+        on_result: Callable[[Outcome], None],
     ) -> None:
-        """Tell the outcome of every scan in the files of one folder, or in one file. Bad input raises nothing."""
+        """Call `on_result` with the outcome of every scan in a file or in one folder. Bad input raises nothing."""
         watch.enter("listing")
         root = paths[0] if len(paths) == 1 else paths[0].parent
         try:
             found = find(root, as_scan=as_scan, decoder=decoder)
         except InputError as error:
-            told(Outcome(Refusal(NAME, error.code, error.detail)))
+            on_result(Outcome(Refusal(NAME, error.code, error.detail)))
             return
         for entry in found:
             if isinstance(entry, Input):
-                told(self._safely(entry, named(entry.name, root), decoder, watch, look))
+                on_result(self._safely(entry, named(entry.name, root), decoder, watch, look))
             else:
-                told(Outcome(Refusal(named(entry[0], root), entry[1].code, entry[1].detail)))
+                on_result(Outcome(Refusal(named(entry[0], root), entry[1].code, entry[1].detail)))
 
     def _safely(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
         try:
@@ -123,7 +123,7 @@ class Judge:
     def _read_and_judge(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
         watch.enter("reading", len(entry.files))
         scan = read(dataclasses.replace(entry, name=name), decoder)
-        # every slice is seen by the lung-field network, and at most every one by the classifier
+        # the lung-field network gets every slice, the classifier at most every slice
         watch.enter("judging", 2 * len(scan.voxels))
         started = time.perf_counter()
         examination = examine(scan, watched(self.model, watch))
@@ -156,7 +156,7 @@ def at_threshold(result: Prediction, threshold: float) -> Prediction:
 
 
 def failure(name: str, error: BaseException) -> Failure:
-    """The row for a fault of ours."""
+    """The row for an internal error."""
     if isinstance(error, GroundglassError):
         return Failure(name, error.code, error.detail)
-    return Failure(name, "internal", f"an answer, got {type(error).__name__}: our fault; please report it")
+    return Failure(name, "internal", f"an answer, got {type(error).__name__}, an internal error; please report it")

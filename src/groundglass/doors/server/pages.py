@@ -202,12 +202,12 @@ async def _judged(service: Service, request: Request, upload: Upload, judge: Jud
     watch = Watch()
     name = exchange_of(request.scope).id
 
-    def told(outcome: Outcome) -> None:
+    def on_result(outcome: Outcome) -> None:
         service.note(outcome, f"{name}-{len(outcomes) + 1}")
         outcomes.append(outcome)
 
     def work(decoder: Any) -> None:
-        judge.all(upload.files, decoder, watch, as_scan="as_scan" in upload.fields, look=True, told=told)
+        judge.all(upload.files, decoder, watch, as_scan="as_scan" in upload.fields, look=True, on_result=on_result)
 
     study = len(upload.files) > 1 or is_study(upload.files[0])
     await service.run(request, work, watch, study=study)

@@ -112,7 +112,7 @@ class Service:
     # ---- one request -----------------------------------------------------------------------------------------------
 
     def reserve(self) -> None:
-        """Take a place in the queue. Raises Problem (503) where there is none."""
+        """Take a place in the queue. Raises Problem (503) if there is none."""
         try:
             self.pool.reserve()
         except Full:
@@ -138,7 +138,7 @@ class Service:
                 await asyncio.to_thread(self.spool.remove, folder)
 
     def refuse_if_full(self) -> None:
-        """Raises Problem (503) where the queue is full now; only `reserve` and `place` say for sure."""
+        """Raises Problem (503) if the queue is full now; only `reserve` and `place` say for sure."""
         if self.pool.full:
             raise self._busy()
 
@@ -216,7 +216,7 @@ class Service:
         def work(decoder: WatchedDecoder) -> None:
             job.state = "running"
             look = view or self.settings.keep is not None
-            judge.all(upload.files, decoder, job.watch, as_scan=as_scan, look=look, told=keep)
+            judge.all(upload.files, decoder, job.watch, as_scan=as_scan, look=look, on_result=keep)
 
         future = asyncio.wrap_future(self.pool.submit(work, job.watch, study=True))
         try:

@@ -46,7 +46,7 @@ class Spool:
         return self.folder / secrets.token_hex(16)
 
     def make(self, folder: Path) -> None:
-        """Make the folder of one request, which `remove` takes away. Raises Problem (507) where the disk is full."""
+        """Make the folder of one request, which `remove` takes away. Raises Problem (507) if the disk is full."""
         with full_disk():
             state = os.statvfs(self.folder)
             free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
@@ -111,7 +111,7 @@ async def receive(
     """Write each part named `file` into `folder` as 000001, 000002, ...
 
     `fields` names the text fields that may come too. `admit` gets those that came before the first file, and raises
-    Problem where nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
+    Problem if nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
     multipart/form-data, 422 for a wrong field, 507 where the disk is full.
     """
     parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields), admit)

@@ -198,12 +198,8 @@ def read_settings(path: Path) -> Mapping[str, Any]:
 
     Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -211,8 +207,9 @@ def read_settings(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
         ) from error
-    except ValueError as error:
-        raise ConfigError("config", "config.toml: a TOML file, got something else; mend or remove it") from error
+    from groundglass.data.toml import parse
+
+    settings = parse(content, "config", "config.toml")
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise ConfigError("config", f"config.toml: keys {', '.join(SETTINGS)}, got {unknown[0]!r}; remove it")

@@ -114,11 +114,11 @@ class Counted(Worker):
 
     log = ""
 
-    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    def answer(self, task: Mapping[str, Any], on_content: Callable[[str], None]) -> dict[str, Any]:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, b".")
         os.close(descriptor)
-        return super().answer(task, told)
+        return super().answer(task, on_content)
 
 
 def be_child(log: str, folder: str) -> None:

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def refused_by(path: Path, model: Model, decoder: Decoder) -> str | None:
-    """The code of the refusal, by reader or by gate, or None where the slice is accepted."""
+    """The code of the refusal, by reader or by gate, or None if the slice is accepted."""
     try:
         scan = read(path, decoder)
     except InputError as error:

@@ -24,6 +24,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
+    ROOT / "results" / "README.md",
 ]
 USE = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 
@@ -142,3 +143,11 @@ def test_nobody_is_sent_to_a_registry_that_does_not_have_us(path: Path) -> None:
 
 def test_the_readme_says_at_once_what_this_is_not() -> None:
     assert USE in "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:12])
+
+
+def test_every_row_that_a_test_names_stands_in_the_table_of_bad_input() -> None:
+    page = (ROOT / "docs" / "concepts" / "bad-input.md").read_text(encoding="utf-8")
+    rows = {row for line in re.findall(r"^\| ([A-Z0-9, ]+) \|", page, re.M) for row in line.split(", ")}
+    for path in [*(ROOT / "tests" / "read").glob("*.py"), *(ROOT / "tests" / "remote").glob("*.py")]:
+        named = set(re.findall(r"(?<![A-Za-z0-9])([PDSZVN][0-9]{2})[-_]", path.read_text(encoding="utf-8")))
+        assert named <= rows, path.name

@@ -78,7 +78,7 @@ class File:
 class Scan:
     """What was read: voxels f32 (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
 
-    `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None where the file records no geometry.
+    `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None if the file records no geometry.
     `source` names the input for people and never holds patient data. `notices` says what was found while reading.
     `files` holds, for DICOM, the file of each slice; else it is empty.
     """
@@ -158,7 +158,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A named threshold and what it was worth on validation, or None where the model's card does not say."""
+    """A named threshold and what it was worth on validation, or None if the model's card does not say."""
 
     name: str
     threshold: float
@@ -291,7 +291,7 @@ class Prediction:
     `slices` are indices into the scan; `slice_probabilities` has one value for each. `lung_fraction` is the mean
     share of the image that is lung over those slices. `uncertainty` is the entropy of the probability in bits, 1 at
     0.5. `prediction_set` holds the labels that the validation slices do not rule out at 90 % coverage: one label, both,
-    or none for a slice unlike them; it is None where the model's card has no conformal limits. `operating_point` says
+    or none for a slice unlike them; it is None if the model's card has no conformal limits. `operating_point` says
     what the threshold was worth.
 
     From a model with an opacity map: `opaque` is the share of lung on the judged slices that looks opaque,
@@ -332,7 +332,7 @@ class Prediction:
 class Attribution:
     """Where the model looked on one slice: heat f32 (H, W), signed and unscaled; positive speaks for COVID.
 
-    `lung_fraction` is the share of positive heat that lies inside the lung field, or None where no heat is positive.
+    `lung_fraction` is the share of positive heat that lies inside the lung field, or None if no heat is positive.
     `lungs` (H, W) is the lung field that the heat was judged against.
     """
 

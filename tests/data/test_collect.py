@@ -135,7 +135,7 @@ def test_links_are_not_followed(place: Path) -> None:
         (TOML.replace('"mine"\n[[', '"../mine"\n[['), "inside the set's folder"),
         (TOML + "[[layout.tables]]\nfile='a'\npath='b'\nlabels={x='y'}\n", "labels.x: one of covid, non-covid"),
         (TOML + "[[downloads]]\nurl='file:///etc/passwd'\nto='a'\n", "http or https"),
-        ("a = [" * 5000, "TOML, got"),
+        ("a = [" * 5000, "a TOML file, got"),
     ],
 )
 def test_an_unknown_or_wrong_key_is_named(text: str, said: str) -> None:

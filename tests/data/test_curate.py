@@ -85,8 +85,8 @@ def test_of_copies_the_first_by_path_stays() -> None:
     ("text", "said"),
     [
         ("colours = 1\n", "colours: a known key"),
-        ("noise = 'x'\n", "noise: a number"),
-        ("colour = 1\n", "colour: a bool"),
+        ("noise = 'x'\n", "noise: float"),
+        ("colour = 1\n", "colour: bool"),
         ("a = [", "TOML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Zip archives (rows Z01-Z16 of the bad-input matrix)."""
+"""Zip archives (rows Z01-Z16 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

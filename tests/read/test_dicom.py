@@ -1,4 +1,4 @@
-"""One DICOM file: HU, geometry, codecs, and what is refused (rows D01-D36 of the bad-input matrix)."""
+"""One DICOM file: HU, geometry, codecs, and what is refused (rows D01-D36 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIfTI volumes (rows V01-V18 of the bad-input matrix)."""
+"""NIfTI volumes (rows V01-V18 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

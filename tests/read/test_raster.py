@@ -1,4 +1,4 @@
-"""Plain images: what is accepted, how it becomes gray, what is refused (rows P01-P24 of the bad-input matrix)."""
+"""Plain images: what is accepted, how it becomes gray, what is refused (rows P01-P24 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

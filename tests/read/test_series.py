@@ -1,4 +1,4 @@
-"""DICOM series as folders and zips: order, gaps, repeats, phases (rows S01-S14 of the bad-input matrix)."""
+"""DICOM series as folders and zips: order, gaps, repeats, phases (rows S01-S14 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad archives and addresses of the DICOMweb client (rows N11 to N16 of the bad-input matrix), and what must hold."""
+"""Bad archives and addresses of the DICOMweb client (rows N11 to N16 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad peers of the C-STORE receiver (rows N01 to N10 of the bad-input matrix), and many good ones at once (L-8)."""
+"""Bad peers of the C-STORE receiver (rows N01 to N10 of docs/concepts/bad-input.md), and many good ones."""
 
 from __future__ import annotations
 

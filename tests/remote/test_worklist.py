@@ -349,4 +349,4 @@ def test_our_fault_on_one_study_is_tried_again_and_then_left(
         clock.now += 1
         list(served.answer(20))
     assert worklist.counts()["studies_failed"] == 1
-    assert worklist.reasons() == [("internal", "an answer, got ZeroDivisionError: our fault", 1)]
+    assert worklist.reasons() == [("internal", "an answer, got ZeroDivisionError, an internal error", 1)]

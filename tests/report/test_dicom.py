@@ -19,7 +19,8 @@ from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, _instance, objects, report, to_bytes
+from groundglass.report.dicom import _instance, objects, report, to_bytes
+from groundglass.report.reported import RESEARCH, SERIES_NUMBERS, Reported
 from groundglass.types import Notice, OperatingPoint, Prediction
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -32,7 +32,7 @@ def adopt(
 ) -> tuple[Record, ...]:
     """The records of a set that lies in `folder`, with paths relative to `root`, sorted by path.
 
-    `shape` gives height and width of an image, or None where it cannot be read; by default the files are read once.
+    `shape` gives height and width of an image, or None if it cannot be read; by default the files are read once.
     Symbolic links are not followed. Raises ManifestError with everything in which the folder is not what the source
     says: counts, tables, a class without a file.
     """
@@ -87,7 +87,7 @@ def file_sha256(path: Path) -> str:
 
 
 def check_hash(path: Path, record: Record) -> None:
-    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
+    """Raises InputError (`not_found`, `unreadable`) if the file is absent or not the one that the manifest names."""
     try:
         digest = file_sha256(path)
     except OSError as error:
@@ -224,7 +224,7 @@ def _values(table: Table, row: Row) -> Row:
 def traits(source: Source, folder: Path) -> dict[str, Row]:
     """What patterns and tables say of each image beyond patient, label and split, by its path under the set's folder.
 
-    Raises ManifestError where a table of the set is absent.
+    Raises ManifestError if a table of the set is absent.
     """
     matched = _matched(source, _files(folder))
     found = {
@@ -247,7 +247,7 @@ def _bare(path: str) -> str:
 
 
 def _filled(template: str | None, row: Mapping[str, str]) -> str:
-    """The template with its columns put in; empty where a column is empty, so that no half name comes out."""
+    """The template with its columns put in; empty if a column is empty, so that no half name comes out."""
     if template is None:
         return ""
     empty = False

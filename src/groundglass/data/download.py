@@ -57,7 +57,7 @@ def download(source: Source, folder: Path, patience: Patience | None = None, ste
     """Fetches and unpacks every file of a source into `folder`; what is there and whole is not fetched again.
 
     Where the source names no checksum, that of the first download is kept beside the files and asked for ever after.
-    Raises RemoteError (exit 7) where a server fails or sends other bytes, OutputError (exit 6) where the disk does.
+    Raises RemoteError (exit 7) if a server fails or sends other bytes, OutputError (exit 6) if the disk does.
     """
     patience = patience if patience is not None else Patience()
     known = _remembered(folder)
@@ -212,7 +212,7 @@ def _reason(error: Exception) -> str:
 def unpack(archive: Path, folder: Path) -> int:
     """Unpacks a zip into `folder` and returns the number of files; no member may leave it, be a link or be a bomb.
 
-    Raises RemoteError where the archive is not what it should be, OutputError where the disk fails.
+    Raises RemoteError if the archive is not what it should be, OutputError if the disk fails.
     """
     try:
         opened = Files(Limits()).archive(str(archive))

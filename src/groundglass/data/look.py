@@ -47,7 +47,7 @@ class Lungs:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One image as the audit sees it. `refusal` is a code of `INPUT_CODES`, or None where the image could be read.
+    """One image as the audit sees it. `refusal` is a code of `INPUT_CODES`, or None if the image could be read.
 
     `form` is file format and channels, for example PNG/1. `noise` and `clutter` are in gray levels of [0, 1]; `marks`
     is the share of pixels in drawn marks.
@@ -125,7 +125,7 @@ class Memory:
 
 @contextmanager
 def memory(folder: Path | None) -> Iterator[Memory]:
-    """A `Memory` that is closed at the end. Raises OutputError where its folder cannot be written."""
+    """A `Memory` that is closed at the end. Raises OutputError if its folder cannot be written."""
     kept = Memory(folder)
     try:
         yield kept

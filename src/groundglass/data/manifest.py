@@ -32,7 +32,7 @@ _NEIGHBOURS = 25
 def to_csv(records: Iterable[Record]) -> str:
     """The canonical text of a manifest: a header, then one line a record, sorted by path.
 
-    Raises ManifestError where two records share a path or a cell would be read as a spreadsheet formula.
+    Raises ManifestError if two records share a path or a cell would be read as a spreadsheet formula.
     """
     rows = sorted(records, key=lambda r: r.path)
     problems = _duplicate_paths([r.path for r in rows])
@@ -58,7 +58,7 @@ def sha256(records: Iterable[Record]) -> str:
 def write(records: Iterable[Record], path: Path) -> str:
     """Writes the canonical text in one step, so that no half manifest can be read, and returns its hash.
 
-    Raises OutputError where the place cannot be written, ManifestError as `to_csv` does.
+    Raises OutputError if the place cannot be written, ManifestError as `to_csv` does.
     """
     data = to_csv(records).encode()
     write_bytes(path, data, PUBLIC)
@@ -222,7 +222,7 @@ def _numbered(records: Sequence[Record]) -> Iterable[tuple[int, Record]]:
 
 
 def of_split(records: Sequence[Record], split: str) -> list[Record]:
-    """The labelled rows of a split. Raises ConfigError where there are none."""
+    """The labelled rows of a split. Raises ConfigError if there are none."""
     rows = [r for r in records if r.split == split and r.label is not None]
     if not rows:
         raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")

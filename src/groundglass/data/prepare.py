@@ -57,7 +57,7 @@ def prepare(
 
     Every transform is the same for every image, whatever its label. With `per_class` each class is brought to that many
     pictures by augmentation, or by drawing where there are more; each split is filled from its own pictures only, so a
-    patient stays on one side. Raises OutputError where `output` is taken, ManifestError where no picture is left.
+    patient stays on one side. Raises OutputError if `output` is taken, ManifestError if no picture is left.
     """
     if transform == "lungs" and field is None:
         raise ConfigError("lungs", "the lung-field network for this transform, got none; reinstall groundglass")
@@ -96,7 +96,7 @@ def prepare(
 def transformed(gray: Float32, transform: Transform, field: Network | None = None) -> Pictures:
     """The pictures that one slice (H, W) gives, each with the ending of its name.
 
-    Raises InputError (`no_lung`) where `lungs` finds none.
+    Raises InputError (`no_lung`) if `lungs` finds none.
     """
     if transform == "none":
         return [("", gray)]

@@ -121,7 +121,7 @@ def calibrate(cases: Sequence[Case], temperature: float, rng: np.random.Generato
     """Validation cases -> temperature, operating points with sensitivity and specificity, and conformal limits.
 
     `temperature` is the one that their probabilities were made with. Every source and label weighs the same. Raises
-    ManifestError where the cases cannot be judged.
+    ManifestError if the cases cannot be judged.
     """
     check(cases)
     answered = columns(cases)

@@ -20,7 +20,7 @@ from groundglass.infer.model import Model, bundled, weights_path
 from groundglass.judge import results as judged
 from groundglass.judge.choose import CONTROLS, FAITHFULNESS
 from groundglass.judge.faithfulness import SAME
-from groundglass.report.document import USE
+from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.types import Record
 
 _NOTE = "<!-- Made by `groundglass cards` from results/; do not edit by hand. -->\n"
@@ -47,7 +47,7 @@ def model_card(model: Model, results: Path) -> str:
         _HEAD,
         _NOTE,
         f"# Model card: `{name}`\n",
-        f"**{USE}**\n",
+        f"**{RESEARCH_USE_ONLY}**\n",
         "## Details\n",
         _table(
             ["", ""],
@@ -229,14 +229,14 @@ def _robustness(results: Path, model: Model) -> str:
 
 
 def data_card(manifests: Path) -> str:
-    """Where the slices come from, on which terms, how many of whom are in which part, and what is wrong with them."""
+    """The origin and the licence of the slices, counts of slices and patients per split, and known faults."""
     records = manifest.load(manifests / "p5.csv")
     used = [s for s in sources.every() if any(r.source == s.name for r in records)]
     hashes = [line.split() for line in (manifests / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
     parts = [
         _NOTE.replace("results/", "manifests/ and the descriptions of the sources"),
         "# Data card\n",
-        f"**{USE}**\n",
+        f"**{RESEARCH_USE_ONLY}**\n",
         "No image is part of this project: manifests name files by path and hash, and each set is got from its "
         "publisher on its own terms (`groundglass sources`).\n",
         "## Sources\n",

@@ -51,7 +51,7 @@ def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Esti
 
     Without spread, as between a perfect score and a constant one, p is 0, and 1 where there is no difference.
 
-    It takes every slice for a patient of its own. Raises ValueError where a class has fewer than two cases.
+    It takes every slice for a patient of its own. Raises ValueError if a class has fewer than two cases.
     """
     if min(int(positive.sum()), int((~positive).sum())) < 2:
         raise ValueError("labels: two cases or more of each class, got fewer")
@@ -66,7 +66,7 @@ def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Esti
 def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Columns, int]:
     """The cases that both models answered, in one order, and how many one of them did not answer.
 
-    Raises ManifestError where the two do not hold the same cases with the same labels.
+    Raises ManifestError if the two do not hold the same cases with the same labels.
     """
     a, b = {c.path: c for c in first}, {c.path: c for c in second}
     problems = [f"{path}: in both files, got one" for path in sorted(set(a) ^ set(b))]
@@ -80,7 +80,7 @@ def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Col
 def compare(a: Columns, b: Columns, thresholds: tuple[float, float]) -> Iterator[Difference]:
     """Differences of matched columns: AUROC, average precision, Brier score, and at each model's own threshold.
 
-    Raises ValueError where a class has fewer than two patients.
+    Raises ValueError if a class has fewer than two patients.
     """
     y, patients = a.positive, a.patients
     if not two_of_each(y, patients):
@@ -128,14 +128,17 @@ class Comparison:
         return {
             "left_out": self.left_out,
             "delong": {**asdict(self.delong), "p": self.p},
-            "differences": [asdict(d) for d in self.differences],
+            "differences": [
+                {"measure": d.measure, "first": d.first, "second": d.second, **asdict(d.difference)}
+                for d in self.differences
+            ],
         }
 
 
 def compare_cases(first: Sequence[Case], second: Sequence[Case], thresholds: tuple[float, float]) -> Comparison:
     """Compare two lists of cases of the same slices, each with its own threshold.
 
-    Raises ManifestError where they cannot be compared.
+    Raises ManifestError if they cannot be compared.
     """
     a, b, left_out = matched(first, second)
     try:

@@ -69,7 +69,7 @@ def lungs_only(image: Float32, lungs: Mask) -> Float32:
 def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str], seed: int) -> tuple[float, float]:
     """How well a linear classifier tells the source from features (N, K) of unseen people, and chance.
 
-    Both are balanced accuracies: the mean share of each source's slices that are named right. NaN where there is one
+    Both are balanced accuracies: the mean share of each source's slices that are named right. NaN if there is one
     source, or one with fewer than five people.
     """
     from sklearn.model_selection import StratifiedGroupKFold
@@ -132,7 +132,7 @@ class Plan:
 class Controlled:
     """A model beside its controls: for all slices and each source, the model's AUROC and the table of controls.
 
-    `source_accuracy` is how well the model's own features name the source of a slice, with chance, or None where that
+    `source_accuracy` is how well the model's own features name the source of a slice, with chance, or None if that
     cannot be said. `left_out` names the sources that have too few patients to be judged alone.
     """
 
@@ -189,7 +189,7 @@ def judge_model(
     """Compare a model with what can be known without the disease, on the same slices of a split.
 
     `weights` is the model's file, whose features are read. The small controls are trained on the training part (and on
-    the validation part for the test split). Raises ManifestError where the rows do not suffice.
+    the validation part for the test split). Raises ManifestError if the rows do not suffice.
     """
     plan = plan or Plan()
     training = _training(records, plan.split)
@@ -237,7 +237,7 @@ def _by_source(own: _Answered) -> tuple[dict[str, Mask], tuple[str, ...]]:
 
 
 def _training(records: Sequence[Record], split: str) -> list[Record]:
-    """The rows that the small controls learn from. Raises ManifestError where they have not both labels."""
+    """The rows that the small controls learn from. Raises ManifestError if they have not both labels."""
     parts = ("train",) if split == "val" else ("train", "val")
     rows = [r for r in records if r.label is not None and r.split in parts]
     if len({r.label for r in rows}) < 2:
@@ -249,7 +249,7 @@ def _training(records: Sequence[Record], split: str) -> list[Record]:
 
 
 def _answered(rows: Sequence[Record], root: Path, model: Model, step: Step) -> _Answered:
-    """What the model answers of the rows. Raises ManifestError where fewer than two patients of a label are left."""
+    """What the model answers of the rows. Raises ManifestError if fewer than two patients of a label are left."""
     found = prepared(rows, people(rows), root, model, step)
     positive = np.array([r.label == "covid" for r, _ in found], bool)
     if not two_of_each(positive, [s.patient for _, s in found]):
@@ -266,7 +266,7 @@ def _answered(rows: Sequence[Record], root: Path, model: Model, step: Step) -> _
 def _small(rows: Sequence[Record], training: int, looks: Looks) -> dict[str, Float64]:
     """Scores of each small control on the rows from `training` on, fitted on the ones before that can be read.
 
-    Raises ManifestError where a file is absent, or those that can be read have not both labels.
+    Raises ManifestError if a file is absent, or those that can be read have not both labels.
     """
     absent = [r.path for r, look in zip(rows, looks.looks, strict=True) if look is None]
     if absent:

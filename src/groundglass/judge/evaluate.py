@@ -42,7 +42,7 @@ class Evaluation:
     rows: tuple[Measured, ...]
 
     def find(self, measure: str, group: str = OVERALL) -> Estimate | None:
-        """The estimate of a measure in a group, or None where it could not be made."""
+        """The estimate of a measure in a group, or None if it could not be made."""
         return next((r.estimate for r in self.rows if (r.group, r.measure) == (group, measure)), None)
 
 
@@ -56,7 +56,7 @@ def evaluate(
 ) -> Evaluation:
     """Judge cases overall and by the named traits.
 
-    Raises ManifestError where the cases cannot be judged, ConfigError for a trait that no case has.
+    Raises ManifestError if the cases cannot be judged, ConfigError for a trait that no case has.
     """
     check(cases)
     parts = list(groups(cases, by))
@@ -97,7 +97,7 @@ def groups(cases: Sequence[Case], by: Sequence[str]) -> Iterator[tuple[str, list
 def measures(
     cases: Sequence[Case], threshold: float, prevalence: float, temperature: float | None
 ) -> Iterator[tuple[str, Estimate]]:
-    """Every metric that the cases allow: those of one class only where the other is absent, none where all refused."""
+    """Every metric that the cases allow: those of one class only where the other is absent, none if all refused."""
     yield "refused", share([c.probability is None for c in cases], [c.patient for c in cases])
     answered = columns(cases)
     if len(set(answered.patients)) < 2:
@@ -164,6 +164,6 @@ def _bootstrap(statistic: Statistic, answered: Columns) -> Estimate:
 def _tried(
     name: str, statistic: Statistic, answered: Columns, scale: Scale, classes: Sequence[Mask] = ()
 ) -> Iterator[tuple[str, Estimate]]:
-    """The estimate, or nothing where the statistic has no value on these cases, as MCC when all is called positive."""
+    """The estimate, or nothing if the statistic has no value on these cases, as MCC when all is called positive."""
     if not np.isnan(statistic(np.ones(len(answered.positive)))):
         yield name, jackknife(statistic, answered.patients, scale, classes)

@@ -70,7 +70,7 @@ def evidence_of(records: Sequence[Record], looks: Looks, rows: Sequence[int]) ->
 def classifier() -> Callable[[Float64, Mask, Float64], Float64]:
     """Logistic regression on standardised columns: (train (N, K), labels (N,), test (M, K)) -> scores (M,).
 
-    Raises ConfigError where scikit-learn is absent.
+    Raises ConfigError if scikit-learn is absent.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -90,7 +90,7 @@ def classifier() -> Callable[[Float64, Mask, Float64], Float64]:
 
 
 def cross_validated(matrix: Float64, positive: Mask, groups: Sequence[str], seed: int) -> Float64 | None:
-    """Scores of every row by a model that never saw its group; None where a class has too few groups."""
+    """Scores of every row by a model that never saw its group; None if a class has too few groups."""
     fitted = classifier()
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -1,7 +1,6 @@
 """Does the picture tell the truth? Heat is measured against lungs, lesions, the model's own answer, and noise.
 
-Every measure has a value that heat without meaning gets, and random heat is measured beside the methods so that this
-is seen and not only said.
+Every measure states what heat without meaning would get, and random heat is measured beside the methods as proof.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def random_heat(images: Float32, rng: np.random.Generator, cells: int = _CELLS) 
 
 
 def in_lungs(heat: Float32, lungs: Mask) -> float:
-    """The share of positive heat (S, S) that lies in the lungs; NaN where no heat is positive."""
+    """The share of positive heat (S, S) that lies in the lungs; NaN if no heat is positive."""
     positive = np.maximum(heat, 0)
     total = float(positive.sum())
     return min(1.0, float(positive[lungs].sum()) / total) if total > 0 else float("nan")

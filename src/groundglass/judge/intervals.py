@@ -28,7 +28,7 @@ def jackknife(
 
     All rows of a patient leave together (Obuchowski, Biometrics 1997). The quantile is Student's t; its degrees of
     freedom are those of Welch and Satterthwaite over `classes` (masks (N,), by default all rows), each with its
-    effective number of patients. Raises ValueError where there are no rows, the value is NaN, or one patient is all
+    effective number of patients. Raises ValueError if there are no rows, the value is NaN, or one patient is all
     there is.
     """
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
@@ -107,7 +107,7 @@ def bootstrap(statistic: Statistic, patients: Sequence[str], rng: np.random.Gene
     """A statistic of row weights (N,) -> its value and the percentile interval over resampled patients (Efron 1979).
 
     All rows of a patient are drawn together, because they are not independent of one another. Rounds in which the
-    statistic is not defined (NaN) are left out. Raises ValueError where there are no rows or the value is undefined.
+    statistic is not defined (NaN) are left out. Raises ValueError if there are no rows or the value is undefined.
     """
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
     if not len(names):

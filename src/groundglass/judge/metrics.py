@@ -17,7 +17,7 @@ _NORMAL_95 = 1.959963984540054
 def auroc_value(scores: Float64, positive: Mask) -> float:
     """Area under the ROC curve of scores (N,): the chance that a positive scores higher, ties counting one half.
 
-    Raises ValueError where one class is empty.
+    Raises ValueError if one class is empty.
     """
     _check(scores, positive)
     ranks = stats.rankdata(scores)
@@ -31,7 +31,7 @@ def auroc_delong(scores: Float64, positive: Mask, patients: int | None = None) -
 
     The variance is computed from midranks (Sun and Xu, IEEE Signal Process. Lett. 2014); the interval is taken on the
     logit scale, so that it stays within [0, 1]. It takes every image for a patient of its own: where patients have
-    several images use `auroc`. Raises ValueError where a class is empty.
+    several images use `auroc`. Raises ValueError if a class is empty.
     """
     value = auroc_value(scores, positive)
     v10, v01 = placements(scores, positive)
@@ -55,7 +55,7 @@ def auroc(
     """AUROC of scores (N,) with a 95 % percentile interval that resamples patients, not images (Efron 1979).
 
     Patients are drawn within positives and negatives, so that no round is without a class; a patient with both labels
-    counts as positive. Raises ValueError where a class is empty.
+    counts as positive. Raises ValueError if a class is empty.
     """
     value = auroc_value(scores, positive)
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
@@ -75,7 +75,7 @@ def auroc(
 
 
 def _weighted_auroc(place: NDArray[np.intp], positive: Mask, weight: Float64) -> float:
-    """AUROC from the place of each score among the distinct ones; NaN where a class has no weight."""
+    """AUROC from the place of each score among the distinct ones; NaN if a class has no weight."""
     above = np.bincount(place, weights=weight * positive)
     below = np.bincount(place, weights=weight * ~positive)
     total = above.sum() * below.sum()
@@ -101,7 +101,7 @@ def _logit_interval(value: float, error: float) -> tuple[float, float]:
 
 
 def weighted_auroc(scores: Float64, positive: Mask) -> Statistic:
-    """AUROC of scores (N,) as a function of row weights (N,); NaN where a class has no weight."""
+    """AUROC of scores (N,) as a function of row weights (N,); NaN if a class has no weight."""
     _check(scores, positive)
     _, place = np.unique(scores, return_inverse=True)
     return lambda weight: _weighted_auroc(place, positive, weight)
@@ -209,7 +209,7 @@ def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, S
     """Calibration slope and intercept-in-the-large as functions of row weights (Cox 1958; Van Calster et al. 2016).
 
     The slope is that of a logistic regression on the logit of the probability, 1 where it is neither over- nor
-    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN where the
+    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN if the
     regression has no maximum, as with classes that the score separates.
     """
     logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / np.clip(1 - probability, 1e-6, 1 - 1e-6))
@@ -224,7 +224,7 @@ def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, S
 
 
 def _newton(columns: Float64, offset: Float64, positive: Mask, weight: Float64) -> float:
-    """The last coefficient of a weighted logistic regression on columns (N, K); NaN where it does not converge."""
+    """The last coefficient of a weighted logistic regression on columns (N, K); NaN if it does not converge."""
     beta = np.zeros(columns.shape[1])
     for _ in range(50):
         p = 0.5 * (1 + np.tanh((columns @ beta + offset) / 2))

@@ -32,7 +32,7 @@ def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
         raise ConfigError(
             "views",
             f"model: an input of one channel, got {model.name} with a lung field beside the picture; "
-            "measure its opacity map with benchmarks/severity.py",
+            "measure its opacity map with studies/severity.py",
         )
     seen = VIEWS[model.card.views](gray, lungs, model.card.size)
     if len(seen) != 1:
@@ -45,10 +45,10 @@ def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
 def sample(
     scan: Scan, model: Model, patient: str, lesions: Mask | None = None, lungs: Mask | None = None
 ) -> Sample | None:
-    """The middle slice of a scan as the model sees it, or None where the gate refuses it.
+    """The middle slice of a scan as the model sees it, or None if the gate refuses it.
 
     `lesions` and `lungs` (H, W) are what is known of the slice; without `lungs` the lung-field network's are taken.
-    Raises ConfigError where the model sees several views of a slice.
+    Raises ConfigError if the model sees several views of a slice.
     """
     index = len(scan.voxels) // 2
     found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
@@ -88,7 +88,7 @@ def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]
 def lesion_pairs(data: Path, model: Model) -> list[Sample]:
     """The slices with a lesion mask below the data root; what cannot be read or the gate refuses is left out.
 
-    Raises ManifestError where there is no such folder.
+    Raises ManifestError if there is no such folder.
     """
     out: list[Sample] = []
     with Decoder() as decoder:
@@ -138,7 +138,7 @@ def prepared(
 ) -> list[tuple[Record, Sample]]:
     """The records that the model answers, each with its prepared slice; what cannot be read counts as refused.
 
-    Raises InputError where a file is not the one that the manifest names.
+    Raises InputError if a file is not the one that the manifest names.
     """
     found: list[tuple[Record, Sample]] = []
     with Decoder() as decoder:

@@ -65,7 +65,7 @@ def _said(records: Sequence[Record], root: Path) -> dict[str, dict[str, str]]:
 
 
 def _age(years: str) -> str:
-    """An age as its decade group; empty where it is no number, so that the row is in no group."""
+    """An age as its decade group; empty if it is no number, so that the row is in no group."""
     try:
         value = float(years)
     except ValueError:
@@ -82,7 +82,7 @@ def score(
 ) -> list[Case]:
     """Run the model on each labelled row; what the gate refuses keeps None.
 
-    Raises InputError where a file is not the one that the manifest names: fewer slices would be another figure.
+    Raises InputError if a file is not the one that the manifest names: fewer slices would be another figure.
     """
     rows = [r for r in records if r.label is not None]
     done: list[Case] = []

@@ -23,7 +23,7 @@ UInt8 = NDArray[np.uint8]
 class Example:
     """One training picture: gray uint8 (S, S), its label, and what is needed to draw and to score it fairly.
 
-    `lungs` uint8 (S, S) is its lung field, for painting; None where the picture is no lung box.
+    `lungs` uint8 (S, S) is its lung field, for painting; None if the picture is no lung box.
     """
 
     image: UInt8
@@ -40,7 +40,7 @@ def read_slices(
 ) -> Iterable[tuple[Record, Float32]]:
     """Each record's slice as gray (H, W) in [0, 1]; the middle one of a volume.
 
-    Raises InputError where a file is not what the manifest says: fewer images than stated would be a wrong figure.
+    Raises InputError if a file is not what the manifest says: fewer images than stated would be a wrong figure.
     """
     with Decoder() as decoder:
         for record in records:
@@ -62,7 +62,7 @@ def to_uint8(image: Float32) -> UInt8:
 
 
 def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
-    """Raises ConfigError where the shares name a source that is not there, or leave one out."""
+    """Raises ConfigError if the shares name a source that is not there, or leave one out."""
     if set(source_share) != sources:
         raise ConfigError(
             "recipe",

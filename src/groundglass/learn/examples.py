@@ -60,7 +60,7 @@ def prepare_examples(
 ) -> Examples:
     """Prepare each slice exactly as at prediction, at `size` pixels; what the gate refuses is left out, as there.
 
-    Raises InputError where a file is not what the manifest says: fewer images than stated would be a wrong figure.
+    Raises InputError if a file is not what the manifest says: fewer images than stated would be a wrong figure.
     """
     examples: list[Example] = []
     refused: list[str] = []

@@ -37,7 +37,7 @@ def export(
 ) -> str:
     """Write `net` (N, channels, size, size) -> outputs as ONNX and return the file's SHA-256.
 
-    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing where they
+    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing if they
     were rounded before. The golden vector is measured on the very file.
     """
     import onnx

@@ -18,9 +18,9 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What one slice gives: its views uint8 (V, S, S), empty where the gate refuses it, and its lungs uint8 (S, S).
+    """What one slice gives: its views uint8 (V, S, S), empty if the gate refuses it, and its lungs uint8 (S, S).
 
-    `lungs` is 0 or 1 inside the first view's box, and None where the views do not show the lung box.
+    `lungs` is 0 or 1 inside the first view's box, and None if the views do not show the lung box.
     """
 
     views: UInt8

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from groundglass.data import toml
 from groundglass.errors import ConfigError
 from groundglass.infer.views import VIEWS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 TASKS = ("classifier", "opacity", "lung-field", "modality")
 AUGMENTATIONS = ("none", "strong")
@@ -143,47 +134,12 @@ class Recipe:
                 )
 
 
-def _accepts(value: Any, annotation: str) -> bool:
-    if isinstance(value, bool) or annotation == "bool":
-        return isinstance(value, bool) and annotation == "bool"
-    if annotation.startswith("tuple"):
-        return isinstance(value, list) and all(isinstance(v, str) for v in value)
-    if annotation.startswith("float"):
-        return isinstance(value, (int, float))
-    if annotation.startswith("int"):
-        return isinstance(value, int)
-    if annotation.startswith("dict"):
-        return isinstance(value, dict) and all(_accepts(v, "float") for v in value.values())
-    return isinstance(value, str)
-
-
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises ConfigError naming the key that is unknown, missing or of the wrong type."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigError(
             "recipe", f"recipe: a readable TOML file, got {type(error).__name__}; check {path.name}"
         ) from error
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
-    for key, value in table.items():
-        if key not in fields:
-            raise ConfigError(
-                "recipe", f"{key}: a known key, got an unknown one{_nearest(key, fields)}; correct {path.name}"
-            )
-        if not _accepts(value, str(fields[key].type)):
-            raise ConfigError("recipe", f"{key}: {fields[key].type}, got {value!r}; correct {path.name}")
-    required = {name for name, f in fields.items() if f.default is dataclasses.MISSING} - {"weights"}
-    missing = sorted(required - table.keys())
-    if missing:
-        raise ConfigError(
-            "recipe", f"recipe: all of its keys, got none of {', '.join(missing)}; add them to {path.name}"
-        )
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    values.setdefault("weights", None)
-    return Recipe(**values)
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    return f", nearest is {near[0]}" if near else ""
+    return toml.filled(Recipe, toml.parse(content, "recipe", path.name), "recipe", path.name)

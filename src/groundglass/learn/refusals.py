@@ -19,7 +19,7 @@ _FOLDERS = {
 
 
 def kind_of(record: Record) -> str | None:
-    """The kind that a row of the refusal manifest shows, or None where its folder does not say."""
+    """The kind that a row of the refusal manifest shows, or None if its folder does not say."""
     parts = record.path.split("/")
     return next((kind for folder, kind in _FOLDERS.items() if folder in parts), None)
 

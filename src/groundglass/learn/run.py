@@ -35,7 +35,7 @@ def run(
     """Train what the recipe says; return the ONNX file's path in `folder`, beside curves, checkpoint and run.json.
 
     Raises ConfigError for a bad recipe, ManifestError for a bad manifest, InputError for a damaged image, ModelError
-    where the run cannot go on from what is there.
+    if the run cannot go on from what is there.
     """
     options = options or Options()
     recipe = read_recipe(recipe_path)

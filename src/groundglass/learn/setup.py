@@ -125,7 +125,7 @@ def on_manifest(
 
 
 def tensorboard(folder: Path) -> Callable[[Row], None]:
-    """A function that logs a row for TensorBoard. Raises ConfigError where the `tensorboard` extra is absent."""
+    """A function that logs a row for TensorBoard. Raises ConfigError if the `tensorboard` extra is absent."""
     from groundglass.errors import ConfigError
 
     try:

@@ -62,7 +62,7 @@ class Task(Protocol):
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
     """The processes that train: `auto`, `cpu` or `cuda`, with bfloat16 where matrix units make it worth it.
 
-    Raises ConfigError where cuda is asked for and absent.
+    Raises ConfigError if cuda is asked for and absent.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "--device cuda: a CUDA device, got none; use --device cpu")
@@ -122,7 +122,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def set_trained(net: nn.Module, recipe: Recipe, epoch: int) -> None:
     """Mark what an epoch trains: the head alone at first, then everything from `trained_from` on.
 
-    Raises ConfigError where no parameter of the trunk has that name.
+    Raises ConfigError if no parameter of the trunk has that name.
     """
     names = [name for name, _ in net.named_parameters()]
     started = recipe.trained_from == ""
@@ -169,7 +169,7 @@ def train(
 
     Leaves `checkpoint.safetensors`, `curves.csv` and `curves.png` in `folder` after each epoch. With `resume` it goes
     on from there and gives what an uninterrupted run would have given. `tick` is called after each step and `watch`
-    after each epoch, with what was measured. No epoch is picked: the last counts. Raises ModelError where it would go
+    after each epoch, with what was measured. No epoch is picked: the last counts. Raises ModelError if it would go
     on with another recipe or manifest, or where the loss is no number.
     """
     rng = np.random.default_rng(recipe.seed)

@@ -14,8 +14,8 @@ from pydicom.uid import RLELossless
 
 from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import overview
-from groundglass.report.dicom import Reported, finished
 from groundglass.report.picture import RGB, overlay
+from groundglass.report.reported import Reported, finished
 from groundglass.types import Float32, Prediction
 
 

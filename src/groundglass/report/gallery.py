@@ -37,7 +37,7 @@ class Gallery:
 
     The pictures show heat where `activation` is asked for or the model has no opacity map.
     `earlier` names the pictures that lay in the folder before; those that are not made again go. Raises OutputError
-    where the folder cannot be written.
+    if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, model: Model, earlier: Collection[str] = (), activation: bool = False) -> None:
@@ -83,7 +83,7 @@ class Gallery:
 def earlier_pictures(folder: Path) -> frozenset[str]:
     """The pictures in a folder that its manifest lists; none where the folder is empty.
 
-    Raises OutputError (`not_a_gallery`) where anything else lies there: a picture whose origin no manifest states, or
+    Raises OutputError (`not_a_gallery`) if anything else lies there: a picture whose origin no manifest states, or
     somebody's files. Names that begin with a dot do not count.
     """
     try:

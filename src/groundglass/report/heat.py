@@ -25,8 +25,8 @@ from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from groundglass.errors import InputError
-from groundglass.report.dicom import Reported, finished
 from groundglass.report.picture import Look
+from groundglass.report.reported import Reported, finished
 from groundglass.report.structured import SCHEME
 from groundglass.report.words import of_lung, percent
 from groundglass.types import Float32, Float64, Mask, Opacity

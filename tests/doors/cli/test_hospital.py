@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from groundglass.doors.server.dicom_results import dicom_results
+from groundglass.doors.server.outcome import dicom_results
 from groundglass.errors import OutputError
 from groundglass.infer.model import load
 from groundglass.infer.predict import examine

@@ -92,7 +92,7 @@ def test_a_settings_file_that_cannot_be_read_is_exit_2(
         assert path == home / "groundglass" / "config.toml"
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", forbidden)
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
     done = invoke("models", "list")
     assert done.exit_code == 2
     assert "config.toml" in done.stderr

@@ -339,7 +339,7 @@ def _root(data: Path | None, path: Path) -> Path:
 
 
 def _field(no_lungs: bool, needed: bool = False) -> Network | None:
-    """The bundled lung-field network; None where it is not wanted or, unless `needed`, is not there."""
+    """The bundled lung-field network; None if it is not wanted or, unless `needed`, is not there."""
     if no_lungs:
         return None
     from groundglass.infer.model import PINNED, weights_folder

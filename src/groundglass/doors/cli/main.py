@@ -142,7 +142,7 @@ def _report(error: BaseException) -> int:
         status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
     else:
         kind = type(error).__name__
-        status, words = 1, f"internal: our fault ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
+        status, words = 1, f"internal error ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
     click.echo(f"groundglass: {words}", err=True)
     return status
 
@@ -194,16 +194,12 @@ def _settings_file() -> Path:
 
 
 def read_settings(path: Path) -> Mapping[str, Any]:
-    """The settings file as option defaults; empty where there is none.
+    """The settings file as option defaults; empty if there is none.
 
     Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -211,8 +207,9 @@ def read_settings(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
         ) from error
-    except ValueError as error:
-        raise ConfigError("config", "config.toml: a TOML file, got something else; mend or remove it") from error
+    from groundglass.data.toml import parse
+
+    settings = parse(content, "config", "config.toml")
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise ConfigError("config", f"config.toml: keys {', '.join(SETTINGS)}, got {unknown[0]!r}; remove it")

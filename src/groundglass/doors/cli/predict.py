@@ -79,9 +79,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             model_option,
             click.option(
                 "--tta",
-                type=click.Choice(["mirror", "original"]),
-                help="Answer from several views: the slice and its mirror image on average, or as the original system "
-                "did, both blur-and-mask settings x both halves, of which the most certain one decides.",
+                type=click.Choice(["original"]),
+                help="Answer as the original system did: both blur-and-mask settings x both halves, of which the most "
+                "certain one decides.",
             ),
             threads_option,
             click.option(

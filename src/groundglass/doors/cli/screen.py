@@ -1,4 +1,4 @@
-"""`groundglass screen`: an archive, one row for each scan, exactly once; and what one asks of such a run."""
+"""`groundglass screen`: screen an archive, one row for each scan, exactly once; status, retry and export of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from groundglass.report.words import RESEARCH_USE_ONLY, printable
 
 # The rate of a run that goes on is taken over this many seconds.
 _RECENT = 600.0
-# The part of a manifest that a reference is made of: people whom the model was not taught on.
+# The part of a manifest that a reference is made of: patients that the model was not trained on.
 _VALIDATION = "val"
 
 

@@ -1,4 +1,4 @@
-"""Keeps a child at work: starts it, gives it one item at a time, replaces it when it hangs, dies or runs out of memory.
+"""Supervises child processes: starts one, gives it items, replaces it if it hangs, dies or runs out of memory.
 
 An item is tried three times at most; then it is a row that says what it did. The same class serves the local pool, a
 thread each, and the workers of a cluster.
@@ -30,7 +30,7 @@ _NOT_STARTED = "a worker process that starts, got one that died three times; run
 
 
 class Abandoned(Exception):
-    """The run was stopped while this item was in the works."""
+    """The run was stopped while this item was being answered."""
 
 
 class Unprepared(Exception):
@@ -42,7 +42,7 @@ class _NotStarted(Exception):
 
 
 class Attendant:
-    """One child and who looks after it. Only `close` may be called from another thread."""
+    """One supervised child process. Only `close` may be called from another thread."""
 
     def __init__(self, settings: Settings, command: Sequence[str] | None = None) -> None:
         self._settings = settings

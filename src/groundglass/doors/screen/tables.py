@@ -145,7 +145,7 @@ WRITERS: Mapping[str, Callable[[Path, Iterable[Result]], None]] = {
 def export(folders: Iterable[Path], path: Path) -> int:
     """Write the results of one run, or of the shards of one, into one table, and say how many.
 
-    Raises OutputError where the runs are of different models or hold an input twice, ConfigError for another ending.
+    Raises OutputError if the runs are of different models or hold an input twice, ConfigError for another ending.
     """
     kind = path.suffix.lstrip(".")
     if kind not in WRITERS:
@@ -183,7 +183,7 @@ class _Counted:
 
 
 def opened(folder: Path) -> Ledger:
-    """The ledger of a run folder, to read. Raises ConfigError where there is none."""
+    """The ledger of a run folder, to read. Raises ConfigError if there is none."""
     if not (folder / NAME).is_file():
         raise ConfigError("run", "a folder that `groundglass screen` wrote, got another; name that one")
     return Ledger(folder / NAME, readonly=True)

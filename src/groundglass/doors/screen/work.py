@@ -49,7 +49,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every worker of a run is told. `sha256` is of the model that the run is for; `seconds` bound one item."""
+    """The settings of every worker of a run. `sha256` is of the model that the run is for; `seconds` bound one item."""
 
     model: str
     sha256: str
@@ -71,7 +71,7 @@ class Settings:
 def load_model(settings: Settings) -> Model:
     """The model of the run, on one thread: a worker for each core is faster than threads, and always says the same.
 
-    Raises ModelError where this machine has another model or another version than the one that started the run.
+    Raises ModelError if this machine has another model or another version than the one that started the run.
     """
     from importlib.metadata import version
 
@@ -90,7 +90,7 @@ def load_model(settings: Settings) -> Model:
 
 
 class Worker:
-    """Answers items one after another with one model and one decoder. `told` gets the content hash before the rest."""
+    """Answers items one after another with one model and one decoder. `on_content` receives the content hash first."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
@@ -102,7 +102,7 @@ class Worker:
     def close(self) -> None:
         self._decoder.close()
 
-    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    def answer(self, task: Mapping[str, Any], on_content: Callable[[str], None]) -> dict[str, Any]:
         """The answer for a task. Bad input and failures are rows, not exceptions."""
         clock = _Clock()
         content = unread(task)
@@ -110,7 +110,7 @@ class Worker:
             local = {path: self._fetcher.local(path) for path in dict.fromkeys(f[0] for f in task["files"])}
             clock.lap("fetch")
             content = self._content(task, local)
-            told(content)
+            on_content(content)
             clock.lap("hash")
             if content == task.get("former"):
                 return {"content": content, "same": True}

@@ -16,11 +16,10 @@ from fastapi import Path as InPath
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from groundglass.doors.server import openapi
-from groundglass.doors.server.dicom_results import TITLES
 from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
-from groundglass.doors.server.outcome import Outcome
+from groundglass.doors.server.outcome import TITLES, Outcome
 from groundglass.doors.server.plain_words import measured, words
 from groundglass.doors.server.problem import Problem, problem_of
 from groundglass.doors.server.service import Service

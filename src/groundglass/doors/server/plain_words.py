@@ -61,7 +61,7 @@ class Words:
 
 
 def measured(sha256: str, point: str) -> tuple[Measured, ...]:
-    """Sensitivity and specificity of the model with this hash at this operating point; empty where unknown."""
+    """Sensitivity and specificity of the model with this hash at this operating point; empty if unknown."""
     text = files("groundglass.doors.server").joinpath("measured.csv").read_text(encoding="utf-8")
     return tuple(
         Measured(
@@ -119,7 +119,7 @@ def _severity(result: Prediction) -> str:
 
 
 def worth(point: Mapping[str, Any] | None) -> str:
-    """What the model's card says an operating point was worth, from its JSON; empty where it says nothing."""
+    """What the model's card says an operating point was worth, from its JSON; empty if it says nothing."""
     if point is None or point["sensitivity"] is None or point["specificity"] is None:
         return ""
     finds, clears = _of(point["sensitivity"]), _of(point["specificity"])

@@ -58,7 +58,7 @@ class View:
         return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
 
     def attribution(self, index: int) -> Attribution | None:
-        """Where the model looked on a slice, or None where it was not judged."""
+        """Where the model looked on a slice, or None if it was not judged."""
         if index not in self.result.slices:
             return None
         return self.seen.attribution(self.result.slices.index(index), self.mask(index), index)
@@ -80,7 +80,7 @@ class View:
 
 
 def view_of(scan: Scan, examination: Examination, window: Window) -> View | None:
-    """The view of an answered scan; None where it was refused."""
+    """The view of an answered scan; None if it was refused."""
     result, seen = examination.result, examination.seen
     if not isinstance(result, Prediction) or seen is None:
         return None

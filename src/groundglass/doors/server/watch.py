@@ -1,4 +1,4 @@
-"""Counts what has been done of one piece of work, and stops it where nobody waits for it any more."""
+"""Progress and cancellation of one job."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Watch:
         self.step(0)
 
     def step(self, count: int = 1) -> None:
-        """Raises Stopped where the work shall end."""
+        """Raises Stopped if the work shall end."""
         if self._stop.is_set():
             raise Stopped
         self.done += count
@@ -60,7 +60,7 @@ class WatchedDecoder(Decoder):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedNetwork(Network):
-    """A network that counts the slices it has seen."""
+    """A network that counts the slices it is given."""
 
     watch: Watch = dataclasses.field(kw_only=True)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from groundglass.infer.cam import attribute
-from groundglass.infer.field import Field, fields
+from groundglass.infer.field import Field
 from groundglass.infer.gate import gate, is_flat, notices, shows_lung
+from groundglass.infer.look import look
 from groundglass.infer.model import Model
 from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
@@ -123,10 +124,11 @@ def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
 
 
 def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
-    """The lung field of every slice."""
+    """The lung field of every slice, and what is wrong with its picture."""
     found: list[Field] = []
     for start in range(0, len(scan.voxels), _BATCH):
-        found += fields(to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window), model.field)
+        gray = to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window)
+        found += look(gray, model.field, model.frame)
     return tuple(found)
 
 

@@ -177,6 +177,15 @@ def elsewhere(data: Path, decoder: Decoder, rng: np.random.Generator) -> Iterato
             yield f"phantom: {name}", f"phantom {i}", to_gray(make(rng, size=384), "HU")
 
 
+def sample(records: list[Record], most: int) -> list[Record]:
+    """Up to `most` records of each source and of each of its two parts, test and not, at random."""
+    rng = np.random.default_rng(20200320)
+    parts: dict[tuple[str, bool], list[Record]] = defaultdict(list)
+    for record in records:
+        parts[record.source, record.split == "test"].append(record)
+    return [rows[i] for rows in parts.values() for i in rng.permutation(len(rows))[:most]]
+
+
 def whole(
     records: list[Record], data: Path, model: Model, decoder: Decoder, most: int
 ) -> tuple[Outcomes, list[tuple[Record, str, Float32, Field]]]:
@@ -205,10 +214,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--most", type=int, default=25, help="slices of each source that kinds are made of")
+    parser.add_argument("--whole", type=int, default=300, help="whole slices of each source and split, at random")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/refusals.csv")
     given = parser.parse_args()
     model = gg.load()
-    records = list(manifest.read(ROOT / "manifests/p7.csv", given.data))
+    records = sample(list(manifest.read(ROOT / "manifests/p7.csv", given.data)), given.whole)
     rng = np.random.default_rng(7)
     with Decoder() as decoder:
         rows, chosen = whole(records, given.data, model, decoder, given.most)

@@ -34,7 +34,8 @@ class FrameHead:
     def run(self, maps: Float32, lungs: Float32) -> Float32:
         """Probabilities of `FRAMES` (N, K) from encoder maps (N, 96, 10, 10) and a lung field (N, 1, 80, 80)."""
         w = self.layers
-        cells = np.einsum("nchw,mc->nmhw", frame_inputs(maps, lungs), w["mix"]) + w["mix_bias"][:, None, None]
+        inputs = frame_inputs(maps, lungs).reshape(len(maps), w["mix"].shape[1], -1)  # (N, 100, cells)
+        cells = w["mix"] @ inputs + w["mix_bias"][:, None]
         hidden = np.maximum(np.maximum(cells, 0).reshape(len(maps), -1) @ w["hidden"].T + w["hidden_bias"], 0)
         logits = hidden @ w["out"].T + w["out_bias"]
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))

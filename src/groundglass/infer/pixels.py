@@ -74,9 +74,9 @@ def blocks(gray: Float32) -> tuple[float, float]:
     rows, columns = (part.shape[0] - y) // 8, (part.shape[1] - x) // 8
     if min(rows, columns) < 4:
         return 0.0, 0.0
-    tiles = part[y : y + 8 * rows, x : x + 8 * columns].reshape(rows, 8, columns, 8)
-    waves = np.einsum("ki,yixj,lj->klyx", _COSINES, tiles, _COSINES, optimize=True)
-    step = float(np.median([_smallest_step(np.abs(waves[k, m])) for k, m in _LOW]))
+    down_waves = _COSINES @ part[y : y + 8 * rows, x : x + 8 * columns].reshape(rows, 8, 8 * columns)
+    waves = np.abs(down_waves.reshape(rows, 3, columns, 8) @ _COSINES.T)  # (rows, 3, columns, 3)
+    step = float(np.median([_smallest_step(waves[:, k, :, m]) for k, m in _LOW]))
     return step, (down + across) / 2
 
 

@@ -14,7 +14,7 @@ from groundglass.infer.look import look
 from groundglass.infer.model import Model
 from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.infer.views import VIEWS, Place, combine
+from groundglass.infer.views import Place, combine, views_of_part
 from groundglass.types import (
     Attribution,
     Float32,
@@ -140,7 +140,10 @@ def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Mode
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
         gray = [to_gray(scan.voxels[i], scan.unit, model.card.window) for i in part]
-        seen = [VIEWS[views](g, found[i].lungs, model.card.size) for g, i in zip(gray, part, strict=True)]
+        seen = [
+            views_of_part(views, g, found[i].lungs, model.card.size, found[i].box)
+            for g, i in zip(gray, part, strict=True)
+        ]
         batch = np.stack([view.image for one in seen for view in one])[:, None]
         z, cam = model.run(np.ascontiguousarray(batch))
         margins.append((z[:, 1] - z[:, 0]).reshape(len(part), -1))

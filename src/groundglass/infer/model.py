@@ -9,6 +9,7 @@ from typing import Any
 
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.field import KINDS
+from groundglass.infer.frame import MAPS, FrameHead, read_frame_head
 from groundglass.infer.network import Network, read_onnx
 from groundglass.infer.severity import STRIDE
 from groundglass.infer.views import VIEWS
@@ -47,10 +48,11 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded classifier and the lung-field network that it was trained with."""
+    """A loaded classifier, the lung-field network that it was trained with, and the layers that judge the frame."""
 
     classifier: Network
     field: Network
+    frame: FrameHead
     card: ModelCard
     point: str = OPERATING_POINT
 
@@ -148,7 +150,7 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
             "weights_contract",
             f"model: labels {LABELS} and its own input size, got {card.labels}, {card.size}; export it again",
         )
-    field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads)
+    field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads, MAPS)
     if tuple(field.card.get("kinds", ())) != KINDS:
         raise ModelError(
             "weights_contract", "lung-field network: the kinds of this version, got others; reinstall groundglass"
@@ -156,7 +158,7 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
     if operating_point not in card.thresholds:
         choice = ", ".join(card.thresholds)
         raise ConfigError("operating_point", f"operating point: one of {choice}, got {operating_point!r}; choose one")
-    return Model(classifier, field, card, operating_point)
+    return Model(classifier, field, read_frame_head(weights_folder() / "frame.npz"), card, operating_point)
 
 
 def _require_outputs(classifier: Network, card: ModelCard) -> None:

@@ -9,14 +9,15 @@ import numpy as np
 
 from groundglass.infer.aggregate import SCAN_NOTICE, scan_differential, scan_probability
 from groundglass.infer.cam import attribute, opacity
-from groundglass.infer.field import Field, fields
+from groundglass.infer.field import Field
 from groundglass.infer.gate import gate, is_flat, notices, shows_lung
+from groundglass.infer.look import look
 from groundglass.infer.model import Model, Outputs
 from groundglass.infer.severity import areas as areas_of
 from groundglass.infer.severity import ct_class, opaque_of, share
 from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.infer.views import VIEWS, Place, combine, field_in
+from groundglass.infer.views import Place, combine, field_in, views_of_part
 from groundglass.types import (
     Attribution,
     Differential,
@@ -172,10 +173,11 @@ def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
 
 
 def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
-    """The lung field of every slice."""
+    """The lung field of every slice, and what is wrong with its picture."""
     found: list[Field] = []
     for start in range(0, len(scan.voxels), _BATCH):
-        found += fields(to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window), model.field)
+        gray = to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window)
+        found += look(gray, model.field, model.frame)
     return tuple(found)
 
 
@@ -187,7 +189,10 @@ def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Mode
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
         gray = [to_gray(scan.voxels[i], scan.unit, model.card.window) for i in part]
-        seen = [VIEWS[views](g, found[i].lungs, model.card.size) for g, i in zip(gray, part, strict=True)]
+        seen = [
+            views_of_part(views, g, found[i].lungs, model.card.size, found[i].box)
+            for g, i in zip(gray, part, strict=True)
+        ]
         batch = np.stack([view.image for one in seen for view in one])[:, None]
         places += [tuple(view.place for view in one) for one in seen]
         if model.opaque_at is None:

@@ -102,6 +102,21 @@ VIEWS: Mapping[str, Views] = {
 }
 
 
+def views_of_part(
+    views: str, gray: Float32, field: Mask, size: int, box: tuple[slice, slice] | None
+) -> tuple[View, ...]:
+    """The views of a slice (H, W), or of the part of it in `box` as if that were all; places are those on the slice."""
+    if box is None:
+        return VIEWS[views](gray, field, size)
+    y, x = box[0].start, box[1].start
+    seen = VIEWS[views](gray[box], field[box], size)
+    moved = [(v, v.place.box) for v in seen]
+    return tuple(
+        View(v.image, Place((top + y, left + x, bottom + y, right + x), v.place.mirrored))
+        for v, (top, left, bottom, right) in moved
+    )
+
+
 def combine(probability: Float64, views: str) -> Float64:
     """The weight of each view (N, V) in the answer: equal, or all on the most certain one for `original`."""
     if views != "original":

@@ -20,8 +20,8 @@ import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.manifest import people
 from groundglass.errors import InputError
+from groundglass.infer.aggregate import TOP_SHARE
 from groundglass.infer.model import Model
-from groundglass.infer.predict import TOP_SHARE
 from groundglass.judge.metrics import auroc
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Float64, Prediction

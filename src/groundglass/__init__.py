@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         OutputError,
     )
     from groundglass.infer.model import Model, load
-    from groundglass.infer.predict import examine, explain, predict
+    from groundglass.infer.predict import examine, explain, opacities, predict
     from groundglass.read.scan import read, read_all
-    from groundglass.types import Attribution, ModelCard, Notice, Prediction, Refusal, Scan, Window
+    from groundglass.types import Attribution, ModelCard, Notice, Opacity, Prediction, Refusal, Scan, Window
 
     __version__: str
 
@@ -38,6 +38,7 @@ __all__ = [
     "ModelCard",
     "ModelError",
     "Notice",
+    "Opacity",
     "OutputError",
     "Prediction",
     "Refusal",
@@ -47,6 +48,7 @@ __all__ = [
     "examine",
     "explain",
     "load",
+    "opacities",
     "predict",
     "read",
     "read_all",
@@ -64,8 +66,8 @@ _PLACES = {
     ),
     "groundglass.read.scan": ("read", "read_all"),
     "groundglass.infer.model": ("Model", "load"),
-    "groundglass.infer.predict": ("examine", "explain", "predict"),
-    "groundglass.types": ("Attribution", "ModelCard", "Notice", "Prediction", "Refusal", "Scan", "Window"),
+    "groundglass.infer.predict": ("examine", "explain", "opacities", "predict"),
+    "groundglass.types": ("Attribution", "ModelCard", "Notice", "Opacity", "Prediction", "Refusal", "Scan", "Window"),
 }
 
 if not TYPE_CHECKING:

@@ -276,4 +276,4 @@ def test_the_committed_manifests_are_what_the_command_makes(data_root: Path, tmp
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == {
         f.name: f.read_bytes() for f in committed.iterdir() if f.name != "README.md"
     }
-    assert len(hashes) == 9
+    assert len(hashes) == 12

@@ -125,11 +125,18 @@ def test_a_device_that_is_absent_is_said() -> None:
 
 
 def test_biases_and_norms_do_not_decay() -> None:
-    decayed, plain = make_optimizer(Blobs().net, FIRST).param_groups
-    assert decayed["weight_decay"] == FIRST.weight_decay
-    assert plain["weight_decay"] == 0
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]
+    groups = make_optimizer(Blobs().net, FIRST).param_groups
+    assert sum(len(g["params"]) for g in groups) == len(list(Blobs().net.parameters()))
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_the_head_learns_faster_than_the_trunk_by_the_recipe_s_rate() -> None:
+    net = Classifier("mobilenetv2", 2, 0.0)
+    groups = make_optimizer(net, dataclasses.replace(FIRST, head_rate=20.0)).param_groups
+    rate_of = {id(p): g["rate"] for g in groups for p in g["params"]}
+    assert {rate_of[id(p)] for n, p in net.named_parameters() if n.startswith("trunk.")} == {1.0}
+    assert {rate_of[id(p)] for n, p in net.named_parameters() if n.startswith("head.")} == {20.0}
 
 
 def test_the_head_alone_is_trained_first_and_then_the_last_blocks() -> None:

@@ -147,7 +147,6 @@ def test_the_report_states_the_very_numbers_of_the_result(reported: Reported, ma
     result = reported.result
     assert number(series, "122157") == result.probability
     assert number(series, "threshold") == result.threshold
-    assert number(series, "hot-lung-share") == reported.findings.hot_share
     chance = dict(zip(result.slices, result.slice_probabilities, strict=True))
     assert [number(g, "122157") for g in slices] == [chance[a.index] for a in reported.findings.key]
     text = json.dumps([c.get("TextValue", "") for c in series.ContentSequence])

@@ -5,7 +5,7 @@
     P3    SARS-CoV-2-CT by contiguous blocks of file numbers, 70/10/20, 10 numbers left out at each border
     P4    MosMed by file (one file is one patient), 60/15/25, stratified by severity
     P5    everything but the tests of P1, P3 and P4; tested on those, and on LUNA
-    P7    P5 and other lung disease by source: lung cancer and emphysema, 50/10/40 by patient or group
+    P7    P5 and other lung disease by source: lung cancer and emphysema, 50/10/40 by patient or group; and P2 with it
     P6    what must be refused: out-of-distribution images, coronal and abdominal DICOM
 
 The same files on disk give the same bytes: `groundglass split --protocol` writes them, a test compares them.
@@ -54,12 +54,15 @@ def manifests(sets: Mapping[str, Records]) -> dict[str, Records]:
     luna = _all(sets["luna"], "test")
     refused = [r for r in (*sets["out-of-distribution"], *sets["covid-19-ny-sbu"]) if r.label is None]
     twins = {path for path, _, _ in exclusions()}
+    # slices of a COVID-19 patient that COVID-CT holds among its negatives: they are nobody's negatives
+    mislabelled = {path for path, _, reason in exclusions() if reason.endswith("with the other label")}
     p5 = [r for r in (*p1, *p3, *p4) if r.split == "test" or r.path not in twins]
     other = [r for name in OTHER_DISEASE for r in _other_disease(sets[name])]
     made: dict[str, Sequence[Record]] = {"p1": p1, "p3": p3, "p4": p4, "p5": (*p5, *luna), "p6": _all(refused, "test")}
     made["p7"] = (*made["p5"], *other)
     for left_out in own:
         made[f"p2-{left_out}"] = _leave_out(left_out, own, sets["sars-cov-2-ct"])
+        made[f"p7-{left_out}"] = (*(r for r in made[f"p2-{left_out}"] if r.path not in mislabelled), *other)
     return {name: tuple(sorted(rows, key=lambda r: r.path)) for name, rows in sorted(made.items())}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,15 @@ from groundglass.types import Float32, Mask, Record, Scan, Step, no_step
 def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
     """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
 
-    Raises ConfigError if the card makes several: heat and controls are of one input.
+    Raises ConfigError where the card makes several, or an input with a second channel: heat and controls are judged by
+    changing one picture.
     """
+    if model.opaque_at is not None:
+        raise ConfigError(
+            "views",
+            f"model: an input of one channel, got {model.name} with a lung field beside the picture; "
+            "measure its opacity map with studies/severity.py",
+        )
     seen = VIEWS[model.card.views](gray, lungs, model.card.size)
     if len(seen) != 1:
         raise ConfigError(
@@ -83,23 +90,36 @@ def lesion_pairs(data: Path, model: Model) -> list[Sample]:
 
     Raises ManifestError if there is no such folder.
     """
-    if not data.is_dir():
-        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
-    folder = data / "masks" / "covid-lesion"
     out: list[Sample] = []
     with Decoder() as decoder:
-        for mask in sorted(folder.glob("GT*_bw.png")):
-            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
-            if not image.is_file():
-                continue
+        for image, lesions in lesion_files(data):
             try:
-                lesions, scan = _mask(mask), read(image, decoder)
+                scan = read(image, decoder)
             except InputError:
                 continue
             if scan.voxels[0].shape == lesions.shape:
                 made = sample(scan, model, image.name, lesions)
                 out += [made] if made is not None else []
     return out
+
+
+def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
+    """Each picture below the data root that has a lesion mask, with that mask (H, W); unreadable masks are left out.
+
+    Raises ManifestError where there is no such folder.
+    """
+    if not data.is_dir():
+        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
+    folder = data / "masks" / "covid-lesion"
+    for mask in sorted(folder.glob("GT*_bw.png")):
+        image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
+        if not image.is_file():
+            continue
+        try:
+            lesions = _mask(mask)
+        except InputError:
+            continue
+        yield image, lesions
 
 
 def _mask(path: Path) -> Mask:

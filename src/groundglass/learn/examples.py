@@ -29,6 +29,9 @@ _STORED_SHARE = 8 / 7
 # MosMed's CT-1: less than a quarter of the lung is affected, and its one middle slice often shows nothing of it.
 _MILD = "/CT-1/"
 
+# Counts the changes of what `prepare` gives, so that no picture of an earlier version is taken from the cache.
+_GRAY_LEVELS = 2
+
 Tick = Callable[[], None]
 
 
@@ -86,7 +89,7 @@ def _pictures(
     store: PreparedStore,
 ) -> Pictures:
     seen = f"{recipe.views}/{record.label}" if recipe.by_label else recipe.views
-    key = f"{record.sha256}/{field.sha256[:16]}/{seen}/{size}"
+    key = f"{record.sha256}/{field.sha256[:16]}/{seen}/{size}/{_GRAY_LEVELS}"
     if (kept := store.get(key)) is not None:
         check_hash(root / record.path, record)
         return kept

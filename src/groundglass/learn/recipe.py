@@ -10,7 +10,7 @@ from groundglass.data import toml
 from groundglass.errors import ConfigError
 from groundglass.infer.views import VIEWS
 
-TASKS = ("classifier", "lung-field", "modality")
+TASKS = ("classifier", "opacity", "lung-field", "modality")
 AUGMENTATIONS = ("none", "strong")
 HEADS = ("linear", "mlp")
 HEAD_STARTS = ("random", "logistic")
@@ -39,6 +39,9 @@ class Recipe:
     asks where the painted opacity is. `mixstyle` is the chance of mixing a batch's feature statistics, and
     `source_adversary` the strength of a reversed gradient from guessing the source. `teachers` are finished runs whose
     mean answer makes up `teacher_share` of each target.
+
+    The task `opacity` has two questions; `differential_sources` are the sources whose negatives show other disease and
+    so teach the second one alone. `head_rate` is how much faster its heads learn than its trunk.
     """
 
     task: str
@@ -80,6 +83,8 @@ class Recipe:
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.0
     passes: int = 0
+    differential_sources: tuple[str, ...] = ()
+    head_rate: float = 1.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -118,6 +123,8 @@ class Recipe:
             "teachers": all(re.fullmatch(_RUN, t) for t in self.teachers),
             "teacher_share": 0 <= self.teacher_share <= 1 and (self.teacher_share > 0) == bool(self.teachers),
             "passes": 2 <= self.passes <= 1000 if self.task == "modality" else self.passes == 0,
+            "differential_sources": set(self.differential_sources) <= set(self.source_share),
+            "head_rate": self.head_rate >= 1,
             "source_share": bool(self.source_share) and min(self.source_share.values()) > 0,
         }
         for key, good in checks.items():

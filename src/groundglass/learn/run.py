@@ -15,14 +15,15 @@ from groundglass.data import manifest
 from groundglass.errors import ConfigError
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, machine, on_manifest, quiet, small
-from groundglass.learn.tasks import classifier_run, field_run
+from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
-from groundglass.learn.train import make_fabric
+from groundglass.learn.train import keep_freed_memory, make_fabric
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
 _RUNS: Mapping[str, Run] = {
     "classifier": classifier_run.run,
+    "opacity": opacity_run.run,
     "lung-field": field_run.run,
     "modality": modality_run.run,
 }
@@ -51,6 +52,7 @@ def run(
     digest = manifest.sha256(records)
     if options.fast_dev_run:
         recipe, records = small(recipe, records)
+    keep_freed_memory()
     fabric = make_fabric(options.device, options.devices, options.nodes)
     fabric.launch()
     torch.manual_seed(recipe.seed)

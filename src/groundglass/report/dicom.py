@@ -46,7 +46,7 @@ def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     name = str(sources[0].PatientName)
     for source in sources:
         source.PatientName = ""  # highdicom warns aloud of names it finds odd; `finished` puts it back
-    return Reported(answer, result, findings(answer, model), model, sources, name, installed_version("groundglass"))
+    return Reported(answer, result, findings(answer), model, sources, name, installed_version("groundglass"))
 
 
 def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -24,9 +25,10 @@ from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
+from tests import mapped
 from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
 
-SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)
 REFUSED = Refusal("x", "empty", "y")
 FAILED = Failure("x", "internal", "y")
@@ -423,3 +425,47 @@ def test_a_name_of_300_letters_is_exit_6(invoke: Invoke, tmp_path: Path) -> None
 def test_predict_and_explain_say_the_same(invoke: Invoke, tmp_path: Path) -> None:
     one = invoke("predict", HEALTHY, "--json").stdout
     assert invoke("explain", HEALTHY, "-o", tmp_path / "out", "--json").stdout == one
+
+
+@pytest.fixture(scope="module")
+def mapped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with an opacity map."""
+    return mapped.write(tmp_path_factory.mktemp("mapped") / "mapped.onnx")
+
+
+def test_the_table_tells_how_much_lung_is_opaque_and_what_the_second_question_is_worth(
+    mapped_file: Path, invoke: Invoke
+) -> None:
+    done = invoke("predict", EXAMPLES / "ground-glass.png", "--model", mapped_file)
+    assert done.exit_code == 0
+    assert re.search(r"%, CT-[0-4]", done.stdout)
+    assert "of 100 pairs" in done.stdout or "not asked" in done.stdout
+
+
+def test_explain_shows_what_is_opaque_or_what_decided(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:
+    pictures = []
+    for view in ((), ("--view", "opacity"), ("--view", "activation")):
+        folder = tmp_path / str(len(pictures))
+        assert (
+            invoke("explain", EXAMPLES / "ground-glass.png", "-o", folder, "--model", mapped_file, *view).exit_code == 0
+        )
+        (picture,) = folder.glob("*.png")
+        pictures.append(picture.read_bytes())
+        assert ("Where the model looked" in (folder / "index.html").read_text()) is ("activation" in view)
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_view_that_the_model_cannot_give_is_wrong_usage(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:
+    no_map = invoke("explain", HEALTHY, "-o", tmp_path / "out", "--view", "opacity", "--model", "first")
+    assert no_map.exit_code == 2
+    assert "a model with an opacity map, got first" in no_map.stderr
+    other = invoke("predict", HEALTHY, "--tta", "original", "--model", mapped_file)
+    assert other.exit_code == 2
+
+
+def test_the_card_tells_what_the_second_question_is_worth(mapped_file: Path, invoke: Invoke) -> None:
+    said = invoke("models", "card", mapped_file).stdout
+    assert "opaque at: 0.5" in said
+    assert "85 of 100 pairs" in said
+    card = json.loads(invoke("models", "card", mapped_file, "--json").stdout)
+    assert card["differential"]["least_share"] == mapped.DIFFERENTIAL.least_share

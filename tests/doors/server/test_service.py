@@ -31,7 +31,7 @@ from tests.doors.server.http_client import BOUNDARY, exchange, form, part, reque
 from tests.doors.server.server_process import EXAMPLES, ROOT, Serve, Served, ended
 
 CANARIES = ("ZZCANARYNAME", "19010203", "CANARY-77")
-SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["ground-glass.png", "healthy.png", "volume.nii.gz", "volume/IM0005.dcm"])

@@ -81,10 +81,6 @@ def interval(row: Mapping[str, object]) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def every(row: Row) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Table:
     """One result. Cells are format strings over a row's columns; `{link}` is the file, `{part}` its name's last word.
@@ -100,7 +96,7 @@ class Table:
     pivot: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     key: int = 1
-    keep: Callable[[Row], bool] = every
+    keep: Callable[[Row], bool] | None = None
     load: Callable[[Path], list[Row]] = rows_of
     order: Callable[[Row], object] | None = None
     footer: Sequence[str] = ()
@@ -108,7 +104,7 @@ class Table:
 
     def text(self, path: Path) -> str:
         """The section of one file; nothing if no row is kept."""
-        rows = [row for row in self.load(path) if self.keep(row)]
+        rows = [row for row in self.load(path) if self.keep is None or self.keep(row)]
         if not rows:
             return ""
         name = path.relative_to(RESULTS).as_posix()
@@ -147,12 +143,9 @@ def controls_of(path: Path) -> list[Row]:
     group = said["groups"]["all"]
     about = {key: str(said[key]) for key in ("model", "split", "slices", "verdict")}
     about |= {"sha": said["model_sha256"][:12], "passed": "Passed" if said["passed"] else "Not passed"}
-    rows = [{"evidence": "the model", "interval": interval(group["model"]), "gap": ""}]
-    rows += [
-        {"evidence": r["evidence"], "interval": interval(r["auroc"]), "gap": interval(r["gap"])}
-        for r in group["controls"]
-    ]
-    return [about | row for row in rows]
+    rows = [("the model", interval(group["model"]), "")]
+    rows += [(r["evidence"], interval(r["auroc"]), interval(r["gap"])) for r in group["controls"]]
+    return [about | dict(zip(("evidence", "interval", "gap"), row, strict=True)) for row in rows]
 
 
 def choice_of(path: Path) -> list[Row]:

@@ -25,6 +25,7 @@ from PIL import Image
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.infer.field import LEAST_LUNG, Field
+from groundglass.infer.frame import SHA256
 from groundglass.infer.gate import gate
 from groundglass.infer.look import look
 from groundglass.infer.model import Model
@@ -236,11 +237,13 @@ def _write(rows: Outcomes, output: Path) -> None:
             together[name, "all"] += outcomes
     with output.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["measure", "source", "share", "low", "high", "level", "n", "patients", "method"])
+        table.writerow(
+            ["frame_sha256", "measure", "source", "share", "low", "high", "level", "n", "patients", "method"]
+        )
         for (name, source), outcomes in {**rows, **together}.items():
             e: Estimate = share([x for x, _ in outcomes], [p for _, p in outcomes])
             figures = (f"{x:.4f}" for x in (e.value, e.low, e.high))
-            table.writerow([name, source, *figures, e.level, len(outcomes), e.patients, e.method])
+            table.writerow([SHA256[:12], name, source, *figures, e.level, len(outcomes), e.patients, e.method])
             print(f"{name:75} {source:15} {e}  n={len(outcomes)}", flush=True)
 
 

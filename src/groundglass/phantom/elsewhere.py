@@ -161,10 +161,10 @@ def _gas(rng: np.random.Generator, c: Canvas, room: Float32, wide: float, deep: 
     """Bowel loops, each with a wall, stool or fluid, and gas that has risen to its front."""
     for _ in range(int(rng.integers(2, 14))):
         cx, cy = rng.uniform(-1, 1) * wide, rng.uniform(-1, 0.3) * deep
-        axes = (rng.uniform(7, 34), rng.uniform(7, 26))
-        loop = np.asarray(np.maximum(ellipse(c.x - cx, c.y - cy, axes, rng.uniform(0, 3)), room), np.float32)
+        turned = ellipse(c.x - cx, c.y - cy, (rng.uniform(7, 34), rng.uniform(7, 26)), rng.uniform(0, 3))
+        loop = np.asarray(np.maximum(turned, room), np.float32)
         c.fill(loop, 40.0)
-        c.fill(np.asarray(loop + 2.5, np.float32), rng.uniform(-60, 40))
+        c.fill(loop + 2.5, rng.uniform(-60, 40))
         if rng.random() < 0.75:
             level = np.asarray(c.y - cy - rng.uniform(-8, 14), np.float32)
             c.fill(np.asarray(np.maximum(loop + 2.5, level), np.float32), rng.uniform(-1000, -820))

@@ -13,13 +13,12 @@ import torch
 from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
 from groundglass.learn.dataset import Example
 from groundglass.learn.recipe import read_recipe
-from groundglass.learn.tasks.differential import DifferentialTask
 from groundglass.learn.tasks.opacity import CLEAR, ILL, PAINTED, WHICH, OpacityTask, _Batches
-from groundglass.learn.train import Share, set_trained
+from groundglass.learn.train import Share
 from groundglass.phantom.chest import chest_slice
 
 RECIPE = dataclasses.replace(
-    read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "opacity-map.toml"),
+    read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "opacity.toml"),
     trunk="ct-encoder-2.1",
     size=64,
     batch=24,
@@ -79,21 +78,6 @@ def test_a_run_that_goes_on_draws_what_an_uninterrupted_one_would(examples: tupl
     first = losses(rng, 2)
     resumed = losses(copy.deepcopy(rng), 1)
     assert losses(np.random.default_rng(1), 3) == pytest.approx([*first, *resumed])
-
-
-def test_the_second_question_is_trained_on_without_a_change_to_the_first(examples: tuple[Example, ...]) -> None:
-    recipe = dataclasses.replace(
-        RECIPE, task="differential", start_from="opacity-map", trained_from="branch", trunk="ct-encoder-3.1"
-    )
-    task = DifferentialTask(recipe, examples, at_size(examples), "0" * 64)
-    set_trained(task.net, recipe, 0)
-    loss, _ = task.loss(task.net, np.random.default_rng(0), torch.device("cpu"), Share())
-    loss.backward()
-    changed = {n.partition(".")[0] for n, p in task.net.named_parameters() if p.grad is not None and p.grad.any()}
-    assert changed == {"trunk", "differential"}
-    assert all(
-        n.startswith("trunk.branch") for n, p in task.net.trunk.named_parameters(prefix="trunk") if p.grad is not None
-    )
 
 
 def test_negatives_of_sources_with_other_disease_do_not_answer_the_first_question(

@@ -10,7 +10,7 @@ from groundglass.data import toml
 from groundglass.errors import ConfigError
 from groundglass.infer.views import VIEWS
 
-TASKS = ("classifier", "opacity", "differential", "lung-field", "modality")
+TASKS = ("classifier", "opacity", "lung-field", "modality")
 AUGMENTATIONS = ("none", "strong")
 HEADS = ("linear", "mlp")
 HEAD_STARTS = ("random", "logistic")
@@ -41,8 +41,7 @@ class Recipe:
     mean answer makes up `teacher_share` of each target.
 
     The task `opacity` has two questions; `differential_sources` are the sources whose negatives show other disease and
-    so teach the second one alone. The task `differential` trains the second one on, from a run of `opacity`.
-    `head_rate` is how much faster the heads learn than the trunk.
+    so teach the second one alone. `head_rate` is how much faster the heads learn than the trunk.
     """
 
     task: str
@@ -112,9 +111,7 @@ class Recipe:
             "augment": self.augment in AUGMENTATIONS,
             "head": self.head in HEADS,
             "head_start": self.head_start in HEAD_STARTS,
-            "start_from": self.task != "differential"
-            if self.start_from is None
-            else re.fullmatch(_RUN, self.start_from) is not None,
+            "start_from": self.start_from is None or re.fullmatch(_RUN, self.start_from) is not None,
             "frozen_epochs": 0 <= self.frozen_epochs <= self.epochs,
             "optimizer": self.optimizer in OPTIMIZERS,
             "lesion_share": 0 <= self.lesion_share <= (0.5 if self.real_positives else 1)

@@ -24,7 +24,6 @@ Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
 _RUNS: Mapping[str, Run] = {
     "classifier": classifier_run.run,
     "opacity": opacity_run.run,
-    "differential": opacity_run.run,
     "lung-field": field_run.run,
     "modality": modality_run.run,
 }

@@ -59,8 +59,7 @@ class CtEncoder(nn.Module):
     """Lung boxes (N, 1, S, S) in [0, 1] -> the maps of its stages; S is a multiple of 16.
 
     Stage 1 has 256 channels and is averaged from stride 4 to stride 8. Of stage 2, 512 channels at stride 8, 1 to 8
-    blocks are kept; of stage 3, 1024 channels at stride 16, 0 to 36. `branch` is a second copy of what is kept of stage
-    3, or of nothing: a question of its own may train it without a change to the maps.
+    blocks are kept; of stage 3, 1024 channels at stride 16, 0 to 36.
     """
 
     def __init__(self, second: int, third: int = 0) -> None:
@@ -69,7 +68,6 @@ class CtEncoder(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2 = _stage(64, 64, 3, 1), _stage(256, 128, second, 2)
         self.layer3 = _stage(512, 256, third, 2) if third else None
-        self.branch = _stage(512, 256, third, 2) if third else nn.Identity()
         self.channels = (256, 512, 1024) if third else (256, 512)
 
     def forward(self, gray: Tensor) -> list[Tensor]:
@@ -109,8 +107,7 @@ def load_encoder(encoder: CtEncoder) -> None:
     for name in encoder.state_dict():
         layer, _, kind = name.rpartition(".")
         if kind == "weight":
-            folded = _folded(tensors, layer.replace("branch", "layer3"))
-            state |= dict(zip((f"{layer}.weight", f"{layer}.bias"), folded, strict=True))
+            state |= dict(zip((f"{layer}.weight", f"{layer}.bias"), _folded(tensors, layer), strict=True))
     encoder.load_state_dict(state, strict=True)
 
 

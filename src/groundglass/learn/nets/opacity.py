@@ -52,9 +52,8 @@ class OpacityNet(nn.Module):
         self.cell = nn.Conv2d(_HIDDEN, 1, 1)
         self.weigh = nn.Parameter(torch.tensor([0.6, 0.3]))
         self.bias = nn.Parameter(torch.tensor(1.0))
-        self.standard_branch = nn.BatchNorm2d(channels[-1], affine=False, momentum=None)  # type: ignore[arg-type]
         self.differential = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(channels[1] + channels[-1], 64), nn.ReLU(), nn.Linear(64, 1)
+            nn.Dropout(dropout), nn.Linear(sum(channels), 64), nn.ReLU(), nn.Linear(64, 1)
         )
         nn.init.zeros_(self.cell.weight)
         nn.init.constant_(self.cell.bias, -2.0)  # type: ignore[arg-type]
@@ -64,17 +63,14 @@ class OpacityNet(nn.Module):
         return self.answers(x).margin
 
     def answers(self, x: Tensor) -> OpacityAnswers:
-        stages = self.trunk(x[:, :1])
-        maps = [standard(m) for standard, m in zip(self.standard, stages, strict=True)]
+        maps = [standard(m) for standard, m in zip(self.standard, self.trunk(x[:, :1]), strict=True)]
         hidden = [conv(m) for conv, m in zip(self.hidden, maps, strict=True)]
         cells = self.cell(torch.relu(torch.stack([_at_stride(h, hidden[0]) for h in hidden]).sum(dim=0)))[:, 0].float()
         lung = F.avg_pool2d(x[:, 1:], STRIDE)[:, 0].float()
         opaque = probability(cells)
         margin = sum(self.summaries(opaque, lung)) + self.bias
-        # The second question must not change what the first one sees: its gradient ends here.
         weight = (opaque.detach() + _BACKGROUND) * lung
-        own = self.standard_branch(self.trunk.branch(stages[1].detach()))
-        pooled = torch.cat([_mean(m.float(), weight) for m in (maps[1].detach(), own)], dim=1)
+        pooled = torch.cat([_mean(m.float(), weight) for m in maps], dim=1)
         return OpacityAnswers(margin, cells, lung, self.differential(pooled)[:, 0])
 
     def summaries(self, opaque: Tensor, lung: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ are ill too teach the second question alone, because their negatives answer the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from groundglass.types import Float32, Float64
 
 PAINTED, CLEAR, ILL, WHICH = range(4)
 # The parts of a batch; clear slices are drawn twice, with other findings and as they are.
-PARTS = {"painted": 7, "findings": 5, "clear": 4, "ill": 5, "which": 3}
+_PARTS = {"painted": 7, "findings": 5, "clear": 4, "ill": 5, "which": 3}
 # Chance that a painted slice shows other findings too.
 _BOTH = 0.3
 # A slice on which less of the lung is painted shows nothing.
@@ -56,18 +56,13 @@ class OpacityTask:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        train: tuple[Example, ...],
-        val: tuple[Example, ...],
-        manifest_sha256: str,
-        parts: Mapping[str, int] = PARTS,
+        self, recipe: Recipe, train: tuple[Example, ...], val: tuple[Example, ...], manifest_sha256: str
     ) -> None:
         self.recipe = recipe
         self.manifest_sha256 = manifest_sha256
         self.val = val
         self.net: nn.Module = OpacityNet(recipe.trunk, recipe.dropout)
-        self._batches = _Batches(recipe, train, parts)
+        self._batches = _Batches(recipe, train)
         self._ahead: Iterator[Batch] | None = None
         self.val_boxes = torch.from_numpy(np.stack([_pair(e) for e in val]))
         self.val_labels = np.array([e.label == 1 for e in val])
@@ -75,30 +70,17 @@ class OpacityTask:
     def start(self, device: torch.device) -> None:
         """Standardise the features: the mean and the variance of each channel over some hundred drawn lung boxes."""
         net: OpacityNet = self.net  # type: ignore[assignment]
-        net.to(device).eval()
-        norms = [*net.standard, net.standard_branch]
-        for norm in norms:
-            norm.train()
+        net.to(device).eval().standard.train()
         rng = np.random.default_rng([self.recipe.seed, 2])
         with torch.inference_mode():
             for _ in range(_BATCHES_TO_STANDARDISE):
                 x, _ = _warped(self._batches.draw(rng), self.recipe.size, rng)
-                net.answers(x.to(device))
-        for norm in norms:
-            norm.eval()
+                for standard, maps in zip(net.standard, net.trunk(x[:, :1].to(device)), strict=True):
+                    standard(maps)
+        net.standard.eval()
 
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
         """The loss of this process's share of a batch that all processes draw alike."""
-        x, opacity, labels, part, shares = self.draw(rng, device, share)
-        answers: OpacityAnswers = net.answers(x)  # type: ignore[operator]
-        loss = _map_loss(answers, opacity, part) / (shares[PAINTED] + shares[CLEAR])
-        loss = loss + _SLICE_WEIGHT * _slice_loss(answers, opacity, part) / sum(shares[:WHICH])
-        return loss + _WHICH_WEIGHT * which_loss(answers, labels, part) / max(shares[WHICH], 1.0), {}
-
-    def draw(
-        self, rng: np.random.Generator, device: torch.device, share: Share
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[float]]:
-        """This process's share of the next batch: boxes, painted opacity, labels, parts; and how large each part is."""
         if self._ahead is None:  # another process draws the same batches from a copy of the generator, ahead of time
             self._batches.rng = copy.deepcopy(rng)
             loader: DataLoader[Batch] = DataLoader(self._batches, batch_size=None, num_workers=1, prefetch_factor=4)
@@ -107,9 +89,13 @@ class OpacityTask:
         batch = next(self._ahead)
         x, opacity = _warped(batch, self.recipe.size, np.random.default_rng(seed))
         mine = share.of(len(x))
-        sizes = [float((batch.part == p).sum()) for p in (PAINTED, CLEAR, ILL, WHICH)]
-        x = x[mine].to(device).contiguous(memory_format=torch.channels_last)
-        return x, opacity[mine].to(device), batch.labels[mine].to(device), batch.part[mine].to(device), sizes
+        x, opacity = x[mine].to(device), opacity[mine].to(device)
+        labels, part = batch.labels[mine].to(device), batch.part[mine].to(device)
+        answers: OpacityAnswers = net.answers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        shares = [float((batch.part == p).sum()) for p in (PAINTED, CLEAR, ILL, WHICH)]
+        loss = _map_loss(answers, opacity, part) / (shares[PAINTED] + shares[CLEAR])
+        loss = loss + _SLICE_WEIGHT * _slice_loss(answers, opacity, part) / sum(shares[:WHICH])
+        return loss + _WHICH_WEIGHT * _which_loss(answers, labels, part) / max(shares[WHICH], 1.0), {}
 
     def margins(self, net: nn.Module, device: torch.device) -> tuple[Float64, Float64, Float32]:
         """Of the validation slices: margin of question 1 (N,), logit of question 2 (N,), opaque cells (N, h, w)."""
@@ -151,7 +137,7 @@ class OpacityTask:
 class _Batches(IterableDataset[Batch]):
     """Batches without end, each drawn from a seed of its own."""
 
-    def __init__(self, recipe: Recipe, train: Sequence[Example], parts: Mapping[str, int] = PARTS) -> None:
+    def __init__(self, recipe: Recipe, train: Sequence[Example]) -> None:
         self.rng = np.random.default_rng(recipe.seed)
         self._train = train
         second = set(recipe.differential_sources)
@@ -159,8 +145,8 @@ class _Batches(IterableDataset[Batch]):
         ill = [i for i, e in enumerate(train) if e.label == 1]
         which = [i for i, e in enumerate(train) if e.source in second]
         self._clear, self._ill, self._which = (_Pool(train, rows, recipe) for rows in (clear, ill, which))
-        total = sum(parts.values())
-        self._count = {name: max(1, round(recipe.batch * part / total)) for name, part in parts.items()}
+        total = sum(_PARTS.values())
+        self._count = {name: max(1, round(recipe.batch * part / total)) for name, part in _PARTS.items()}
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -252,7 +238,7 @@ def _slice_loss(answers: OpacityAnswers, opacity: Tensor, part: Tensor) -> Tenso
     return (each * (part != WHICH)).sum()
 
 
-def which_loss(answers: OpacityAnswers, labels: Tensor, part: Tensor) -> Tensor:
+def _which_loss(answers: OpacityAnswers, labels: Tensor, part: Tensor) -> Tensor:
     """Cross-entropy of question 2, summed over the slices of the sources that label both diseases."""
     each = F.binary_cross_entropy_with_logits(answers.differential.float(), 0.9 * labels + 0.05, reduction="none")
     return (each * (part == WHICH)).sum()

@@ -28,7 +28,6 @@ from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
 from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
 from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
-from groundglass.learn.tasks.differential import DifferentialTask
 from groundglass.learn.tasks.opacity import OpacityTask, as_input
 from groundglass.learn.train import train
 from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask
@@ -44,8 +43,7 @@ LEAST_SHARE = 0.01
 def run(setup: Setup) -> tuple[Path, dict[str, Any]]:
     """Train, calibrate, export and compare; returns the ONNX file and what was measured."""
     parts, refused = prepare(setup)
-    make = DifferentialTask if setup.recipe.task == "differential" else OpacityTask
-    task = make(setup.recipe, parts["train"], parts["val"], manifest.sha256(setup.records))
+    task = OpacityTask(setup.recipe, parts["train"], parts["val"], manifest.sha256(setup.records))
     _start(setup, task)
     average = train(
         setup.recipe, task, setup.folder, setup.fabric, setup.options.resume, setup.stepper(), setup.watcher()

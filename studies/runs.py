@@ -40,7 +40,7 @@ from groundglass.learn.recipe import read_recipe
 from groundglass.types import Estimate, Float64, Record
 
 # The recipes with three seeds at full size; the first is what the others are measured against.
-FULL_SIZE = ("shipped/first", "studies/first-256", "studies/first-then-lesions", "studies/lesions-192")
+FULL_SIZE = ("studies/first", "studies/first-256", "studies/first-then-lesions", "studies/lesions-192")
 SEEDS = (0, 1, 2)
 ABOVE = "AUROC above the mean of first"
 SEEDS_HEAD = (

@@ -63,7 +63,7 @@ def test_a_leaky_run_says_what_the_leak_gave_and_leaves_no_model(data_root: Path
 def test_an_augmented_recipe_has_no_leaky_run(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="augment"):
         run(
-            FOLDER / "shipped" / "first.toml",
+            FOLDER / "studies" / "first.toml",
             data_root,
             tmp_path / "run",
             Options("cpu", leaky=True, fast_dev_run=True),
@@ -111,12 +111,12 @@ def test_an_export_says_what_the_run_said(data_root: Path, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_path: Path) -> None:
-    run(FOLDER / "shipped" / "first.toml", data_root, tmp_path / "run", QUICK)
+    run(FOLDER / "studies" / "first.toml", data_root, tmp_path / "run", QUICK)
     # the quick run is not the recipe: two steps are not its steps
     with pytest.raises(ModelError, match=r"first\.toml"):
         export_run(
             tmp_path / "run" / "checkpoint.safetensors",
-            FOLDER / "shipped" / "first.toml",
+            FOLDER / "studies" / "first.toml",
             None,
             data_root,
             tmp_path / "model.onnx",

@@ -20,7 +20,7 @@ from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Share, learning_rate, make_fabric, make_optimizer, set_trained, train
 
 CPU = make_fabric("cpu")
-FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "first.toml")
+FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "studies" / "first.toml")
 RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4, seed=5)
 
 

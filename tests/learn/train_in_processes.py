@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.train import Row, Share, train
 
-FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "first.toml")
+FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "studies" / "first.toml")
 RECIPE = dataclasses.replace(FIRST, epochs=2, steps_per_epoch=5, batch=6, freeze_norms=True)
 
 

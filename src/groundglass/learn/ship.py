@@ -14,6 +14,7 @@ from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import PINNED, weights_folder
 from groundglass.infer.network import read_onnx
 from groundglass.learn.checkpoint import load_average, read_about
+from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples
 from groundglass.learn.onnx_file import round_to_half
 from groundglass.learn.prepared import PreparedStore
@@ -21,6 +22,8 @@ from groundglass.learn.recipe import read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, on_manifest, quiet
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.tasks.classifier_run import export_classifier
+from groundglass.learn.tasks.opacity import OpacityTask
+from groundglass.learn.tasks.opacity_run import export_opacity
 from groundglass.learn.train import make_fabric, recipe_identity
 from groundglass.write import user_folder
 
@@ -42,8 +45,10 @@ def export_run(
     about = read_about(checkpoint)
     recipe_path = recipe_path or _recipe_of(str(about.get("name")))
     recipe = dataclasses.replace(read_recipe(recipe_path), seed=int(about.get("seed", 0)))
-    if recipe.task != "classifier":
-        raise ConfigError("recipe", f"export: the run of a classifier, got a {recipe.task}; its run has the file")
+    if recipe.task not in ("classifier", "opacity"):
+        raise ConfigError(
+            "recipe", f"export: the run of a classifier or of opacity, got a {recipe.task}; its run has the file"
+        )
     recipe, records = on_manifest(recipe, recipe_path, manifest_path, root)
     for key, value in recipe_identity(recipe).items():
         if about.get(key) != value:
@@ -61,26 +66,31 @@ def export_run(
         prepared = prepare_examples(rows, people(rows), root, field, recipe, recipe.size, store, tick)
     finally:
         store.close()
+    exported = _export_opacity if recipe.task == "opacity" else _export_classifier
+    report = exported(setup, prepared.examples, checkpoint, path)
+    return {**report, "megabytes": round(path.stat().st_size / 1e6, 2)}
+
+
+def _export_opacity(setup: Setup, examples: tuple[Example, ...], checkpoint: Path, path: Path) -> dict[str, Any]:
+    task = OpacityTask(setup.recipe, examples, examples, manifest.sha256(setup.records))
+    load_average(checkpoint, task.net)
+    average = round_to_half(task.net.eval())
+    _, report = export_opacity(setup, task, average, path)
+    return {**report, "measured": task.measure(average, torch.device("cpu"))}
+
+
+def _export_classifier(setup: Setup, examples: tuple[Example, ...], checkpoint: Path, path: Path) -> dict[str, Any]:
     # nothing is drawn here: phantoms, and whatever else stands beside the real slices in training, are left out
-    present = {e.source for e in prepared.examples}
+    recipe, present = setup.recipe, {e.source for e in examples}
     shares = {source: share for source, share in recipe.source_share.items() if source in present}
     scored = dataclasses.replace(
         recipe, source_share=shares, lesion_share=0.0, opacity_weight=0.0, source_adversary=0.0, real_positives=True
     )
-    task = ClassifierTask(
-        scored,
-        prepared.examples,
-        prepared.examples,
-        manifest.sha256(records),
-    )
+    task = ClassifierTask(scored, examples, examples, manifest.sha256(setup.records))
     load_average(checkpoint, task.net)
     average = round_to_half(task.net.eval())
     _, report = export_classifier(setup, task, average, path)
-    return {
-        **report,
-        "megabytes": round(path.stat().st_size / 1e6, 2),
-        "measured": task.measure(average, torch.device("cpu")),
-    }
+    return {**report, "measured": task.measure(average, torch.device("cpu"))}
 
 
 def _recipe_of(name: str) -> Path:

@@ -21,18 +21,19 @@ from typing import TYPE_CHECKING, Any
 from groundglass.errors import ConfigError, InputError
 from groundglass.infer.findings import Answer, SeriesFindings, findings
 from groundglass.infer.model import Model
+from groundglass.read.dicom import MANUFACTURER
 from groundglass.read.isolate import Decoder
 from groundglass.types import Prediction, Scan
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-MANUFACTURER = "Groundglass"
 RESEARCH = "RESEARCH, NOT FOR CLINICAL USE"
 # Series numbers above those that scanners use, one a kind.
 SERIES_NUMBERS = {"sr": 901, "key-images": 902, "sc": 903, "gsps": 904, "heat-map": 905}
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _ONE_NUMBER = ("SliceThickness", "RescaleSlope", "RescaleIntercept")
+_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
 _EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
@@ -88,7 +89,8 @@ class Reported:
 def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     """What the objects of an answer state.
 
-    Raises InputError (`unsupported`) where the scan is no DICOM series: there is no study to go back into.
+    Raises InputError: `unsupported` where the scan is no DICOM series, as there is no study to go back into;
+    `several_patients` and `patient_identity` where the objects could be filed under somebody else or nobody.
     """
     result = answer.examination.result
     if not isinstance(result, Prediction):
@@ -104,7 +106,29 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
     """The instance behind each slice, with the attributes of `image.read.identity` and no others."""
     if not scan.files:
         raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
-    return tuple(_instance(decoder.ask("dicom_identity", file.item()).header["values"]) for file in scan.files)
+    replies = [decoder.ask("dicom_identity", file.item()).header for file in scan.files]
+    if wrong := sorted({name for reply in replies for name in reply["unrepeatable"]}):
+        raise InputError(
+            "patient_identity",
+            f"expected {' and '.join(wrong)} as DICOM allows (at most 64 characters), got what no result can repeat; "
+            "correct it in the archive",
+        )
+    values = [reply["values"] for reply in replies]
+    whose = _whose(values)
+    return tuple(_instance(one | whose) for one in values)
+
+
+def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The patient of all these files. Raises InputError `several_patients` where they name more than one."""
+    whose: dict[str, str] = {}
+    for name in _WHOSE:
+        said = [one[name] for one in values if name in one]
+        if len(set(said)) > 1 and name != "PatientName":  # of one patient, a name may be spelled in two ways
+            raise InputError(
+                "several_patients", "expected images of one patient, got several; give each patient's by themselves"
+            )
+        whose |= {name: said[0]} if said else {}
+    return whose
 
 
 def _instance(values: Mapping[str, str]) -> Dataset:

@@ -14,7 +14,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from groundglass.infer.predict import TOP_SHARE
-from groundglass.report.dicom import MANUFACTURER, RESEARCH, Reported, finished
+from groundglass.read.dicom import MANUFACTURER
+from groundglass.report.dicom import RESEARCH, Reported, finished
 from groundglass.report.words import RESEARCH_USE_ONLY
 
 SCHEME = "99GROUNDGLASS"

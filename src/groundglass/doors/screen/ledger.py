@@ -22,7 +22,7 @@ from groundglass.doors.screen.places import Place
 from groundglass.errors import OutputError
 
 NAME = "ledger.sqlite"
-_LAYOUT = "2"
+_LAYOUT = "3"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (

@@ -18,6 +18,7 @@ from typing import Any
 
 from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
 from groundglass.read.archive import open_regular
+from groundglass.read.find import GIT, linked
 from groundglass.read.sniff import SNIFF_BYTES, sniff
 
 REMOTE = "s3://"
@@ -34,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is not looked into, and why: `symlink`, `not_a_file`; or an InputError where it should have been."""
+    """What is not looked into, and why: `symlink`, `broken_link`, `not_a_file`; or an InputError."""
 
     path: str
     shown: str
@@ -168,7 +169,10 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
         for entry in entries:
             below = f"{name.rstrip('/')}/{entry.name}"
             if entry.is_symlink():
-                yield Left(entry.path, below, "symlink")
+                target, reason = linked(entry.path, path)
+                yield Left(entry.path, below, reason) if reason else Place(target, below, local_stamp(target))
+            elif entry.name == GIT and entry.is_dir():
+                continue
             elif entry.is_dir(follow_symlinks=False):
                 folders.append((below, entry.path))
             elif entry.is_file(follow_symlinks=False):

@@ -16,6 +16,8 @@ import click
 
 from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
 from groundglass.doors.signals import Interrupted, Signals
+from groundglass.doors.streams import console as console_for
+from groundglass.doors.streams import require_stdout
 from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.read.ahead import Ahead
 from groundglass.read.scan import Decoder, Limits
@@ -130,7 +132,8 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
                 finally:
                     out.add(answer.result)
             del answer  # its scan must go before the next one comes
-    ctx.exit(1 if results.faults else exit_status(out.counts))
+    status = exit_status(out.counts)
+    ctx.exit(1 if results.faults else 4 if results.missing and not status else status)
 
 
 def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
@@ -154,7 +157,8 @@ class _DicomResults:
     """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
 
     def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
-        self._folders, self._model, self.faults = folders, model, 0
+        self._folders, self._model = folders, model
+        self.faults = self.missing = 0
         self._decoder = Decoder(Limits.from_environment(os.environ))
 
     def __enter__(self) -> _DicomResults:
@@ -180,6 +184,7 @@ class _DicomResults:
             for kind, made in dicom.objects(reported, self._folders):
                 write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
         except InputError as error:
+            self.missing += 1
             self._say(answer.result, f"{error.code}: {error.detail}")
         except GroundglassError:
             raise
@@ -238,9 +243,9 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 def _listed() -> list[str]:
     """Paths on standard input, one a line, or separated by NUL as `find -print0` writes them."""
-    content = sys.stdin.buffer.read()
-    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(part) for part in parts if part]
+    from groundglass.read.names import listed
+
+    return listed(sys.stdin.buffer.read())
 
 
 def exit_status(counts: Mapping[type[Result], int]) -> int:
@@ -269,12 +274,8 @@ def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]
             del outcome
             show(ahead.total)
     if ahead.skipped and not settings.quiet:
-        what = (
-            "files that are no images, and series that suit less"
-            if settings.best_series
-            else "files that are no images"
-        )
-        click.echo(f"skipped {ahead.skipped} {what}", err=True)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(ahead.skipped.items()))
+        click.echo(f"skipped {ahead.skipped.total()} files or series: {reasons}", err=True)
 
 
 def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:
@@ -346,6 +347,8 @@ class _Output:
         self._lines: list[str] = []
 
     def __enter__(self) -> _Output:
+        if self._path is None:
+            require_stdout()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -386,11 +389,9 @@ class _Output:
 
 
 def _print_table(results: Iterable[Result], file: TextIO) -> None:
-    from rich.console import Console
-
     from groundglass.report.table import results_table
 
-    console = Console(file=file, width=None if file.isatty() else _WIDTH)
+    console = console_for(file, _WIDTH)
     results = list(results)
     console.print(results_table(results))
     for point in {r.operating_point for r in results if isinstance(r, Prediction) and r.operating_point is not None}:

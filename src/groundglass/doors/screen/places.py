@@ -19,6 +19,7 @@ from typing import Any
 from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
 from groundglass.read.archive import open_regular
 from groundglass.read.find import GIT, linked
+from groundglass.read.names import listed
 from groundglass.read.sniff import SNIFF_BYTES, sniff
 
 REMOTE = "s3://"
@@ -116,8 +117,7 @@ def open_source(given: str, data: Path | None = None, base: str | None = None, p
 
 def _list(content: bytes, identity: str, base: str | None) -> Source:
     """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
-    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    names = list(dict.fromkeys(os.fsdecode(line) for line in lines if line.strip()))
+    names = list(dict.fromkeys(listed(content)))
     if not names:
         raise InputError("no_images", "expected paths, one a line, got none; list some")
     if identity == "-":

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from groundglass.doors.screen.ledger import NAME, Ledger, Result
 from groundglass.errors import ConfigError, OutputError
-from groundglass.report.schema import FIELDS, to_json
+from groundglass.report.schema import FIELDS, to_json, well_formed
 from groundglass.types import Prediction
 from groundglass.write import writing
 
@@ -29,7 +29,7 @@ _ROWS_TOGETHER = 5_000
 def row_of(result: Result) -> dict[str, Any]:
     """The published row of a result."""
     row: dict[str, Any] = json.loads(result.line)
-    row["input"] = result.name
+    row["input"] = well_formed(result.name)
     return row
 
 

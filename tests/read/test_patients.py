@@ -102,5 +102,10 @@ def test_no_group_holds_two_who_differ_and_none_is_lost(people: list[Identity]) 
         assert all(alike(people[a], people[b]) for a in group for b in group)
 
 
+def test_an_archive_of_many_patients_is_parted_in_no_time() -> None:
+    people = [Identity(f"id{n}", None, f"day{n % 9000}", f"name{n % 500}") for n in range(20_000)]
+    assert len(by_patient(people)) == 20_000
+
+
 def test_a_file_that_names_nobody_joins_nobody() -> None:
     assert by_patient([Identity("a"), NOBODY, Identity("a"), NOBODY]) == [[0, 2], [1, 3]]

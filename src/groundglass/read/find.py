@@ -401,7 +401,11 @@ def _folders_as_scans(rasters: Sequence[tuple[str, File]]) -> list[Input]:
     for shown, file in rasters:
         folders[str(PurePosixPath(shown).parent)].append((shown, file))
     return [
-        Input(folder, "raster", tuple(file for _, file in sorted(files, key=lambda pair: natural(pair[0]))))
+        Input(
+            folder if folder != "." else files[0][0],
+            "raster",
+            tuple(file for _, file in sorted(files, key=lambda pair: natural(pair[0]))),
+        )
         for folder, files in folders.items()
     ]
 

@@ -21,6 +21,8 @@ class Identity(NamedTuple):
 
 
 NOBODY = Identity()
+# At least one of these must agree where two files are of one patient.
+_TELLING = ("number", "birth_date", "name")
 
 
 def alike(one: Identity, other: Identity) -> bool:
@@ -35,7 +37,7 @@ def alike(one: Identity, other: Identity) -> bool:
     agreeing = {key for key, a, b in zip(Identity._fields, one, other, strict=True) if a and a == b}
     if {"number", "birth_date"} <= agreeing:
         differing.discard("name")
-    return not differing and bool(agreeing & {"number", "birth_date", "name"})
+    return not differing and bool(agreeing & set(_TELLING))
 
 
 def by_patient(identities: Sequence[Identity]) -> list[list[int]]:
@@ -44,12 +46,17 @@ def by_patient(identities: Sequence[Identity]) -> list[list[int]]:
     What could be of either of two patients stays by itself: no answer may rest on a guess.
     """
     groups: list[list[Identity]] = []
+    sharing: dict[tuple[str, str], set[int]] = {}  # who is alike shares one of these
     for identity in sorted(dict.fromkeys(identities), key=lambda one: one.count(None)):
-        fitting = [group for group in groups if all(alike(identity, other) for other in group)]
-        if len(fitting) == 1:
-            fitting[0].append(identity)
-        else:
-            groups.append([identity])
+        said = [(key, value) for key in _TELLING if (value := getattr(identity, key)) is not None]
+        near = sorted(set[int]().union(*(sharing.get(one, set()) for one in said)))
+        fitting = [number for number in near if all(alike(identity, other) for other in groups[number])]
+        if len(fitting) != 1:
+            fitting = [len(groups)]
+            groups.append([])
+        groups[fitting[0]].append(identity)
+        for one in said:
+            sharing.setdefault(one, set()).add(fitting[0])
     of = {identity: number for number, group in enumerate(groups) for identity in group}
     places: dict[int, list[int]] = {}
     for position, identity in enumerate(identities):

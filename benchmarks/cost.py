@@ -9,6 +9,8 @@ lung field and decoding, which every model shares, are in results/predict-speed.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import statistics
 import sys
@@ -19,8 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from predict import measure
-from recipes import ORIGINAL
-from score import ROOT, write_table
 from torch.utils.flop_counter import FlopCounterMode
 
 import groundglass as gg
@@ -28,7 +28,11 @@ from groundglass.learn.nets.classifier import Classifier
 from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.phantom.chest import chest_slice
 from groundglass.phantom.files import write_slice_png
+from groundglass.write import PUBLIC, write_bytes
 
+ROOT = Path(__file__).resolve().parents[1]
+# The shipped recipes and the original's.
+RECIPES = {p.stem: p for room in ("shipped", "original") for p in sorted((ROOT / "recipes" / room).glob("*.toml"))}
 HEAD = (
     "recipe", "model_sha256", "size", "parameters", "gflops", "megabytes", "slices_per_second",
     "times_the_first_row", "memory_megabytes", "training_minutes", "training_machine",
@@ -59,9 +63,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("-o", "--output", default="model-cost.csv", help="name of the table in results/")
     given = parser.parse_args()
-    found = {
-        name: given.runs / name for name in ("first", "fast", *ORIGINAL) if (given.runs / name / "run.json").is_file()
-    }
+    found = {name: given.runs / name for name in ("first", *RECIPES) if (given.runs / name / "run.json").is_file()}
     paths = {name: next(folder.glob("*.onnx")) for name, folder in found.items()}
     models = {name: gg.load(path) for name, path in paths.items()}
     for model in models.values():  # the first call of each prepares it
@@ -79,7 +81,7 @@ def main() -> None:
         for name, path in paths.items():
             about = json.loads((found[name] / "run.json").read_text(encoding="utf-8"))
             took = statistics.median(times[name])
-            recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
+            recipe = read_recipe(RECIPES[name])
             parameters, gflops = size_of(recipe)
             run = measure([sys.executable, "-m", "groundglass", "predict", "--json", "--model", str(path), str(png)])
             row = (
@@ -89,7 +91,9 @@ def main() -> None:
             )  # fmt: skip
             table.append(row)
             print(", ".join(row))
-    write_table(given.output, table)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(table)
+    write_bytes(ROOT / "results" / given.output, out.getvalue().encode(), PUBLIC)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from groundglass.doors.screen import child
+from groundglass.doors.screen import work
 from groundglass.doors.screen.ledger import NAME, Ledger
 from groundglass.doors.screen.places import open_source
 from groundglass.doors.screen.run import Progress, Wanted, screen
@@ -114,18 +114,17 @@ class Counted(Worker):
 
     log = ""
 
-    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    def answer(self, task: Mapping[str, Any], on_content: Callable[[str], None]) -> dict[str, Any]:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, b".")
         os.close(descriptor)
-        return super().answer(task, told)
+        return super().answer(task, on_content)
 
 
 def be_child(log: str, folder: str) -> None:
     """Be the process that answers items, with a count of those begun."""
     Counted.log = log
-    child.Worker = Counted  # type: ignore[misc]
-    child.serve(Path(folder))
+    work.serve(Path(folder), Counted)
 
 
 def steps(scratch: Path, items: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """How `groundglass serve` holds under load: start, weight, idle memory, 32 clients, and 256 clients on a queue of 64.
 
-The 256 come twice: once they wait after a 503 as they are told, once they never do.
+The 256 come twice: once they wait after a 503 as the header asks, once they never do.
 
     python benchmarks/serve.py [--requests 2000] [--seconds 20] [--workers 2] [-o FILE.csv]
 

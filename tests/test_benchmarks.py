@@ -17,6 +17,7 @@ from groundglass.judge.cases import Case
 from groundglass.types import Window
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+STUDIES = BENCHMARKS.with_name("studies")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has")
@@ -52,7 +53,7 @@ def test_the_steps_of_a_series_are_timed_one_by_one(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("level", "width"), [(-500, 1500), (-700, 1500), (-600, 1200)])
 def test_a_picture_in_another_window_is_what_that_window_shows(level: float, width: float) -> None:
-    windowed = runpy.run_path(str(BENCHMARKS / "robustness.py"))["windowed"]
+    windowed = runpy.run_path(str(STUDIES / "robustness.py"))["windowed"]
     hu = np.linspace(-1349, 149, 200, dtype=np.float32).reshape(1, 10, 20)
     shown = np.clip(windowed(to_gray(hu, "HU"), level, width), 0, 1)
     inside = (hu > level - width / 2) & (hu < level + width / 2)
@@ -64,8 +65,8 @@ def _cases(probability: list[float]) -> list[Case]:
 
 
 def test_the_figure_of_several_seeds_is_the_mean_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    figures = runpy.run_path(str(BENCHMARKS / "seeds.py"))["figures"]
+    monkeypatch.syspath_prepend(STUDIES)
+    figures = runpy.run_path(str(STUDIES / "runs.py"))["figures"]
     rng = np.random.default_rng(0)
     seeds = [_cases([float(rng.uniform(0.3 * (i % 2 == 0), 1)) for i in range(40)]) for _ in range(3)]
     thresholds = [0.4, 0.5, 0.6]
@@ -78,8 +79,8 @@ def test_the_figure_of_several_seeds_is_the_mean_of_theirs(monkeypatch: pytest.M
 
 
 def test_nine_positives_in_ten_reach_the_threshold_of_ninety(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    at = runpy.run_path(str(BENCHMARKS / "score.py"))["at_ninety"]
+    monkeypatch.syspath_prepend(STUDIES)
+    at = runpy.run_path(str(STUDIES / "score.py"))["at_ninety"]
     cases = _cases([i / 100 for i in range(80)])
     positive = [c.probability for c in cases if c.positive and c.probability is not None]
     assert np.mean([p >= at(cases) for p in positive]) == 0.9
@@ -87,8 +88,8 @@ def test_nine_positives_in_ten_reach_the_threshold_of_ninety(monkeypatch: pytest
 
 
 def test_doubt_from_several_answers_is_least_where_they_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    doubts = runpy.run_path(str(BENCHMARKS / "uncertainty.py"))["doubts_of"]
+    monkeypatch.syspath_prepend(STUDIES)
+    doubts = runpy.run_path(str(STUDIES / "uncertainty.py"))["doubts_of"]
     found = doubts("two", np.array([[0.9, 0.1, 0.5], [0.9, 0.9, 0.5]]))
     assert found["spread of two"].tolist() == pytest.approx([0.0, 0.4, 0.0])
     assert found["entropy of two"].tolist() == pytest.approx([0.469, 1.0, 1.0], abs=1e-3)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +25,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
+    ROOT / "results" / "README.md",
 ]
 USE = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 
@@ -82,21 +84,24 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_the_python_of_the_how_to_runs_the_networks_once_a_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (block,) = re.findall(
+    blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8"), re.M | re.S
     )
     shutil.copytree(ROOT / "examples" / "volume", tmp_path / "study")
+    shutil.copy(ROOT / "examples" / "ground-glass.png", tmp_path / "slice.png")
     monkeypatch.chdir(tmp_path)
     real, runs = predict.examine, []
 
-    def examine(scan: Scan, model: Model) -> predict.Examination:
+    def examine(scan: Scan, model: Model, views: str | None = None) -> predict.Examination:
         runs.append(scan)
-        return real(scan, model)
+        return real(scan, model, views)
 
     monkeypatch.setattr(predict, "examine", examine)
-    names: dict[str, Any] = {}
-    exec(compile(block, "predict.md", "exec"), names)
-    assert len(runs) == 1
+    hu = np.full((2, 64, 64), -1000, np.int16)
+    names: dict[str, Any] = {"data": (tmp_path / "slice.png").read_bytes(), "hu": hu}
+    for block in blocks:
+        exec(compile(block, "predict.md", "exec"), names)
+    assert len(runs) == 2  # `gg.predict` of one slice, and one scan of the study
     assert isinstance(names["result"], Prediction)
     assert len(names["heat"]) > 1
 
@@ -142,3 +147,11 @@ def test_nobody_is_sent_to_a_registry_that_does_not_have_us(path: Path) -> None:
 
 def test_the_readme_says_at_once_what_this_is_not() -> None:
     assert USE in "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:12])
+
+
+def test_every_row_that_a_test_names_stands_in_the_table_of_bad_input() -> None:
+    page = (ROOT / "docs" / "concepts" / "bad-input.md").read_text(encoding="utf-8")
+    rows = {row for line in re.findall(r"^\| ([A-Z0-9, ]+) \|", page, re.M) for row in line.split(", ")}
+    for path in [*(ROOT / "tests" / "read").glob("*.py"), *(ROOT / "tests" / "remote").glob("*.py")]:
+        named = set(re.findall(r"(?<![A-Za-z0-9])([PDSZVN][0-9]{2})[-_]", path.read_text(encoding="utf-8")))
+        assert named <= rows, path.name

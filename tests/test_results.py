@@ -13,16 +13,16 @@ RESULTS = ROOT / "results"
 
 
 def test_the_results_page_is_what_the_files_make() -> None:
-    page = runpy.run_path(str(ROOT / "benchmarks/leaderboard.py"))["page"]()
-    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page, "run: python benchmarks/leaderboard.py"
+    page = runpy.run_path(str(ROOT / "studies/leaderboard.py"))["page"]()
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page, "run: python studies/leaderboard.py"
 
 
 def test_the_figures_of_the_web_page_are_those_of_the_files() -> None:
-    made = runpy.run_path(str(ROOT / "benchmarks/leaderboard.py"))
-    assert made["MEASURED"].read_text(encoding="utf-8") == made["measured"](), "run: python benchmarks/leaderboard.py"
+    made = runpy.run_path(str(ROOT / "studies/leaderboard.py"))
+    assert made["MEASURED"].read_text(encoding="utf-8") == made["measured"](), "run: python studies/leaderboard.py"
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.csv")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.csv")), ids=lambda p: p.name)
 def test_no_result_stands_without_its_interval_and_its_patients(path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -38,7 +38,7 @@ def test_the_figures_are_of_the_weights_that_ship() -> None:
     from groundglass.infer.model import PINNED, bundled
 
     for name in bundled():
-        path = RESULTS / f"{name}-p5-test.csv"
+        path = RESULTS / name / "p5-test.csv"
         with path.open(encoding="utf-8", newline="") as file:
             assert {r["model_sha256"] for r in csv.DictReader(file)} == {PINNED[name][:12]}
     with (RESULTS / "gate.csv").open(encoding="utf-8", newline="") as file:

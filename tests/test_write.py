@@ -6,12 +6,13 @@ import os
 import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundglass.doors.signals import Interrupted
 from groundglass.errors import OutputError
-from groundglass.write import require_file, write_bytes
+from groundglass.write import Lock, Taken, lock_holder, require_file, user_folder, write_bytes
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +99,22 @@ def test_the_content_is_on_disk_before_the_name_and_the_folder_after_it(
 def test_who_may_read_a_file_is_said(mode: int, tmp_path: Path) -> None:
     write_bytes(tmp_path / "f", b"x", mode)
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode
+
+
+def test_a_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert lock_holder(path) is None
+    with Lock(path):
+        assert str(lock_holder(path)).startswith(f"process {os.getpid()} on ")
+        with pytest.raises(Taken, match=f"process {os.getpid()}"):
+            Lock(path)
+    assert lock_holder(path) is None
+
+
+@pytest.mark.parametrize("kind", ["cache", "config", "state"])
+def test_a_folder_of_the_user_is_where_xdg_says(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(tmp_path))
+    assert user_folder(kind) == tmp_path / "groundglass"
+    monkeypatch.delenv(f"XDG_{kind.upper()}_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_folder(kind).is_relative_to(tmp_path / "home")

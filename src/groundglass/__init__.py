@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from groundglass.infer.ask import examine, explain, predict
+    from groundglass.infer.ask import examine, explain, opacities, predict
     from groundglass.infer.model import Model, load
     from groundglass.read.scan import read, read_all
-    from groundglass.types import Attribution, ModelCard, Notice, Prediction, Refusal, Scan, Window
+    from groundglass.types import Attribution, ModelCard, Notice, Opacity, Prediction, Refusal, Scan, Window
 
     __version__: str
 
@@ -37,6 +37,7 @@ __all__ = [
     "ModelCard",
     "ModelError",
     "Notice",
+    "Opacity",
     "OutputError",
     "Prediction",
     "Refusal",
@@ -46,6 +47,7 @@ __all__ = [
     "examine",
     "explain",
     "load",
+    "opacities",
     "predict",
     "read",
     "read_all",
@@ -63,8 +65,8 @@ _PLACES = {
     ),
     "groundglass.read.scan": ("read", "read_all"),
     "groundglass.infer.model": ("Model", "load"),
-    "groundglass.infer.ask": ("examine", "explain", "predict"),
-    "groundglass.types": ("Attribution", "ModelCard", "Notice", "Prediction", "Refusal", "Scan", "Window"),
+    "groundglass.infer.ask": ("examine", "explain", "opacities", "predict"),
+    "groundglass.types": ("Attribution", "ModelCard", "Notice", "Opacity", "Prediction", "Refusal", "Scan", "Window"),
 }
 
 if not TYPE_CHECKING:

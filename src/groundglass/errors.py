@@ -72,6 +72,10 @@ INPUT_CODES: dict[str, int] = {
     # the gate
     "no_lung": 422,
     "not_axial_lung_ct": 422,
+    "cut_lungs": 422,
+    "several_slices": 422,
+    "few_pixels": 422,
+    "compressed": 422,
 }
 
 

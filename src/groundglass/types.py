@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,10 +19,19 @@ Unit = Literal["HU", "gray"]
 Label = Literal["covid", "non-covid"]
 Split = Literal["train", "val", "test"]
 Severity = Literal["error", "warning", "info"]
+# How much of the lung is affected, by quarters (Morozov et al. 2020, MosMedData, arXiv:2005.06465).
+CtClass = Literal["CT-0", "CT-1", "CT-2", "CT-3", "CT-4"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+# Called as work goes on: what is being done, how much of it is done, and how much there is (0 if that is unknown).
+Step = Callable[[str, int, int], None]
+
+
+def no_step(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -69,7 +78,7 @@ class File:
 class Scan:
     """What was read: voxels f32 (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
 
-    `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None where the file records no geometry.
+    `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None if the file records no geometry.
     `source` names the input for people and never holds patient data. `notices` says what was found while reading.
     `files` holds, for DICOM, the file of each slice; else it is empty.
     """
@@ -149,7 +158,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A named threshold and what it was worth on validation, or None where the model's card does not say."""
+    """A named threshold and what it was worth on validation, or None if the model's card does not say."""
 
     name: str
     threshold: float
@@ -161,13 +170,36 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferentialCard:
+    """How the second question of a model is read, and what its answer was worth on validation.
+
+    The probability is sigmoid((x + bias) / temperature) of the network's output x. Below `least_share` of opaque lung
+    there is none. `auroc` was measured on sources that the model was taught on, `auroc_left_out` on one that it was
+    not; None where that was not measured.
+    """
+
+    temperature: float
+    bias: float
+    least_share: float
+    auroc: Estimate
+    auroc_left_out: Estimate | None = None
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: > 0, got {self.temperature}")
+        _require(math.isfinite(self.bias), f"bias: a finite number, got {self.bias}")
+        _require(0.0 <= self.least_share <= 1.0, f"least_share: within [0, 1], got {self.least_share}")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a model file says of itself; it lives inside the ONNX file.
 
     `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
     probabilities by operating point; `operating_points` says what each was worth. `figures` are measured results, each
     with split and interval, as text. `views` says how a slice is seen (`groundglass.infer.views`). `conformal` is, for
-    each label, the least probability that the label keeps in a prediction set.
+    each label, the least probability that the label keeps in a prediction set. From `opaque_at` on a cell of the
+    opacity map counts as opaque, and with less than `ct_0_below` of the lung opaque a scan is CT-0; `differential` is
+    the second question. A model without a map has neither `opaque_at` nor `differential`.
     """
 
     name: str
@@ -187,6 +219,9 @@ class ModelCard:
     operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     views: str = "lungs"
     conformal: Mapping[str, float] = field(default_factory=dict)
+    opaque_at: float | None = None
+    ct_0_below: float = 0.01
+    differential: DifferentialCard | None = None
 
     def __post_init__(self) -> None:
         _require(len(self.labels) >= 2, f"labels: two or more, got {self.labels}")
@@ -194,6 +229,9 @@ class ModelCard:
         _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: > 0, got {self.temperature}")
         for name, value in self.thresholds.items():
             _require(0.0 <= value <= 1.0, f"thresholds.{name}: within [0, 1], got {value}")
+        if self.opaque_at is not None:
+            _require(0.0 < self.opaque_at < 1.0, f"opaque_at: within (0, 1), got {self.opaque_at}")
+        _require(0.0 <= self.ct_0_below <= 0.25, f"ct_0_below: within [0, 0.25], got {self.ct_0_below}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +245,58 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Opaque:
+    """The share of lung that looks opaque, within [0, 1]: of both lungs, and of the patient's left and right lung.
+
+    `left` or `right` is None where no judged slice shows that lung. `sides` says where left and right come from: the
+    geometry that the `file` records, or the `convention` that the patient's right is on the picture's left.
+    """
+
+    total: float
+    left: float | None
+    right: float | None
+    sides: Literal["file", "convention"]
+
+    def __post_init__(self) -> None:
+        for share in (self.total, self.left, self.right):
+            _require(share is None or 0.0 <= share <= 1.0, f"opaque: within [0, 1], got {share}")
+        _require(self.sides in ("file", "convention"), f"sides: file or convention, got {self.sides!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Differential:
+    """Given opacities, how likely they are COVID-19 pneumonia rather than another disease of the training sets.
+
+    `probability` is calibrated, and None where too little of the lung is opaque to ask. `auroc` is what it was worth on
+    validation slices of sources that the model was taught on; `auroc_left_out` on a source that it was not taught on,
+    None where that was not measured.
+    """
+
+    probability: float | None
+    auroc: Estimate
+    auroc_left_out: Estimate | None = None
+
+    def __post_init__(self) -> None:
+        p = self.probability
+        _require(p is None or 0.0 <= p <= 1.0, f"differential: within [0, 1], got {p}")
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one scan. `probability` is calibrated and means COVID-19 pneumonia, the positive class.
+    """The answer for one scan. `probability` is calibrated and means the positive class.
+
+    That is: opacities of the kind that COVID-19 pneumonia makes, where the model has an opacity map; COVID-19 pneumonia
+    against all else, where it has none.
 
     `slices` are indices into the scan; `slice_probabilities` has one value for each. `lung_fraction` is the mean
     share of the image that is lung over those slices. `uncertainty` is the entropy of the probability in bits, 1 at
     0.5. `prediction_set` holds the labels that the validation slices do not rule out at 90 % coverage: one label, both,
-    or none for a slice unlike them; it is None where the model's card has no conformal limits. `operating_point` says
+    or none for a slice unlike them; it is None if the model's card has no conformal limits. `operating_point` says
     what the threshold was worth.
+
+    From a model with an opacity map: `opaque` is the share of lung on the judged slices that looks opaque,
+    `slice_opaque_shares` is that share for each of `slices`, `ct_class` the severity class by that share. They are None
+    from a model without one. `differential` is the second question, None where the model does not answer it.
     """
 
     source: str
@@ -230,18 +312,27 @@ class Prediction:
     prediction_set: tuple[Label, ...] | None = None
     notices: tuple[Notice, ...] = ()
     operating_point: OperatingPoint | None = None
+    opaque: Opaque | None = None
+    ct_class: CtClass | None = None
+    slice_opaque_shares: tuple[float, ...] | None = None
+    differential: Differential | None = None
 
     def __post_init__(self) -> None:
-        for p in (self.probability, self.threshold, self.lung_fraction, self.uncertainty, *self.slice_probabilities):
+        shares = self.slice_opaque_shares or ()
+        given = (self.probability, self.threshold, self.lung_fraction, self.uncertainty, *self.slice_probabilities)
+        for p in (*given, *shares):
             _require(math.isfinite(p) and 0.0 <= p <= 1.0, f"probability: within [0, 1], got {p}")
         _require(len(self.slices) == len(self.slice_probabilities) > 0, "slices: one probability for each")
+        mapped = self.opaque is not None
+        _require(mapped == (self.ct_class is not None), "ct_class: where there is an opaque share, and nowhere else")
+        _require(len(shares) == (len(self.slices) if mapped else 0), "slice_opaque_shares: one for each slice")
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
     """Where the model looked on one slice: heat f32 (H, W), signed and unscaled; positive speaks for COVID.
 
-    `lung_fraction` is the share of positive heat that lies inside the lung field, or None where no heat is positive.
+    `lung_fraction` is the share of positive heat that lies inside the lung field, or None if no heat is positive.
     `lungs` (H, W) is the lung field that the heat was judged against.
     """
 
@@ -255,3 +346,24 @@ class Attribution:
         _require(self.heat.ndim == 2, f"heat: shape (H, W), got {self.heat.shape}")
         _require(self.lungs.shape == self.heat.shape, f"lungs: shape {self.heat.shape}, got {self.lungs.shape}")
         _require(bool(np.isfinite(self.heat).all()), "heat: finite values")
+
+
+@dataclass(frozen=True, slots=True)
+class Opacity:
+    """What looks opaque on one slice: each pixel's probability f32 (H, W), 0 outside the lung field `lungs` (H, W).
+
+    `opaque` (H, W) are the pixels of the lung field at or above the probability from which the model calls a cell
+    opaque. `share` is the share of this slice's lung that is opaque, as the result states it; it is counted on cells.
+    """
+
+    probability: Float32
+    opaque: Mask
+    index: int
+    share: float
+    lungs: Mask
+
+    def __post_init__(self) -> None:
+        shape = self.probability.shape
+        _require(len(shape) == 2, f"probability: shape (H, W), got {shape}")
+        _require(self.opaque.shape == self.lungs.shape == shape, f"opaque, lungs: shape {shape}, got others")
+        _require(not bool((self.opaque & ~self.lungs).any()), "opaque: inside the lung field, got pixels outside")

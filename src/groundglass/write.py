@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from groundglass.errors import OutputError
 
 # Modes: what may show a patient is for its owner alone; manifests, weights and curves are for everybody.
 PRIVATE = 0o600
 PUBLIC = 0o644
+# The XDG base directory specification: the variable, and the folder below the home folder without it.
+_USER_FOLDERS = {
+    "cache": ("XDG_CACHE_HOME", ".cache"),
+    "config": ("XDG_CONFIG_HOME", ".config"),
+    "state": ("XDG_STATE_HOME", ".local/state"),
+}
+
+
+def user_folder(kind: Literal["cache", "config", "state"]) -> Path:
+    """The folder of this user for caches, settings or state; it need not exist."""
+    variable, default = _USER_FOLDERS[kind]
+    base = os.environ.get(variable)
+    return Path(base or os.path.join(os.path.expanduser("~"), default)) / "groundglass"
 
 
 def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write `data` to `path` at once; the folder is made.
 
-    By default the owner alone can read it, as it may show a patient. Raises OutputError where that fails; nothing
+    By default the owner alone can read it, as it may show a patient. Raises OutputError if that fails; nothing
     half-written stays behind, and a file that was there stays as it was.
     """
     with writing(path, mode) as file:
@@ -67,7 +82,7 @@ def _flush_folder(folder: Path) -> None:
 def require_file(path: Path) -> None:
     """Make sure before any work that a file can be written at `path`.
 
-    Raises OutputError where it cannot, and where something other than a regular file is there.
+    Raises OutputError if it cannot, and where something other than a regular file is there.
     """
     try:
         taken = not stat.S_ISREG(path.stat().st_mode)
@@ -83,7 +98,7 @@ def require_file(path: Path) -> None:
 def require_folder(folder: Path) -> None:
     """Make the folder and make sure before any work that files can be written there.
 
-    Raises OutputError where they cannot.
+    Raises OutputError if they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,3 +106,53 @@ def require_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise _failed(error) from error
+
+
+class Taken(Exception):
+    """Another process holds the lock; the message says which."""
+
+
+class Lock:
+    """A lock file that this process holds until `close`; the lock goes with the process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock. Raises Taken, and OSError if the file cannot be written."""
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
+        try:
+            if (holder := _holder(self._handle)) is not None:
+                raise Taken(holder)
+            os.ftruncate(self._handle, 0)
+            os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def lock_holder(path: Path) -> str | None:
+    """Who holds a lock file, as "process N on HOST"; None if nobody does or there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return _holder(handle)
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str | None:
+    """Lock an open file; who holds it in words if another process does."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(handle, 300).decode("utf-8", "replace") or "another process"
+    return None

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made import save
 
-from groundglass.infer.transforms import to_gray
-from groundglass.phantom.chest import chest_slice
-
-Chest = Callable[[int], np.ndarray]
-
-
-@pytest.fixture(scope="session")
-def chest() -> Chest:
-    """Chest slices by seed, (256, 256) uint8 in a lung window; another seed is another person."""
-    known: dict[int, np.ndarray] = {}
-
-    def made(seed: int) -> np.ndarray:
-        if seed not in known:
-            phantom = chest_slice(np.random.default_rng(seed), level=0.5, size=256)
-            known[seed] = np.asarray(to_gray(phantom.voxels[0], "HU") * 255 + 0.5, np.uint8)
-        return known[seed]
-
-    return made
+from tests.conftest import Chest
+from tests.data.records import save
 
 
 @pytest.fixture

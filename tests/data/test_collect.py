@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import save
 
 from groundglass.data import collect, manifest, protocol, sources
 from groundglass.errors import ConfigError, ManifestError
+from tests.data.records import save
 
 TOML = """
 name = "mine"
@@ -135,7 +135,7 @@ def test_links_are_not_followed(place: Path) -> None:
         (TOML.replace('"mine"\n[[', '"../mine"\n[['), "inside the set's folder"),
         (TOML + "[[layout.tables]]\nfile='a'\npath='b'\nlabels={x='y'}\n", "labels.x: one of covid, non-covid"),
         (TOML + "[[downloads]]\nurl='file:///etc/passwd'\nto='a'\n", "http or https"),
-        ("a = [" * 5000, "TOML, got"),
+        ("a = [" * 5000, "a TOML file, got"),
     ],
 )
 def test_an_unknown_or_wrong_key_is_named(text: str, said: str) -> None:
@@ -276,4 +276,4 @@ def test_the_committed_manifests_are_what_the_command_makes(data_root: Path, tmp
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == {
         f.name: f.read_bytes() for f in committed.iterdir() if f.name != "README.md"
     }
-    assert len(hashes) == 8
+    assert len(hashes) == 12

@@ -75,7 +75,7 @@ def test_few_or_blank_images_have_no_copies_and_no_trouble(count: int) -> None:
 
 def test_progress_counts_up_to_the_end(chest: Chest) -> None:
     seen: list[tuple[int, int]] = []
-    copies.find(thumbs([chest(0), chest(0)]), progress=lambda done, total: seen.append((done, total)))
+    copies.find(thumbs([chest(0), chest(0)]), step=lambda stage, done, total: seen.append((done, total)))
     assert seen
     assert seen[-1][0] == seen[-1][1]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import record
 
 from groundglass.data import manifest
 from groundglass.errors import ManifestError, OutputError
 from groundglass.types import Record
+from tests.data.records import record
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 NAME = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12).filter(

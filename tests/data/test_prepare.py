@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import DarkIsLung, record, save
 
 from groundglass.data import collect, manifest, sources, split
 from groundglass.data.prepare import prepare
@@ -15,6 +14,7 @@ from groundglass.errors import ConfigError, ManifestError, OutputError
 from groundglass.infer.blur_mask import NARROW, WIDE, blur_and_mask
 from groundglass.read.scan import read
 from groundglass.types import Record
+from tests.data.records import DarkIsLung, record, save
 
 
 @pytest.fixture

@@ -52,6 +52,15 @@ def test_p4_keeps_severity_in_proportion() -> None:
     assert all(abs(tested[s] - 0.25 * totals[s]) <= 1 for s in ("CT-0", "CT-1", "CT-2"))
 
 
+def test_p7_adds_other_disease_to_p5_without_cutting_a_group() -> None:
+    added = [r for r in rows("p7") if r.source in protocol.OTHER_DISEASE]
+    assert {r.path for r in rows("p7")} - {r.path for r in added} == {r.path for r in rows("p5")}
+    assert {r.label for r in added} == {"non-covid"}
+    for name in protocol.OTHER_DISEASE:
+        mine = [r for r in added if r.source == name]
+        assert 0.35 < sum(r.split == "test" for r in mine) / len(mine) < 0.45
+
+
 def test_p5_learns_from_no_test_image_and_tests_all_of_them() -> None:
     learned = {r.sha256 for s in ("train", "val") for r in rows("p5", s)}
     tests = {r.sha256 for name in ("p1", "p3", "p4") for r in rows(name, "test")}

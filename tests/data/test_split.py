@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import record
 
 from groundglass.data import split
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.types import Record
+from tests.data.records import record
 
 SHARES = st.sampled_from([(0.7, 0.1, 0.2), (0.6, 0.15, 0.25), (0.8, 0.0, 0.2), (0.5, 0.5, 0.0)])
 PEOPLE = st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["covid", "non-covid"])), min_size=1, max_size=30)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from running import Groundglass, Invoke
 
 from groundglass.doors.cli.main import cli
+from tests.doors.command_line import Groundglass, Invoke
 
 
 @pytest.fixture

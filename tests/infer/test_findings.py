@@ -1,15 +1,14 @@
-"""Laws of a series' findings: key slices, hot share, and the one answer of a study."""
+"""Laws of a series' findings: key slices, and the one answer of a study."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from groundglass.infer.findings import Answer, answer_studies, findings, hot_share, key_slices
+from groundglass.infer.findings import Answer, answer_studies, findings, key_slices
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.phantom.chest import chest_volume
@@ -85,24 +84,10 @@ def test_each_slice_of_a_series_knows_its_file(answer: Answer) -> None:
     assert names == [f"IM{number:04}.dcm" for number in range(12, 0, -1)]  # number 1 is the highest slice
 
 
-def test_heat_that_is_the_same_everywhere_is_hot_where_its_probability_is_over_the_threshold(
-    model: Model, answer: Answer
-) -> None:
-    seen = answer.examination.seen
-    assert seen is not None
-    bias, temperature = -0.7, model.card.temperature
-    for probability, share in ((0.9, 1.0), (0.34, 1.0), (0.32, 0.0), (0.05, 0.0)):
-        level = temperature * math.log(probability / (1 - probability)) - bias
-        maps = np.zeros_like(seen.maps)
-        maps[:, :, 1] = level
-        same = replace(seen, maps=maps, probabilities=np.full(seen.probabilities.shape, probability))
-        assert hot_share(replace(answer.examination, seen=same), model) == pytest.approx(share)
-
-
-def test_findings_of_a_refusal_are_an_error(model: Model, answer: Answer) -> None:
+def test_findings_of_a_refusal_are_an_error(answer: Answer) -> None:
     refused = replace(answer.examination, result=Refusal("x", "no_lung", "none"))
     with pytest.raises(ValueError):
-        findings(Answer(answer.scan, refused), model)
+        findings(Answer(answer.scan, refused))
 
 
 def test_a_study_is_answered_by_its_best_series_that_can_be(tmp_path: Path, model: Model) -> None:

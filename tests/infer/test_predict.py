@@ -166,5 +166,11 @@ def test_the_threshold_itself_counts_as_covid(model: Model) -> None:
     at = np.float32(model.card.thresholds["balanced"])
     card = dataclasses.replace(model.card, thresholds={"balanced": float(at)})
     exact = dataclasses.replace(model, card=card)
-    assert aggregate(scan, exact, found, [0], np.array([at])).label == "covid"
-    assert aggregate(scan, exact, found, [0], np.array([np.nextafter(at, np.float32(0))])).label == "non-covid"
+    seen = infer(scan, found, [0], exact, "lungs")
+
+    def label(probability: np.float32) -> str:
+        given = dataclasses.replace(seen, probabilities=np.array([[probability]], np.float64))
+        return aggregate(scan, exact, found, [0], given).label
+
+    assert label(at) == "covid"
+    assert label(np.nextafter(at, np.float32(0))) == "non-covid"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundglass.judge.bootstrap import estimate
 from groundglass.judge.calibrate import equal_weights, fit_temperature, fit_thresholds, sigmoid
+from groundglass.judge.intervals import bootstrap
 from groundglass.types import Float64
 
 
@@ -17,8 +17,8 @@ def test_many_slices_of_few_patients_give_a_wide_interval() -> None:
     def mean(w: Float64) -> float:
         return float((w * truth).sum() / w.sum())
 
-    few = estimate(mean, [str(i // 50) for i in range(500)], np.random.default_rng(1), 400)
-    many = estimate(mean, [str(i) for i in range(500)], np.random.default_rng(1), 400)
+    few = bootstrap(mean, [str(i // 50) for i in range(500)], np.random.default_rng(1), 400)
+    many = bootstrap(mean, [str(i) for i in range(500)], np.random.default_rng(1), 400)
     assert few.value == many.value
     assert few.high - few.low > 3 * (many.high - many.low)
     assert (few.patients, many.patients) == (10, 500)
@@ -26,7 +26,7 @@ def test_many_slices_of_few_patients_give_a_wide_interval() -> None:
 
 def test_nothing_is_no_estimate() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        estimate(lambda w: float(w.sum()), [], np.random.default_rng(0))
+        bootstrap(lambda w: float(w.sum()), [], np.random.default_rng(0))
 
 
 def test_temperature_undoes_a_known_overconfidence() -> None:

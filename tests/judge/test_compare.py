@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from studies import cases
 
 from groundglass.errors import ManifestError
 from groundglass.judge.compare import compare, delong_covariance, matched, paired_delong
+from tests.judge.sample_cases import cases
 
 # Ovarian cancer patients of DeLong, DeLong and Clarke-Pearson (Biometrics 1988), as SAS/STAT's documentation of PROC
 # LOGISTIC prints them: albumin, total protein, K-G score, and whether surgery helped.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundglass.judge import controls
+from groundglass.judge import controls, evidence
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.types import Float64
@@ -50,9 +50,9 @@ def test_a_model_that_knows_it_with_the_lungs_blanked_does_not_pass() -> None:
 def test_a_bright_corner_in_one_class_is_caught_by_a_small_classifier_on_unseen_people() -> None:
     rng = np.random.default_rng(0)
     thumbnails = rng.random((120, 64))
-    clean = controls.cross_validated(thumbnails, Y, PEOPLE, 0)
+    clean = evidence.cross_validated(thumbnails, Y, PEOPLE, 0)
     thumbnails[Y, 0] += 2
-    caught = controls.cross_validated(thumbnails, Y, PEOPLE, 0)
+    caught = evidence.cross_validated(thumbnails, Y, PEOPLE, 0)
     assert clean is not None
     assert caught is not None
     assert weighted_auroc(caught, Y)(np.ones(120)) > 0.95

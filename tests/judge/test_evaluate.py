@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from studies import cases
 
 from groundglass.errors import ConfigError, ManifestError
 from groundglass.judge import results
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import evaluate
-from groundglass.judge.pages import page
+from groundglass.judge.pages import evaluation_page
+from tests.judge.sample_cases import cases
 
 MEASURES = {
     "AUROC",
@@ -114,7 +114,7 @@ def test_an_unknown_trait_is_named_with_the_known_ones() -> None:
 
 def test_the_page_stands_alone_and_has_every_curve() -> None:
     found = evaluate(cases(), 0.5, ("source",))
-    html = page(found, "<b>model</b>", "made:", [("worst & best", b"\x89PNG\r\n")])
+    html = evaluation_page(found, "<b>model</b>", "made:", [("worst & best", b"\x89PNG\r\n")])
     # ROC, precision-recall, confusion, reliability, decision, risk-coverage, three forests, histogram
     assert html.count("<svg") == 10
     assert "<script" not in html
@@ -122,7 +122,7 @@ def test_the_page_stands_alone_and_has_every_curve() -> None:
     assert 'src="http' not in html
     assert "<b>model" not in html
     assert "worst &amp; best" in html
-    assert page(found, "<b>model</b>", "made:", [("worst & best", b"\x89PNG\r\n")]) == html
+    assert evaluation_page(found, "<b>model</b>", "made:", [("worst & best", b"\x89PNG\r\n")]) == html
 
 
 def test_the_table_and_the_json_say_the_same() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from groundglass.judge.intervals import jackknife, share
 
-COVERAGE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "coverage.py"))
+COVERAGE = runpy.run_path(str(Path(__file__).parents[2] / "studies" / "coverage.py"))
 
 
 @pytest.mark.parametrize("patients", [30, 60, 200])

@@ -12,7 +12,8 @@ from groundglass.errors import ConfigError, ManifestError
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import predict
 from groundglass.infer.views import centre_square
-from groundglass.judge.samples import lesion_pairs, sample, score_of
+from groundglass.judge.faithfulness import score_of
+from groundglass.judge.samples import lesion_pairs, sample
 from groundglass.phantom import chest as phantom
 from groundglass.types import Prediction, Scan
 

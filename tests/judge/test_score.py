@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from groundglass.data import manifest
 from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.judge import score
 from groundglass.types import Record
@@ -107,7 +108,7 @@ def test_traits_come_from_the_layout_of_the_source(tmp_path: Path) -> None:
 
 def test_a_split_without_rows_is_named() -> None:
     with pytest.raises(ConfigError, match="--split test"):
-        score.of_split(RECORDS, "test")
+        manifest.of_split(RECORDS, "test")
 
 
 def test_sex_and_age_are_those_of_the_published_table(data_root: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groundglass.data.collect import check_hash
 from groundglass.errors import ConfigError, InputError
-from groundglass.judge.score import check_hash
 from groundglass.learn.dataset import Example, read_slices, sampling_weights
 from groundglass.phantom.chest import chest_slice
 from groundglass.phantom.files import write_slice_png

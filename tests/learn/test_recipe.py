@@ -11,7 +11,7 @@ from groundglass.learn.recipe import read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
-GOOD = (FOLDER / "field.toml").read_text(encoding="utf-8")
+GOOD = (FOLDER / "shipped" / "field.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)

@@ -14,7 +14,7 @@ from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import load
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.run import _minutes_trained, run
-from groundglass.learn.setup import Options, Setup
+from groundglass.learn.setup import Options, Setup, on_manifest
 from groundglass.learn.ship import export_run
 from groundglass.learn.tasks import classifier_run
 from groundglass.learn.train import make_fabric, table
@@ -48,7 +48,7 @@ def test_the_minutes_of_a_run_are_those_of_all_its_epochs(tmp_path: Path) -> Non
 @pytest.mark.data
 def test_a_leaky_run_says_what_the_leak_gave_and_leaves_no_model(data_root: Path, tmp_path: Path) -> None:
     made = run(
-        FOLDER / "halves-resnet18-scratch.toml",
+        FOLDER / "original" / "halves-resnet18-scratch.toml",
         data_root,
         tmp_path / "run",
         Options("cpu", leaky=True, fast_dev_run=True),
@@ -62,7 +62,12 @@ def test_a_leaky_run_says_what_the_leak_gave_and_leaves_no_model(data_root: Path
 @pytest.mark.data
 def test_an_augmented_recipe_has_no_leaky_run(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="augment"):
-        run(FOLDER / "first.toml", data_root, tmp_path / "run", Options("cpu", leaky=True, fast_dev_run=True))
+        run(
+            FOLDER / "shipped" / "first.toml",
+            data_root,
+            tmp_path / "run",
+            Options("cpu", leaky=True, fast_dev_run=True),
+        )
 
 
 SMALL = """
@@ -80,15 +85,12 @@ ema = 0.5
 seed = 3
 phantom_share = 0.5
 lesion_share = 0.3
-opacity_weight = 0.3
 source_share = { "covid-ct" = 0.7, mosmed = 0.2, phantom = 0.1 }
 """
 
 
 @pytest.mark.data
-def test_an_export_says_what_the_run_said_and_leaves_nothing_where_eight_bits_lose(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_says_what_the_run_said(data_root: Path, tmp_path: Path) -> None:
     rows = manifest.load(FOLDER.parent / "manifests" / "p5.csv")
     few = [
         record
@@ -99,28 +101,25 @@ def test_an_export_says_what_the_run_said_and_leaves_nothing_where_eight_bits_lo
     (tmp_path / "small.toml").write_text(SMALL)
     made = run(tmp_path / "small.toml", data_root, tmp_path / "run", Options("cpu", threads=1))
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
-    said = export_run(
-        checkpoint, tmp_path / "small.toml", data_root, tmp_path / "again.onnx", bundle=tmp_path / "bundle"
-    )
+    said = export_run(checkpoint, tmp_path / "small.toml", None, data_root, tmp_path / "again.onnx")
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert said["temperature"] == pytest.approx(about["temperature"], rel=1e-4)
     assert said["thresholds"] == pytest.approx(about["thresholds"], abs=0.002)
     first, again = load(made).card, load(tmp_path / "again.onnx").card
     assert (again.name, again.sources, again.recipe) == (first.name, first.sources, first.recipe)
     assert "phantom" in again.sources
-    assert (tmp_path / "bundle").is_dir()
-    monkeypatch.setattr("groundglass.learn.quantize.MOST_PROBABILITY_CHANGED", 0.0)
-    with pytest.raises(ModelError, match="float file"):
-        export_run(checkpoint, tmp_path / "small.toml", data_root, tmp_path / "int8.onnx", int8=True)
-    assert not (tmp_path / "int8.onnx").exists()
 
 
 def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_path: Path) -> None:
-    run(FOLDER / "first.toml", data_root, tmp_path / "run", QUICK)
+    run(FOLDER / "shipped" / "first.toml", data_root, tmp_path / "run", QUICK)
     # the quick run is not the recipe: two steps are not its steps
     with pytest.raises(ModelError, match=r"first\.toml"):
         export_run(
-            tmp_path / "run" / "checkpoint.safetensors", FOLDER / "first.toml", data_root, tmp_path / "model.onnx"
+            tmp_path / "run" / "checkpoint.safetensors",
+            FOLDER / "shipped" / "first.toml",
+            None,
+            data_root,
+            tmp_path / "model.onnx",
         )
     assert not (tmp_path / "model.onnx").exists()
 
@@ -137,10 +136,17 @@ def test_a_checkpoint_of_another_recipe_is_not_exported(data_root: Path, tmp_pat
 def test_a_run_goes_on_from_the_one_that_was_carried_out_alike(
     options: Options, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = FOLDER / "refined-resnet50.toml"
+    path = FOLDER / "original" / "refined-resnet50.toml"
     recipe = read_recipe(path)
     setup = Setup(recipe, path, (), tmp_path, tmp_path / "run", make_fabric("cpu"), options)
     looked_for: list[Path] = []
     monkeypatch.setattr(classifier_run, "load_average", lambda path, net: looked_for.append(path))
     classifier_run._start(setup, SimpleNamespace(net=None))  # type: ignore[arg-type]
     assert looked_for == [tmp_path / folder / "checkpoint.safetensors"]
+
+
+def test_another_manifest_leaves_its_test_source_out(tmp_path: Path) -> None:
+    path, given = FOLDER / "studies" / "across-labels.toml", FOLDER.parent / "manifests" / "p2-mosmed.csv"
+    recipe, rows = on_manifest(read_recipe(path), path, given, None)
+    assert recipe.manifest == "../../manifests/p2-mosmed.csv"
+    assert set(recipe.source_share) == {r.source for r in rows if r.split == "train"} == {"covid-ct", "sars-cov-2-ct"}

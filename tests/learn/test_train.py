@@ -20,7 +20,7 @@ from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.train import Share, learning_rate, make_fabric, make_optimizer, set_trained, train
 
 CPU = make_fabric("cpu")
-FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "first.toml")
+FIRST = read_recipe(Path(__file__).parents[2] / "recipes" / "shipped" / "first.toml")
 RECIPE: Recipe = dataclasses.replace(FIRST, epochs=4, steps_per_epoch=3, batch=4, seed=5)
 
 
@@ -125,11 +125,18 @@ def test_a_device_that_is_absent_is_said() -> None:
 
 
 def test_biases_and_norms_do_not_decay() -> None:
-    decayed, plain = make_optimizer(Blobs().net, FIRST).param_groups
-    assert decayed["weight_decay"] == FIRST.weight_decay
-    assert plain["weight_decay"] == 0
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]
+    groups = make_optimizer(Blobs().net, FIRST).param_groups
+    assert sum(len(g["params"]) for g in groups) == len(list(Blobs().net.parameters()))
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_the_head_learns_faster_than_the_trunk_by_the_recipe_s_rate() -> None:
+    net = Classifier("mobilenetv2", 2, 0.0)
+    groups = make_optimizer(net, dataclasses.replace(FIRST, head_rate=20.0)).param_groups
+    rate_of = {id(p): g["rate"] for g in groups for p in g["params"]}
+    assert {rate_of[id(p)] for n, p in net.named_parameters() if n.startswith("trunk.")} == {1.0}
+    assert {rate_of[id(p)] for n, p in net.named_parameters() if n.startswith("head.")} == {20.0}
 
 
 def test_the_head_alone_is_trained_first_and_then_the_last_blocks() -> None:
@@ -168,7 +175,7 @@ def _script(name: str, *arguments: str) -> None:
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for count in (1, 2):
-        _script("sharing.py", str(count), str(tmp_path / str(count)))
+        _script("train_in_processes.py", str(count), str(tmp_path / str(count)))
     one, two = (load_file(tmp_path / str(n) / "checkpoint.safetensors") for n in (1, 2))
     weights = [k for k in one if k.startswith(("net.", "average."))]
     assert weights
@@ -186,4 +193,4 @@ def test_several_processes_on_a_cpu_need_frozen_batch_norms(tmp_path: Path) -> N
 
 
 def test_twenty_five_kills_leave_a_loadable_checkpoint_every_time(tmp_path: Path) -> None:
-    _script("killing.py", str(tmp_path))
+    _script("kill_and_resume.py", str(tmp_path))

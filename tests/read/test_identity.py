@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builders import CANARY, SERIES, dicom
 
 from groundglass.errors import InputError
 from groundglass.read.identity import ATTRIBUTES
 from groundglass.read.isolate import Decoder
 from groundglass.types import File
+from tests.read.builders import CANARY, SERIES, dicom
 
 
 def identity(folder: Path, **tags: object) -> dict[str, str]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import dicom, gray, nifti, png_of
 
 from groundglass.errors import ConfigError, InputError
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import MIB, Limits
 from groundglass.read.scan import read
+from tests.read.builders import dicom, gray, nifti, png_of
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("hostile_worker.py")))
 

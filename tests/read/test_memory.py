@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import chest, dicom, gray, lps_affine, nifti, png_of, series, volume, zipped
 
 import groundglass as gg
 from groundglass.errors import InputError
 from groundglass.read.scan import find, read, read_all
+from tests.read.builders import chest, dicom, gray, lps_affine, nifti, png_of, series, volume, zipped
 
 CONTENTS = {"png": png_of(gray()), "dicom": dicom(), "nifti-gz": nifti(packed=True), "zip": zipped(series(4))}
 

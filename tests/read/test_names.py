@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 
 import pytest
-from builders import dicom, gray, nifti, png_of, saved, zipped
 
 from groundglass.errors import ConfigError
 from groundglass.read.names import listed
+from tests.read.builders import dicom, gray, nifti, png_of, saved, zipped
 
 NAMES = ["a b.png", "übung/2.dcm", "c.nii.gz"]
 WRITTEN = {

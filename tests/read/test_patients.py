@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import SERIES, series, volume, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +13,7 @@ from groundglass.read.choice import one_a_study
 from groundglass.read.patients import NOBODY, Identity, alike, by_patient
 from groundglass.read.scan import Decoder, Limits, find, read_all
 from groundglass.types import Scan
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
+from tests.read.builders import SERIES, series, volume, zipped
 
 
 def mixed(**second: object) -> list[bytes]:

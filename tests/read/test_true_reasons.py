@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import SERIES, chest, dataset, dicom, gray, nifti, png_of, saved, series, volume, written, zipped
 from PIL import Image, TiffImagePlugin
 from pydicom import Dataset, dcmread
 
 from groundglass.errors import InputError
 from groundglass.read.scan import Decoder, Limits, find, read, read_all
 from groundglass.types import Scan
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as worker:
-        yield worker
+from tests.read.builders import (
+    SERIES,
+    chest,
+    dataset,
+    dicom,
+    gray,
+    nifti,
+    png_of,
+    saved,
+    series,
+    volume,
+    written,
+    zipped,
+)
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import peers
 import pytest
 
 from groundglass.infer.model import Model, load
 from groundglass.read.isolate import Decoder
+from tests.remote import peers
 
 _NEW_NETWORK = 0x40000000
 _SET_FLAGS, _UP = 0x8914, 0x1

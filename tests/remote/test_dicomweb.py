@@ -1,4 +1,4 @@
-"""Bad archives and addresses of the DICOMweb client (rows N11 to N16 of the bad-input matrix), and what must hold."""
+"""Bad archives and addresses of the DICOMweb client (rows N11 to N16 of docs/concepts/bad-input.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from peers import ROOT, ct, free_port
 
 from groundglass.errors import ConfigError, RemoteError
 from groundglass.read.dicom import CT
@@ -28,6 +27,7 @@ from groundglass.remote.fetch import Watch, fetch
 from groundglass.remote.inbox import Identifier
 from groundglass.remote.worklist import MOST_TRIES, Worklist
 from groundglass.report.dicom import to_bytes
+from tests.remote.peers import ROOT, ct, free_port
 
 STUDY, SERIES = f"{ROOT}.1", f"{ROOT}.1.1"
 ROW = SeriesRow(STUDY, SERIES)

@@ -1,4 +1,4 @@
-"""Bad peers of the C-STORE receiver (rows N01 to N10 of the bad-input matrix), and many good ones at once (L-8)."""
+"""Bad peers of the C-STORE receiver (rows N01 to N10 of docs/concepts/bad-input.md), and many good ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import peers
 import pytest
-from peers import ROOT, ct, free_port
 from pydicom import Dataset
 from pydicom.uid import (
     UID,
@@ -34,6 +32,8 @@ from groundglass.remote.dimse import Peer, Receiver
 from groundglass.remote.inbox import Inbox
 from groundglass.remote.worklist import Outgoing, Worklist
 from groundglass.report.dicom import to_bytes
+from tests.remote import peers
+from tests.remote.peers import ROOT, ct, free_port
 
 TITLE = "SENDER"
 

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import peers
 import pytest
-from peers import ROOT, Orthanc, chest_series, free_port
 from pydicom import Dataset, dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
 
 from groundglass.remote.dicomweb import Archive, Origin, SeriesRow
+from tests.remote import peers
+from tests.remote.peers import ROOT, Orthanc, chest_series, free_port
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 SR, SC = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from peers import ROOT, chest_series, ct
 
 from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.infer.model import Model
@@ -19,6 +18,7 @@ from groundglass.remote import service
 from groundglass.remote.inbox import Conflict, Inbox, Mismatch, move
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest, holder
 from groundglass.report.dicom import to_bytes
+from tests.remote.peers import ROOT, chest_series, ct
 
 HOUR = 3600.0
 
@@ -398,4 +398,4 @@ def test_our_fault_on_one_study_is_tried_again_and_then_left(
         clock.now += 1
         list(served.answer(20))
     assert worklist.counts()["studies_failed"] == 1
-    assert worklist.reasons() == [("internal", "an answer, got ZeroDivisionError: our fault", 1)]
+    assert worklist.reasons() == [("internal", "an answer, got ZeroDivisionError, an internal error", 1)]

@@ -19,7 +19,8 @@ from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.report.dicom import RESEARCH, SERIES_NUMBERS, Reported, _instance, objects, report, to_bytes
+from groundglass.report.dicom import _instance, objects, report, to_bytes
+from groundglass.report.reported import RESEARCH, SERIES_NUMBERS, Reported
 from groundglass.types import Notice, OperatingPoint, Prediction
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -146,7 +147,6 @@ def test_the_report_states_the_very_numbers_of_the_result(reported: Reported, ma
     result = reported.result
     assert number(series, "122157") == result.probability
     assert number(series, "threshold") == result.threshold
-    assert number(series, "hot-lung-share") == reported.findings.hot_share
     chance = dict(zip(result.slices, result.slice_probabilities, strict=True))
     assert [number(g, "122157") for g in slices] == [chance[a.index] for a in reported.findings.key]
     text = json.dumps([c.get("TextValue", "") for c in series.ContentSequence])

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fabricated import attributed_slice, prediction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -20,6 +19,7 @@ from groundglass.report.schema import Failure
 from groundglass.report.table import results_table
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable
 from groundglass.types import LUNG_WINDOW, ModelCard, Notice, Refusal
+from tests.report.sample_results import attributed_slice, prediction
 
 REFUSAL = Refusal("head.png", "no_lung", "an axial lung CT, got no lung; give a slice between apex and base")
 CARD = ModelCard(

@@ -6,13 +6,13 @@ import io
 
 import numpy as np
 import pytest
-from fabricated import attributed_slice, prediction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from groundglass.report import picture
 from groundglass.types import Attribution
+from tests.report.sample_results import attributed_slice, prediction
 
 
 def _luminance(rgb: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,21 +14,27 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from groundglass.errors import INPUT_CODES
 from groundglass.report.schema import FIELDS, Failure, Result, from_json, from_row, to_json, to_row
-from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
+from groundglass.types import CtClass, Differential, Estimate, Notice, Opaque, OperatingPoint, Prediction, Refusal
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "prediction-1.json").read_text(encoding="utf-8"))
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMA = json.loads((DOCS / "schema" / "prediction-2.json").read_text(encoding="utf-8"))
 # What an answer may be without: a card may know no conformal limits, and a threshold of one's own has no worth.
-NULLABLE = ("code", "detail", "warnings", "prediction_set", "operating_point")
+# A model without an opacity map knows no severity.
+SEVERITY = ("opaque", "ct_class", "differential")
+NULLABLE = ("code", "detail", "warnings", "prediction_set", "operating_point", *SEVERITY)
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 shares = st.floats(0, 1)
-rates = st.none() | st.just(Estimate(0.8, 0.7, 0.9, 0.95, 40, "patient jackknife"))
+rare = st.none() | shares
+RATE = Estimate(0.8, 0.7, 0.9, 0.95, 40, "patient jackknife")
+rates = st.none() | st.just(RATE)
 notices = st.lists(st.builds(Notice, st.sampled_from(["hu_unknown", "gap"]), st.text()), max_size=3).map(tuple)
 
 
 @st.composite
 def predictions(draw: st.DrawFn) -> Prediction:
     count = draw(st.integers(1, 5))
+    mapped = draw(st.booleans())
     return Prediction(
         source=draw(st.text()),
         model=draw(st.text()),
@@ -42,6 +49,10 @@ def predictions(draw: st.DrawFn) -> Prediction:
         prediction_set=draw(st.sampled_from([None, (), ("covid",), ("non-covid",), ("non-covid", "covid")])),
         operating_point=draw(st.none() | st.builds(OperatingPoint, st.text(), shares, rates, rates)),
         notices=draw(notices),
+        opaque=draw(st.builds(Opaque, shares, rare, rare, st.sampled_from(["file", "convention"]))) if mapped else None,
+        ct_class=draw(st.sampled_from(get_args(CtClass))) if mapped else None,
+        slice_opaque_shares=tuple(draw(st.lists(shares, min_size=count, max_size=count))) if mapped else None,
+        differential=draw(st.none() | st.builds(Differential, rare, st.just(RATE), rates)),
     )
 
 
@@ -86,6 +97,29 @@ def test_an_answer_lacks_nothing(prediction: Prediction, field: str) -> None:
         VALIDATOR.validate(row)
 
 
+def as_version_1(row: dict[str, Any]) -> dict[str, Any]:
+    old = {name: value for name, value in row.items() if name not in SEVERITY}
+    slices = row["slices"] and [{k: v for k, v in s.items() if k != "opaque_share"} for s in row["slices"]]
+    return old | {"schema": "groundglass.prediction/1", "slices": slices}
+
+
+@given(results)
+def test_a_result_by_version_1_is_still_read_and_knows_no_severity(result: Result) -> None:
+    row = as_version_1(to_row(result))
+    Draft202012Validator(json.loads((DOCS / "schema" / "prediction-1.json").read_text())).validate(row)
+    known = result
+    if isinstance(result, Prediction):
+        known = replace(result, opaque=None, ct_class=None, slice_opaque_shares=None, differential=None)
+    assert from_json(to_json(row)) == known
+
+
+def test_a_row_is_of_one_version_and_not_of_a_mixture() -> None:
+    row = as_version_1(to_row(REFUSAL))
+    for mixed in (row | {"opaque": None}, row | {"schema": "groundglass.prediction/2"}):
+        with pytest.raises(ValueError, match="fields"):
+            from_row(mixed)
+
+
 def test_the_schema_itself_is_valid_and_closed() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     with pytest.raises(ValidationError):
@@ -95,7 +129,8 @@ def test_the_schema_itself_is_valid_and_closed() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": "groundglass.prediction/2"},
+        {"schema": "groundglass.prediction/3"},
+        {"schema": "groundglass.prediction/1"},
         {"status": "fine"},
         {"more": 1},
         {"status": "ok"},

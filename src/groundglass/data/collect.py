@@ -16,10 +16,9 @@ from groundglass.data.sources import Images, Source, Table
 from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Label, Record, Split
+from groundglass.types import Label, Record, Split, Step, no_step
 
 Row = dict[str, str]
-Progress = Callable[[int, int], None]
 Shape = Callable[[Path], "tuple[int, int] | None"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
@@ -29,11 +28,11 @@ _MAX_TABLE = 256 * 2**20
 
 
 def adopt(
-    source: Source, folder: Path, root: Path, shape: Shape | None = None, progress: Progress | None = None
+    source: Source, folder: Path, root: Path, shape: Shape | None = None, step: Step = no_step
 ) -> tuple[Record, ...]:
     """The records of a set that lies in `folder`, with paths relative to `root`, sorted by path.
 
-    `shape` gives height and width of an image, or None where it cannot be read; by default the files are read once.
+    `shape` gives height and width of an image, or None if it cannot be read; by default the files are read once.
     Symbolic links are not followed. Raises ManifestError with everything in which the folder is not what the source
     says: counts, tables, a class without a file.
     """
@@ -57,8 +56,7 @@ def adopt(
                 records.append(_with(record, said.get(path, {}), source))
             except (ValueError, OSError) as error:
                 problems.append(f"{path}: {error if isinstance(error, ValueError) else error.strerror}")
-            if progress is not None:
-                progress(number + 1, len(kept))
+            step("reading", number + 1, len(kept))
     problems += _empty_class(source, records)
     if problems:
         raise ManifestError("layout", problems)
@@ -86,6 +84,21 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(2**20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_hash(path: Path, record: Record) -> None:
+    """Raises InputError (`not_found`, `unreadable`) if the file is absent or not the one that the manifest names."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+        ) from error
+    if digest != record.sha256:
+        raise InputError(
+            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
+        )
 
 
 def _prefix(folder: Path, root: Path) -> str:
@@ -211,7 +224,7 @@ def _values(table: Table, row: Row) -> Row:
 def traits(source: Source, folder: Path) -> dict[str, Row]:
     """What patterns and tables say of each image beyond patient, label and split, by its path under the set's folder.
 
-    Raises ManifestError where a table of the set is absent.
+    Raises ManifestError if a table of the set is absent.
     """
     matched = _matched(source, _files(folder))
     found = {
@@ -234,7 +247,7 @@ def _bare(path: str) -> str:
 
 
 def _filled(template: str | None, row: Mapping[str, str]) -> str:
-    """The template with its columns put in; empty where a column is empty, so that no half name comes out."""
+    """The template with its columns put in; empty if a column is empty, so that no half name comes out."""
     if template is None:
         return ""
     empty = False

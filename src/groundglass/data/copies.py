@@ -10,7 +10,7 @@ and an arrow that was drawn on it spoils only a few tiles. So the agreement is t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from groundglass.types import Float32, Float64
+from groundglass.types import Float32, Float64, Step, no_step
 
 Bytes = NDArray[np.uint8]
-Progress = Callable[[int, int], None]
 
 SIDE = 128  # pixels of a thumbnail
 # Agreement from which a pair is the same slice, and from which it is most likely the same person: measured by
-# `benchmarks/audit.py`. Of 796 people with one slice each (MosMed, LUNA) no pair comes above 0.50.
+# `studies/audit.py`. Of 796 people with one slice each (MosMed, LUNA) no pair comes above 0.50.
 COPY = 0.74
 SAME_PERSON = 0.55
 
@@ -59,7 +58,7 @@ def thumbnail(gray: Float32) -> Bytes:
     return np.asarray(np.asarray(rank * 255 + 0.5, np.uint8)[small])
 
 
-def find(thumbs: Bytes, least: float = SAME_PERSON, progress: Progress | None = None) -> list[Pair]:
+def find(thumbs: Bytes, least: float = SAME_PERSON, step: Step = no_step) -> list[Pair]:
     """All pairs among thumbnails (N, 128, 128) that agree by `least` or more, best first."""
     candidates = _candidates(thumbs)
     if not candidates:
@@ -77,8 +76,7 @@ def find(thumbs: Bytes, least: float = SAME_PERSON, progress: Progress | None = 
                 if agreement >= least and agreement > pairs.get(key, 0.0):
                     pairs[key] = agreement
             done += len(chunk)
-            if progress is not None:
-                progress(done, len(candidates))
+            step("comparing", done, len(candidates))
     found = [Pair(i, j, agreement) for (i, j), agreement in pairs.items()]
     return sorted(found, key=lambda p: (-p.agreement, p.first, p.second))
 

@@ -5,20 +5,15 @@ The original system kept 232 of 746 images, chosen by hand. Here each rule is a 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from groundglass.data import toml
 from groundglass.data.look import Look
 from groundglass.errors import ConfigError
 from groundglass.types import Record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +45,10 @@ def thresholds(file: Path | None = None) -> Thresholds:
     """The thresholds of a TOML, or those that come with Groundglass. Raises ConfigError with the key that is wrong."""
     try:
         data = (resources.files("groundglass.data") / "curate.toml").read_bytes() if file is None else file.read_bytes()
-        table = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigError("thresholds", f"a TOML that can be read, got {error.strerror}; check its path") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError("thresholds", f"TOML, got: {error}") from error
-    known = {f.name for f in fields(Thresholds)}
-    for key, value in table.items():
-        if key not in known:
-            raise ConfigError("thresholds", f"{key}: a known key, got an unknown one; use {', '.join(sorted(known))}")
-        if (key == "colour") is not isinstance(value, bool) or not isinstance(value, (bool, int, float)):
-            raise ConfigError("thresholds", f"{key}: a {'bool' if key == 'colour' else 'number'}, got {value!r}")
-    return Thresholds(**table)
+    name = "curate.toml" if file is None else file.name
+    return toml.filled(Thresholds, toml.parse(data, "thresholds", name), "thresholds", name)
 
 
 Score = Callable[[Look], "float | None"]

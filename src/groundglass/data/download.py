@@ -15,7 +15,6 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,9 +24,8 @@ from groundglass.data.sources import Download, Source
 from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.read.archive import Files
 from groundglass.read.limits import Limits
+from groundglass.types import Step, no_step
 from groundglass.write import PUBLIC, write_bytes
-
-Progress = Callable[[str, int, "int | None"], None]
 
 _PIECE = 2**18
 _KNOWN = ".groundglass.json"
@@ -55,13 +53,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def download(
-    source: Source, folder: Path, patience: Patience | None = None, progress: Progress | None = None
-) -> list[Path]:
+def download(source: Source, folder: Path, patience: Patience | None = None, step: Step = no_step) -> list[Path]:
     """Fetches and unpacks every file of a source into `folder`; what is there and whole is not fetched again.
 
     Where the source names no checksum, that of the first download is kept beside the files and asked for ever after.
-    Raises RemoteError (exit 7) where a server fails or sends other bytes, OutputError (exit 6) where the disk does.
+    Raises RemoteError (exit 7) if a server fails or sends other bytes, OutputError (exit 6) if the disk does.
     """
     patience = patience if patience is not None else Patience()
     known = _remembered(folder)
@@ -71,7 +67,7 @@ def download(
         wanted = item.sha256 or known.get(item.to)
         if not (target.is_file() and wanted is not None and file_sha256(target) == wanted):
             try:
-                digest = _fetch(item, target, wanted, patience, progress)
+                digest = _fetch(item, target, wanted, patience, step)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 raise OutputError(
@@ -93,14 +89,14 @@ def _remembered(folder: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience, progress: Progress | None) -> str:
+def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience, step: Step) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     failures, wrong, last = 0, 0, ""
     while failures < patience.attempts:
         before = part.stat().st_size if part.is_file() else 0
         try:
-            whole = _attempt(item, part, before, patience, progress)
+            whole = _attempt(item, part, before, patience, step)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and not _of_the_net(error):
                 raise
@@ -126,7 +122,7 @@ def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience,
     )
 
 
-def _attempt(item: Download, part: Path, start: int, patience: Patience, progress: Progress | None) -> bool:
+def _attempt(item: Download, part: Path, start: int, patience: Patience, step: Step) -> bool:
     """One request that goes on after `start` bytes; whether the file is whole afterwards."""
     headers = {"User-Agent": "groundglass", "Accept-Encoding": "identity"}
     if start:
@@ -141,7 +137,7 @@ def _attempt(item: Download, part: Path, start: int, patience: Patience, progres
                 raise RemoteError(
                     "too_large", f"{item.to}: up to {patience.largest} bytes, got {total}; download it by hand"
                 )
-            return _received(answer, part, start if resumed else 0, total, item, patience, progress)
+            return _received(answer, part, start if resumed else 0, total, item, patience, step)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
             # nothing after what we hold: it is whole, and its hash decides, or it is none of this file
@@ -160,7 +156,7 @@ def _received(
     total: int | None,
     item: Download,
     patience: Patience,
-    progress: Progress | None,
+    step: Step,
 ) -> bool:
     size = start
     with part.open("r+b" if start else "wb") as file:
@@ -175,8 +171,7 @@ def _received(
                 raise RemoteError(
                     "too_large", f"{item.to}: {limit} bytes, got more; the file at its source has changed"
                 )
-            if progress is not None:
-                progress(item.to, size, total)
+            step(item.to, size, total or 0)
         file.flush()
         os.fsync(file.fileno())
     expected = item.bytes if item.bytes is not None else total
@@ -217,7 +212,7 @@ def _reason(error: Exception) -> str:
 def unpack(archive: Path, folder: Path) -> int:
     """Unpacks a zip into `folder` and returns the number of files; no member may leave it, be a link or be a bomb.
 
-    Raises RemoteError where the archive is not what it should be, OutputError where the disk fails.
+    Raises RemoteError if the archive is not what it should be, OutputError if the disk fails.
     """
     try:
         opened = Files(Limits()).archive(str(archive))

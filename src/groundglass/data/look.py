@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,9 +25,7 @@ from groundglass.infer.transforms import resize, to_gray
 from groundglass.read.codestream import jpeg_frame
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Float32, Mask
-
-Progress = Callable[[int, int], None]
+from groundglass.types import Float32, Mask, Step, no_step
 
 SMALL = 32  # pixels of the thumbnail that the shortcut controls see
 BINS = 32
@@ -49,7 +47,7 @@ class Lungs:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One image as the audit sees it. `refusal` is a code of `INPUT_CODES`, or None where the image could be read.
+    """One image as the audit sees it. `refusal` is a code of `INPUT_CODES`, or None if the image could be read.
 
     `form` is file format and channels, for example PNG/1. `noise` and `clutter` are in gray levels of [0, 1]; `marks`
     is the share of pixels in drawn marks.
@@ -127,7 +125,7 @@ class Memory:
 
 @contextmanager
 def memory(folder: Path | None) -> Iterator[Memory]:
-    """A `Memory` that is closed at the end. Raises OutputError where its folder cannot be written."""
+    """A `Memory` that is closed at the end. Raises OutputError if its folder cannot be written."""
     kept = Memory(folder)
     try:
         yield kept
@@ -135,9 +133,7 @@ def memory(folder: Path | None) -> Iterator[Memory]:
         kept.close()
 
 
-def look_at(
-    files: Sequence[Path], kept: Memory, field: Network | None = None, progress: Progress | None = None
-) -> Looks:
+def look_at(files: Sequence[Path], kept: Memory, field: Network | None = None, step: Step = no_step) -> Looks:
     """Looks at every file, reading only what `kept` does not know; `field` is the lung-field network."""
     count = len(files)
     looks: list[Look | None] = [None] * count
@@ -163,8 +159,7 @@ def look_at(
                 if picture:
                     thumbs[index], small[index], histograms[index] = _unpacked(picture)
                 done += 1
-                if progress is not None:
-                    progress(done, count)
+                step("measuring", done, count)
         finally:
             for decoder in decoders:
                 decoder.close()

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ConfigError, ManifestError
+from groundglass.read.scan import natural
 from groundglass.types import Label, Record, Split, Unit
 from groundglass.write import PUBLIC, write_bytes
 
@@ -24,12 +25,14 @@ _REQUIRED = ("path", "sha256", "source", "unit")
 # A cell that opens with one of these is run as a formula by spreadsheet programs (CWE-1236).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_BYTES = 256 * 2**20
+# Where the patients are unknown, this many neighbouring files of a folder are kept together: numbers follow patients.
+_NEIGHBOURS = 25
 
 
 def to_csv(records: Iterable[Record]) -> str:
     """The canonical text of a manifest: a header, then one line a record, sorted by path.
 
-    Raises ManifestError where two records share a path or a cell would be read as a spreadsheet formula.
+    Raises ManifestError if two records share a path or a cell would be read as a spreadsheet formula.
     """
     rows = sorted(records, key=lambda r: r.path)
     problems = _duplicate_paths([r.path for r in rows])
@@ -55,7 +58,7 @@ def sha256(records: Iterable[Record]) -> str:
 def write(records: Iterable[Record], path: Path) -> str:
     """Writes the canonical text in one step, so that no half manifest can be read, and returns its hash.
 
-    Raises OutputError where the place cannot be written, ManifestError as `to_csv` does.
+    Raises OutputError if the place cannot be written, ManifestError as `to_csv` does.
     """
     data = to_csv(records).encode()
     write_bytes(path, data, PUBLIC)
@@ -216,3 +219,25 @@ def _duplicate_paths(paths: Sequence[str]) -> list[str]:
 
 def _numbered(records: Sequence[Record]) -> Iterable[tuple[int, Record]]:
     return enumerate(records, start=2)
+
+
+def of_split(records: Sequence[Record], split: str) -> list[Record]:
+    """The labelled rows of a split. Raises ConfigError if there are none."""
+    rows = [r for r in records if r.split == split and r.label is not None]
+    if not rows:
+        raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")
+    return rows
+
+
+def people(records: Sequence[Record]) -> list[str]:
+    """Who each row shows: its patient, or else a run of 25 neighbouring files of its folder in natural order."""
+    unknown: dict[str, list[int]] = defaultdict(list)
+    names = [r.patient or "" for r in records]
+    for n, record in enumerate(records):
+        if record.patient is None:
+            unknown[record.path.rpartition("/")[0]].append(n)
+    for folder, members in unknown.items():
+        members.sort(key=lambda n: natural(records[n].path))
+        for place, n in enumerate(members):
+            names[n] = f"{folder}#{place // _NEIGHBOURS}"
+    return names

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +24,9 @@ from groundglass.infer.transforms import prepare as lungs_only
 from groundglass.infer.transforms import to_gray
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
-from groundglass.types import Float32, Record
+from groundglass.types import Float32, Record, Step, no_step
 from groundglass.write import PUBLIC, write_bytes
 
-Progress = Callable[[int, int], None]
 Transform = Literal["blur-mask", "lungs", "halves", "none"]
 TRANSFORMS: tuple[Transform, ...] = ("blur-mask", "lungs", "halves", "none")
 Pictures = list[tuple[str, Float32]]
@@ -52,13 +51,13 @@ def prepare(
     field: Network | None = None,
     per_class: int | None = None,
     rng: np.random.Generator | None = None,
-    progress: Progress | None = None,
+    step: Step = no_step,
 ) -> Prepared:
     """Writes the prepared set into the new folder `output`; it appears when it is whole.
 
     Every transform is the same for every image, whatever its label. With `per_class` each class is brought to that many
     pictures by augmentation, or by drawing where there are more; each split is filled from its own pictures only, so a
-    patient stays on one side. Raises OutputError where `output` is taken, ManifestError where no picture is left.
+    patient stays on one side. Raises OutputError if `output` is taken, ManifestError if no picture is left.
     """
     if transform == "lungs" and field is None:
         raise ConfigError("lungs", "the lung-field network for this transform, got none; reinstall groundglass")
@@ -72,7 +71,7 @@ def prepare(
     except OSError as error:
         raise OutputError("unwritable", f"a folder to write to, got {error.strerror}; choose another output") from error
     try:
-        made, left_out = _pictures(records, root, transform, work, field, progress)
+        made, left_out = _pictures(records, root, transform, work, field, step)
         if not made:
             raise ManifestError("prepare", [f"{path}: {reason}" for path, reason in left_out])
         if per_class is not None and rng is not None:
@@ -97,7 +96,7 @@ def prepare(
 def transformed(gray: Float32, transform: Transform, field: Network | None = None) -> Pictures:
     """The pictures that one slice (H, W) gives, each with the ending of its name.
 
-    Raises InputError (`no_lung`) where `lungs` finds none.
+    Raises InputError (`no_lung`) if `lungs` finds none.
     """
     if transform == "none":
         return [("", gray)]
@@ -122,7 +121,7 @@ def _pictures(
     transform: Transform,
     work: Path,
     field: Network | None,
-    progress: Progress | None,
+    step: Step,
 ) -> tuple[list[Record], list[tuple[str, str]]]:
     made: dict[str, Record] = {}
     left_out: list[tuple[str, str]] = []
@@ -137,8 +136,7 @@ def _pictures(
                     made.setdefault(row.path, row)
             except InputError as error:
                 left_out.append((record.path, str(error)))
-            if progress is not None:
-                progress(number + 1, len(records))
+            step("preparing", number + 1, len(records))
     return list(made.values()), left_out
 
 

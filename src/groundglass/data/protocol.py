@@ -1,10 +1,11 @@
-"""The six splits that every model is judged on, P1 to P6, made from the data sets on disk.
+"""The seven splits that every model is judged on, P1 to P7, made from the data sets on disk.
 
     P1    COVID-CT, the official lists
     P2    leave one source out: train on two of COVID-CT, SARS-CoV-2-CT and MosMed, test on the third
     P3    SARS-CoV-2-CT by contiguous blocks of file numbers, 70/10/20, 10 numbers left out at each border
     P4    MosMed by file (one file is one patient), 60/15/25, stratified by severity
     P5    everything but the tests of P1, P3 and P4; tested on those, and on LUNA
+    P7    P5 and other lung disease by source: lung cancer and emphysema, 50/10/40 by patient or group; and P2 with it
     P6    what must be refused: out-of-distribution images, coronal and abdominal DICOM
 
 The same files on disk give the same bytes: `groundglass split --protocol` writes them, a test compares them.
@@ -21,24 +22,26 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.data import manifest, sources, split
-from groundglass.data.collect import Progress, Shape, adopt
-from groundglass.types import Record, Split
+from groundglass.data.collect import Shape, adopt
+from groundglass.types import Record, Split, Step, no_step
 from groundglass.write import PUBLIC, write_bytes
 
-SETS = ("covid-ct", "sars-cov-2-ct", "mosmed", "luna", "out-of-distribution", "covid-19-ny-sbu")
+OTHER_DISEASE = ("chest-cancer", "emphysema", "tcga-luad")
+SETS = ("covid-ct", "sars-cov-2-ct", "mosmed", "luna", *OTHER_DISEASE, "out-of-distribution", "covid-19-ny-sbu")
 _SARS = (0.70, 0.10, 0.20)
 _MOSMED = (0.60, 0.15, 0.25)
+_OTHER_DISEASE = (0.50, 0.10, 0.40)
 _SEED = 20200320
 
 Records = tuple[Record, ...]
 
 
-def collect(root: Path, shape: Shape | None = None, progress: Progress | None = None) -> dict[str, Records]:
+def collect(root: Path, shape: Shape | None = None, step: Step = no_step) -> dict[str, Records]:
     """The records of every set that the protocol needs, adopted from their folders under the data root."""
     found = {}
     for name in SETS:
         source = sources.find(name)
-        found[name] = adopt(source, root / source.layout.folder, root, shape, progress)
+        found[name] = adopt(source, root / source.layout.folder, root, shape, step)
     return found
 
 
@@ -51,10 +54,15 @@ def manifests(sets: Mapping[str, Records]) -> dict[str, Records]:
     luna = _all(sets["luna"], "test")
     refused = [r for r in (*sets["out-of-distribution"], *sets["covid-19-ny-sbu"]) if r.label is None]
     twins = {path for path, _, _ in exclusions()}
+    # slices of a COVID-19 patient that COVID-CT holds among its negatives: they are nobody's negatives
+    mislabelled = {path for path, _, reason in exclusions() if reason.endswith("with the other label")}
     p5 = [r for r in (*p1, *p3, *p4) if r.split == "test" or r.path not in twins]
+    other = [r for name in OTHER_DISEASE for r in _other_disease(sets[name])]
     made: dict[str, Sequence[Record]] = {"p1": p1, "p3": p3, "p4": p4, "p5": (*p5, *luna), "p6": _all(refused, "test")}
+    made["p7"] = (*made["p5"], *other)
     for left_out in own:
         made[f"p2-{left_out}"] = _leave_out(left_out, own, sets["sars-cov-2-ct"])
+        made[f"p7-{left_out}"] = (*(r for r in made[f"p2-{left_out}"] if r.path not in mislabelled), *other)
     return {name: tuple(sorted(rows, key=lambda r: r.path)) for name, rows in sorted(made.items())}
 
 
@@ -68,9 +76,9 @@ def exclusions() -> tuple[tuple[str, str, str], ...]:
     return tuple((row["path"], row["twin"], row["reason"]) for row in rows)
 
 
-def write(root: Path, output: Path, shape: Shape | None = None, progress: Progress | None = None) -> dict[str, str]:
+def write(root: Path, output: Path, shape: Shape | None = None, step: Step = no_step) -> dict[str, str]:
     """Writes every manifest and `SHA256SUMS` into a folder; the hash of each manifest by its file name."""
-    made = {f"{name}.csv": rows for name, rows in manifests(collect(root, shape, progress)).items()}
+    made = {f"{name}.csv": rows for name, rows in manifests(collect(root, shape, step)).items()}
     hashes = {name: manifest.write(rows, output / name) for name, rows in made.items()}
     sums = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
     write_bytes(output / "SHA256SUMS", sums.encode(), PUBLIC)
@@ -79,6 +87,10 @@ def write(root: Path, output: Path, shape: Shape | None = None, progress: Progre
 
 def _all(records: Sequence[Record], part: Split) -> Records:
     return tuple(replace(r, split=part) for r in records)
+
+
+def _other_disease(records: Records) -> Records:
+    return split.by_patient(records, _OTHER_DISEASE, np.random.default_rng(_SEED))
 
 
 def _leave_out(left_out: str, own: Mapping[str, Records], sars: Records) -> list[Record]:

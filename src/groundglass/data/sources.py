@@ -7,20 +7,15 @@ patient, label and split. A user's own set is one more TOML, given by its path.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from groundglass.data import toml
 from groundglass.errors import ConfigError
 from groundglass.types import Label, Unit
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Role = Literal["train", "test", "refuse"]
 _T = TypeVar("_T")
@@ -31,7 +26,7 @@ _MAX_BYTES = 2**20
 class Download:
     """One file to fetch: `to` lies under the set's folder; a zip with `unpack` is opened there.
 
-    `sha256` is None where the publisher names none: then the hash of the first download is kept and asked for again.
+    `sha256` is None if the publisher names none: then the hash of the first download is kept and asked for again.
     """
 
     url: str
@@ -140,11 +135,7 @@ def parse(data: bytes) -> Source:
     """A source from the bytes of its TOML. Raises ConfigError with the path of the key that is wrong."""
     if len(data) > _MAX_BYTES:
         raise ConfigError("source", f"a TOML up to {_MAX_BYTES} bytes, got {len(data)}")
-    try:
-        table = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError("source", f"TOML, got: {error}") from error
-    keys = _Keys(table, "")
+    keys = _Keys(toml.parse(data, "source", "the description of a set"), "")
     source = Source(
         name=keys.text("name"),
         title=keys.text("title"),

@@ -39,7 +39,7 @@ def fractions(text: str) -> Fractions:
 
 
 def by_patient(records: Sequence[Record], shares: Fractions, rng: np.random.Generator) -> tuple[Record, ...]:
-    """Splits whole patients, stratified by source, folder and label. Raises ManifestError where a patient is unknown.
+    """Splits whole patients, stratified by source, folder and label. Raises ManifestError if a patient is unknown.
 
     Inside a stratum the patients come in random order, and each goes where the most images are still wanted.
     """
@@ -56,7 +56,7 @@ def by_patient(records: Sequence[Record], shares: Fractions, rng: np.random.Gene
 def by_file(records: Sequence[Record], shares: Fractions, rng: np.random.Generator) -> tuple[Record, ...]:
     """Splits single files at random, stratified like `by_patient`; equal files stay together.
 
-    Raises ManifestError where patients are known: this split would cut them.
+    Raises ManifestError if patients are known: this split would cut them.
     """
     known = sum(r.patient is not None for r in records)
     if known:
@@ -84,7 +84,7 @@ def by_block(records: Sequence[Record], shares: Fractions, gap: int = 10) -> tup
 
 
 def by_list(records: Sequence[Record]) -> tuple[Record, ...]:
-    """Keeps the split that came with the set. Raises ManifestError where a row has none or a patient is cut."""
+    """Keeps the split that came with the set. Raises ManifestError if a row has none or a patient is cut."""
     problems = [f"{r.path}: a split from the set's own lists, got none" for r in records if r.split is None]
     problems += unlawful(records)
     if problems:
@@ -93,7 +93,7 @@ def by_list(records: Sequence[Record]) -> tuple[Record, ...]:
 
 
 def file_number(record: Record) -> int:
-    """The last whole number in the file's name: 12 for `Covid (12).jpg`. Raises ManifestError where there is none."""
+    """The last whole number in the file's name: 12 for `Covid (12).jpg`. Raises ManifestError if there is none."""
     stem = record.path.rpartition("/")[2].rpartition(".")[0]
     numbers = re.findall(r"\d+", stem)
     if not numbers:

@@ -1,31 +1,52 @@
-"""A progress bar on stderr, for work whose steps are counted."""
+"""The one progress bar, on stderr, for work whose steps are counted."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-# Called with what is being done, how much of it is done, and how much there is.
-Step = Callable[[str, int, int], None]
+from groundglass.types import Step
+
+
+class Show(Protocol):
+    """A `types.Step` that may also be given a few words, such as the last loss."""
+
+    def __call__(self, stage: str, done: int, total: int, words: str = "") -> None: ...
+
+
+def named(show: Show, name: str) -> Step:
+    """Progress of work that is done for several names, with the name in place of the stage."""
+    return lambda stage, done, total: show(name, done, total)
+
+
+def _nothing(stage: str, done: int, total: int, words: str = "") -> None: ...
 
 
 @contextmanager
-def progress(hidden: bool) -> Iterator[Step]:
-    """A bar for each stage where stderr is a terminal; otherwise, and where it is `hidden`, nothing is shown."""
+def progress(hidden: bool) -> Iterator[Show]:
+    """A bar for each stage if stderr is a terminal; nothing is shown otherwise, or if it is `hidden`."""
     if hidden or not sys.stderr.isatty():
-        yield lambda stage, done, total: None
+        yield _nothing
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        tasks: dict[str, int] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
+    # rich would send stdout through its console on stderr
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        tasks: dict[str, TaskID] = {}
 
-        def step(stage: str, done: int, total: int) -> None:
+        def show(stage: str, done: int, total: int, words: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(bar.task_ids[list(tasks).index(stage)], completed=done, total=total)
+                tasks[stage] = bar.add_task(stage, total=total or None, words="")
+            bar.update(tasks[stage], completed=done, total=total or None, words=words)
 
-        yield step
+        yield show

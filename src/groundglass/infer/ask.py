@@ -1,4 +1,4 @@
-"""`predict`, `examine` and `explain` of a path, bytes, a file, an array or a Scan, with a model or without."""
+"""`predict`, `examine`, `explain` and `opacities` of a path, bytes, a file, an array or a Scan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from groundglass.infer import predict as line
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import Examination
 from groundglass.read.scan import Source, read
-from groundglass.types import Attribution, Prediction, Refusal, Scan, Unit
+from groundglass.types import Attribution, Opacity, Prediction, Refusal, Scan, Unit
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
 
     `source` is a Scan or whatever `groundglass.read` takes: a path, bytes, a binary file, or an array with its `unit`
     and `spacing`. `model` is a loaded one, the name or file of one, or None for the default one, which is then loaded
-    once. Raises InputError where the source cannot be read, ModelError, and TypeError for anything else.
+    once. Raises InputError if the source cannot be read, ModelError, and TypeError for anything else.
     """
     return examine(source, model, views, unit=unit, spacing=spacing).result
 
@@ -39,8 +39,19 @@ def explain(
     source: Source | Scan, model: Model | str | Path | None = None, most: int = 9, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> tuple[Attribution, ...]:  # fmt: skip
-    """Where the model looked, for the highest slices; empty where the scan is refused. Arguments as for `predict`."""
+    """What decided, for the highest slices; empty if the scan is refused. Arguments and errors as for `predict`."""
     return line.explain(_scan(source, unit, spacing), _model(model), most)
+
+
+def opacities(
+    source: Source | Scan, model: Model | str | Path | None = None, most: int = 9, *,
+    unit: Unit | None = None, spacing: Sequence[float] | None = None,
+) -> tuple[Opacity, ...]:  # fmt: skip
+    """What looks opaque on the highest slices; empty if the scan is refused or the model has no opacity map.
+
+    Arguments and errors as for `predict`.
+    """
+    return line.opacities(_scan(source, unit, spacing), _model(model), most)
 
 
 def _scan(source: Any, unit: Unit | None, spacing: Sequence[float] | None) -> Scan:

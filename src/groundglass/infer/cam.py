@@ -1,4 +1,4 @@
-"""Where the model looked: class activation maps from the same forward pass that gave the score, and occlusion.
+"""Where the model looked: its opacity map, class activation maps from the same forward pass, and occlusion.
 
 With global average pooling and one linear layer, the logit is the mean of the map plus a bias, so the map is a
 decomposition of the score and not an approximation (Zhou et al. 2016, arXiv:1512.04150).
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from groundglass.infer.severity import STRIDE, cell_areas
 from groundglass.infer.transforms import AIR_LEVEL, resize
-from groundglass.infer.views import Place
+from groundglass.infer.views import Place, field_in
 from groundglass.types import Attribution, Float32, Float64, Mask
 
 
@@ -31,6 +32,24 @@ def attribute(maps: Float32, places: Sequence[Place], weights: Float64, lungs: M
     total = float(positive.sum())
     share = float(positive[lungs].sum()) / total if total > 0 else None
     return Attribution(heat=heat, method="CAM", index=index, lung_fraction=share, lungs=lungs)
+
+
+def opacity(maps: Float32, places: Sequence[Place], weights: Float64, lungs: Mask) -> Float32:
+    """Opacity maps (V, h, w) of a slice's views, laid back over the slice (H, W); 0 outside the lung field.
+
+    Between cells each counts by its lung area, so that the zeros outside the lungs do not thin what is opaque at the
+    pleura.
+    """
+    out = np.zeros(lungs.shape, np.float32)
+    for cells, place, weight in zip(maps, places, weights, strict=True):
+        top, left, bottom, right = (round(x) for x in place.box)
+        lung = cell_areas(field_in(lungs, place, STRIDE * len(cells))).astype(np.float32)
+        if place.mirrored:
+            cells, lung = cells[:, ::-1], lung[:, ::-1]
+        smooth = resize(cells * lung, bottom - top, right - left)
+        near = resize(lung, bottom - top, right - left)
+        out[top:bottom, left:right] += np.float32(weight) * smooth / np.maximum(near, np.float32(1e-3))
+    return np.where(lungs, np.clip(out, 0, 1), np.float32(0)).astype(np.float32)
 
 
 def spread(cam: Float32, size: int) -> Float32:

@@ -37,10 +37,16 @@ LEAST_LUNG = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What the lung-field network says of one slice: the mask (H, W) and a probability for each of `KINDS`."""
+    """What the lung-field network says of one slice: the mask (H, W) and a probability for each of `KINDS`.
+
+    `flaw` says why the slice cannot be judged though it shows lung (`groundglass.infer.look.FLAWS`), or is empty.
+    `box` is the part of the picture, rows and columns, that was looked at where that is not all of it.
+    """
 
     lungs: Mask
     kinds: Float32
+    flaw: str = ""
+    box: tuple[slice, slice] | None = None
 
     @property
     def kind(self) -> str:
@@ -65,8 +71,13 @@ def fields(gray: Float32, network: Network, batch: int = 8) -> list[Field]:
         small = np.stack([resize(g, network.size, network.size) for g in part])[:, None]
         out = network.run(np.ascontiguousarray(small, np.float32))
         for g, mask, kinds in zip(part, out["lungs"], out["kinds"], strict=True):
-            found.append(Field(resize(_without_specks_and_holes(mask[0]), *g.shape) > 0.5, kinds))
+            found.append(Field(enlarged(mask[0], *g.shape), kinds))
     return found
+
+
+def enlarged(probability: Float32, height: int, width: int) -> Mask:
+    """The network's lung probabilities (h, w) as a mask (height, width)."""
+    return resize(_without_specks_and_holes(probability), height, width) > 0.5
 
 
 def _without_specks_and_holes(probability: Float32) -> Float32:

@@ -1,4 +1,4 @@
-"""What a reader of a series wants beside the probability: the slices to look at, and how much of the lung is hot."""
+"""What a reader of a series wants beside the result: the slices to look at, with what is opaque and what decided."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from groundglass.errors import InputError
-from groundglass.infer.cam import evidence
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
 from groundglass.read.choice import ranked, study_of, told_of
@@ -17,7 +16,7 @@ from groundglass.read.find import Input
 from groundglass.read.isolate import Decoder
 from groundglass.read.patients import by_patient
 from groundglass.read.scan import find, read
-from groundglass.types import Attribution, Float64, Prediction, Refusal, Scan
+from groundglass.types import Attribution, Float64, Opacity, Prediction, Refusal, Scan
 
 KEY_SLICES = 4
 # Key slices lie at least this far apart, so that they are not one lesion seen four times.
@@ -27,13 +26,18 @@ _SEVERAL = "expected one patient in a study, got files of {}; give each patient 
 
 @dataclass(frozen=True, slots=True)
 class SeriesFindings:
-    """Evidence of a scan: key slices, highest probability first, with their heat, and the share of hot lung.
+    """Evidence of a scan: key slices, highest probability first, with what decided on each, and with what is opaque.
 
-    `hot_share` is the share of the judged lung field where the evidence alone would reach the threshold.
+    `opacities` is empty where the model has no opacity map.
     """
 
     key: tuple[Attribution, ...]
-    hot_share: float
+    opacities: tuple[Opacity, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Attribution | Opacity, ...]:
+        """What a picture of each key slice shows: what is opaque where the model knows it, else where it looked."""
+        return self.opacities or self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,13 @@ class Answer:
     examination: Examination
 
 
-def findings(answer: Answer, model: Model) -> SeriesFindings:
-    """Key slices and hot share of an answered scan. Raises ValueError for a refused one."""
+def findings(answer: Answer) -> SeriesFindings:
+    """The key slices of an answered scan. Raises ValueError for a refused one."""
     result, examination = answer.examination.result, answer.examination
     if isinstance(result, Refusal):
         raise ValueError("a prediction, got a refusal")
-    key = examination.attributions_at(key_slices(result, answer.scan.affine))
-    return SeriesFindings(key, hot_share(examination, model))
+    positions = key_slices(result, answer.scan.affine)
+    return SeriesFindings(examination.attributions_at(positions), examination.opacities_at(positions))
 
 
 def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
@@ -64,40 +68,6 @@ def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
         if len(chosen) == KEY_SLICES:
             break
     return tuple(chosen)
-
-
-def hot_share(examination: Examination, model: Model) -> float:
-    """The share of the lung field, over all judged slices, where evidence is hot.
-
-    The logit is the mean of the map plus a bias (arXiv:1512.04150); hot is where the map plus that bias reaches the
-    threshold by itself, so a slice that were as hot everywhere would be called COVID. Several views of a slice count by
-    their weights. Raises ValueError for a refused scan.
-    """
-    result, seen = examination.result, examination.seen
-    if isinstance(result, Refusal) or seen is None:
-        raise ValueError("a prediction, got a refusal")
-    maps = [[evidence(m) for m in of_slice] for of_slice in seen.maps]
-    margins = model.card.temperature * _logit(seen.probabilities)
-    bias = float(np.median(margins - [[m.mean(dtype=np.float64) for m in of_slice] for of_slice in maps]))
-    level = model.card.temperature * float(_logit(np.asarray([result.threshold]))[0]) - bias
-    hot = lung = 0.0
-    for i, index in enumerate(result.slices):
-        lungs = examination.found[index].lungs
-        for m, place, weight in zip(maps[i], seen.places[i], seen.weights[i], strict=True):
-            top, left, bottom, right = (round(x) for x in place.box)
-            inside = lungs[top:bottom, left:right]
-            # the cell of the map that each pixel lies in: a share needs no smooth edges
-            rows = np.arange(bottom - top) * m.shape[0] // (bottom - top)
-            columns = np.arange(right - left) * m.shape[1] // (right - left)
-            shown = m[:, ::-1] if place.mirrored else m
-            hot += float(weight) * int(((shown >= level)[np.ix_(rows, columns)] & inside).sum())
-            lung += float(weight) * int(inside.sum())
-    return hot / lung if lung else 0.0
-
-
-def _logit(probability: Float64) -> Float64:
-    p = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(p / (1 - p)), np.float64)
 
 
 def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answer | Refusal]:

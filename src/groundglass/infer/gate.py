@@ -27,7 +27,23 @@ INSTEAD = {
     "ct_without_lung": "give slices at the level of the lungs",
     "inverted": "give it with air dark and bone bright",
 }
-
+# What is wrong with a picture that shows lung: the code, and what was expected, found and is to be done.
+FLAWED = {
+    "cut": ("cut_lungs", "whole lungs, got lungs that the border of the picture cuts; give the whole slice"),
+    "several": ("several_slices", "one slice, got several in one picture; give each slice as a picture of its own"),
+    "other_anatomy": (
+        "not_axial_lung_ct",
+        "an axial lung CT, got what looks like another part of the body; give slices at the level of the lungs",
+    ),
+    "few_pixels": (
+        "few_pixels",
+        "a slice of 100 real pixels a side or more, got a preview or an enlarged one; give the original slice",
+    ),
+    "compressed": (
+        "compressed",
+        "a slice without visible JPEG blocks, got one compressed until they hide ground-glass; give the original slice",
+    ),
+}
 
 # A chest series shows lung on most of its slices: with less than this share, something may be wrong.
 FEW = 0.3
@@ -41,7 +57,7 @@ def is_flat(gray: Float32) -> bool:
 
 def shows_lung(field: Field, accept: float) -> bool:
     """Whether a slice is an axial lung CT with lung enough to judge; `accept` is the least probability of that kind."""
-    return field.accepted >= accept and field.fraction >= LEAST_LUNG
+    return not field.flaw and field.accepted >= accept and field.fraction >= LEAST_LUNG
 
 
 def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] | None:
@@ -54,6 +70,10 @@ def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] |
         return None
     if flat:
         return "flat_image", "image: some contrast, got a constant picture; give the original slice"
+    # a cut slice or a figure is less like an axial lung CT than a whole one, and yet more than anything else
+    flaws = [f.flaw for f in found if f.flaw and 2 * f.accepted >= accept and f.fraction >= LEAST_LUNG]
+    if flaws:
+        return FLAWED[max(sorted(set(flaws)), key=flaws.count)]
     if any(f.accepted >= accept for f in found):
         return "no_lung", f"lung: at least {LEAST_LUNG:.0%} of a slice, got less; {INSTEAD['ct_without_lung']}"
     votes = np.sum([f.kinds for f in found], axis=0)
@@ -81,4 +101,14 @@ def notices(found: Sequence[Field], chosen: Sequence[int]) -> tuple[Notice, ...]
     if 2 * turned > len(chosen):
         detail = "The slice seems upside down or turned by a quarter, and the score is less sure; give it spine down."
         told.append(Notice("turned", detail))
+    boxed = [i for i in chosen if found[i].box is not None]
+    if boxed:
+        told.append(_cropped(found, boxed))
     return tuple(told)
+
+
+def _cropped(found: Sequence[Field], boxed: Sequence[int]) -> Notice:
+    rows, columns = found[boxed[0]].box or (slice(0, 0), slice(0, 0))
+    where = f"rows {rows.start + 1} to {rows.stop}, columns {columns.start + 1} to {columns.stop}"
+    many = "" if len(boxed) == 1 else f", and so on {len(boxed) - 1} more slices"
+    return Notice("cropped", f"Only a part of the picture shows an axial lung CT ({where}{many}); it alone was judged.")

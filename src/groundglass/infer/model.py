@@ -9,12 +9,18 @@ from typing import Any
 
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.field import KINDS
+from groundglass.infer.frame import MAPS, FrameHead, read_frame_head
 from groundglass.infer.network import Network, read_onnx
+from groundglass.infer.severity import STRIDE
 from groundglass.infer.views import VIEWS
-from groundglass.types import Estimate, Float32, ModelCard, OperatingPoint, Window
+from groundglass.types import DifferentialCard, Estimate, Float32, ModelCard, OperatingPoint, Window
 
 LABELS = ("non-covid", "covid")
 OUTPUTS = ("logits", "cam")
+# What a model with an opacity map answers beside these; its input has a second channel, the lung field.
+MAP_OUTPUTS = ("opacity_map", "differential")
+# Views in which the picture and its lung field lie as such a model knows them.
+MAP_VIEWS = ("lungs", "mirror")
 # The threshold that gives the label.
 OPERATING_POINT = "balanced"
 DEFAULT = "first"
@@ -27,11 +33,26 @@ PINNED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the classifier answers for N inputs: `logits` (N, 2) and class activation maps `cam` (N, 2, h, w).
+
+    A model with an opacity map also gives `opacity` (N, S / 8, S / 8), the probability that a cell is opaque, and
+    `differential` (N,), the logit of the second question.
+    """
+
+    logits: Float32
+    cam: Float32
+    opacity: Float32 | None = None
+    differential: Float32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded classifier and the lung-field network that it was trained with."""
+    """A loaded classifier, the lung-field network that it was trained with, and the layers that judge the frame."""
 
     classifier: Network
     field: Network
+    frame: FrameHead
     card: ModelCard
     point: str = OPERATING_POINT
 
@@ -54,10 +75,29 @@ class Model:
         """The least probability of an axial lung CT that passes the gate, from the lung-field network's card."""
         return float(self.field.card["accept"])
 
+    @property
+    def opaque_at(self) -> float | None:
+        """The probability from which a cell of the opacity map is opaque; None where the model has no such map."""
+        return self.card.opaque_at
+
+    def require_views(self, views: str) -> None:
+        """Raises ConfigError (`views`) where the model cannot see a slice in these views."""
+        if self.opaque_at is not None and views not in MAP_VIEWS:
+            raise ConfigError(
+                "views", f"views of a model with an opacity map: {' or '.join(MAP_VIEWS)}, got {views!r}; choose one"
+            )
+
     def run(self, batch: Float32) -> tuple[Float32, Float32]:
-        """(N, 1, S, S) in [0, 1] -> logits (N, 2) and class activation maps (N, 2, h, w)."""
+        """(N, channels, S, S) in [0, 1] -> logits (N, 2) and class activation maps (N, 2, h, w)."""
+        out = self.answers(batch)
+        return out.logits, out.cam
+
+    def answers(self, batch: Float32) -> Outputs:
+        """(N, channels, S, S) in [0, 1] -> all that the classifier answers; a second channel is the lung field."""
         out = self.classifier.run(batch)
-        return out["logits"], out["cam"]
+        if self.opaque_at is None:
+            return Outputs(out["logits"], out["cam"])
+        return Outputs(out["logits"], out["cam"], out["opacity_map"][:, 0], out["differential"][:, 0])
 
 
 def weights_folder() -> Path:
@@ -100,8 +140,7 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
         )
     if OPERATING_POINT not in card.thresholds:
         raise ModelError("weights_contract", f"card: a threshold named {OPERATING_POINT}, got none; export it again")
-    if (found := tuple(o.name for o in classifier.session.get_outputs())) != OUTPUTS:
-        raise ModelError("weights_contract", f"model: outputs {OUTPUTS}, got {found}; export it again")
+    _require_outputs(classifier, card)
     if card.views not in VIEWS:
         raise ModelError(
             "weights_contract", f"card: views among {', '.join(VIEWS)}, got {card.views!r}; update groundglass"
@@ -111,7 +150,7 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
             "weights_contract",
             f"model: labels {LABELS} and its own input size, got {card.labels}, {card.size}; export it again",
         )
-    field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads)
+    field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads, MAPS)
     if tuple(field.card.get("kinds", ())) != KINDS:
         raise ModelError(
             "weights_contract", "lung-field network: the kinds of this version, got others; reinstall groundglass"
@@ -119,7 +158,30 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
     if operating_point not in card.thresholds:
         choice = ", ".join(card.thresholds)
         raise ConfigError("operating_point", f"operating point: one of {choice}, got {operating_point!r}; choose one")
-    return Model(classifier, field, card, operating_point)
+    return Model(classifier, field, read_frame_head(weights_folder() / "frame.npz"), card, operating_point)
+
+
+def _require_outputs(classifier: Network, card: ModelCard) -> None:
+    """Raises ModelError where outputs, input and card do not belong together."""
+    mapped = classifier.channels == 2
+    expected = (*OUTPUTS, *MAP_OUTPUTS) if mapped else OUTPUTS
+    outputs = {o.name: o.shape for o in classifier.session.get_outputs()}
+    if set(outputs) != set(expected):
+        raise ModelError("weights_contract", f"model: outputs {expected}, got {tuple(outputs)}; export it again")
+    if mapped != (card.opaque_at is not None):
+        which = "an opaque_at beside an opacity map" if mapped else "no opaque_at without an opacity map"
+        raise ModelError("weights_contract", f"card: {which}, got {card.opaque_at}; export it again")
+    if not mapped:
+        return
+    cells = classifier.size // STRIDE
+    shape = outputs["opacity_map"]
+    if classifier.size % STRIDE or len(shape) != 4 or any(isinstance(n, int) and n != cells for n in shape[2:]):
+        raise ModelError("weights_contract", f"model: a map of {cells} x {cells} cells, got {shape}; export it again")
+    if card.views not in MAP_VIEWS:
+        raise ModelError(
+            "weights_contract",
+            f"card: views {' or '.join(MAP_VIEWS)} beside a map, got {card.views!r}; export it again",
+        )
 
 
 def parse_card(card: Mapping[str, Any]) -> ModelCard:
@@ -133,6 +195,8 @@ def parse_card(card: Mapping[str, Any]) -> ModelCard:
         values["operating_points"] = {name: _point(point) for name, point in points.items()}
         if any(point.threshold != values["thresholds"][name] for name, point in values["operating_points"].items()):
             raise ValueError("operating points with the card's thresholds, got others")
+        if (second := values.get("differential")) is not None:
+            values["differential"] = _differential(second)
         return ModelCard(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError("weights_contract", f"card: every field valid, got {error}; export the model again") from error
@@ -142,3 +206,10 @@ def _point(values: Mapping[str, Any]) -> OperatingPoint:
     """An operating point as the card's JSON states it."""
     found = {k: Estimate(**values[k]) for k in ("sensitivity", "specificity") if values.get(k) is not None}
     return OperatingPoint(values["name"], values["threshold"], **found)
+
+
+def _differential(values: Mapping[str, Any]) -> DifferentialCard:
+    """The second question as the card's JSON states it."""
+    left_out = values.get("auroc_left_out")
+    worth = {"auroc": Estimate(**values["auroc"]), "auroc_left_out": None if left_out is None else Estimate(**left_out)}
+    return DifferentialCard(**{**values, **worth})

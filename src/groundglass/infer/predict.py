@@ -7,35 +7,37 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundglass.infer.cam import attribute
-from groundglass.infer.field import Field, fields
+from groundglass.infer.aggregate import SCAN_NOTICE, scan_differential, scan_probability
+from groundglass.infer.cam import attribute, opacity
+from groundglass.infer.field import Field
 from groundglass.infer.gate import gate, is_flat, notices, shows_lung
-from groundglass.infer.model import Model
+from groundglass.infer.look import look
+from groundglass.infer.model import Model, Outputs
+from groundglass.infer.severity import areas as areas_of
+from groundglass.infer.severity import ct_class, opaque_of, share
 from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
-from groundglass.infer.views import VIEWS, Place, combine
+from groundglass.infer.views import Place, combine, field_in, views_of_part
 from groundglass.types import (
     Attribution,
+    Differential,
+    DifferentialCard,
     Float32,
     Float64,
     Label,
     Mask,
+    ModelCard,
     Notice,
+    Opacity,
     OperatingPoint,
     Prediction,
     Refusal,
     Scan,
 )
 
-# A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
-TOP_SHARE = 0.2
 # Slices that are prepared and run at a time; more are not faster and cost memory.
 _BATCH = 2
 
-SCAN_NOTICE = Notice(
-    "scan_not_calibrated",
-    "The scan's probability is the mean of its highest fifth of slices; it was calibrated on slices, not on patients.",
-)
 VIEWS_NOTICE = Notice(
     "views_not_calibrated",
     "The answer comes from other views than those that temperature, threshold and prediction set were fitted on.",
@@ -47,41 +49,80 @@ class Seen:
     """What the classifier said of N slices in V views each.
 
     `probabilities` (N, V) are calibrated, `maps` are (N, V, 2, h, w), `weights` (N, V) are the shares of the views in
-    the answer, and `places` says where on its slice each view lies.
+    the answer, and `places` says where on its slice each view lies. A model with an opacity map gives its `opacity`
+    (N, V, S / 8, S / 8), the `areas` (N, V, 2, 3) of `infer.severity.areas` in pixels of the slice, and the logit of
+    the second question, `differentials` (N, V).
     """
 
     probabilities: Float64
     maps: Float32
     weights: Float64
     places: tuple[tuple[Place, ...], ...]
+    opacity: Float32 | None = None
+    areas: Float64 | None = None
+    differentials: Float64 | None = None
 
     @property
     def combined(self) -> Float64:
         """One probability for each slice (N,)."""
         return np.asarray((self.weights * self.probabilities).sum(axis=1))
 
+    @property
+    def slice_areas(self) -> Float64 | None:
+        """Opaque and whole lung area of each slice (N, 2, 3); None without an opacity map."""
+        return None if self.areas is None else np.einsum("nv,nvij->nij", self.weights, self.areas)
+
+    @property
+    def shares(self) -> Float64 | None:
+        """The opaque share of each slice's lung (N,); None without an opacity map."""
+        areas = self.slice_areas
+        return None if areas is None else np.nan_to_num(share(areas)[:, 0])
+
     def attribution(self, position: int, lungs: Mask, index: int) -> Attribution:
         """Where the model looked on the slice at this position: slice `index` of its scan, with its lung field."""
         return attribute(self.maps[position], self.places[position], self.weights[position], lungs, index)
+
+    def opacity_at(self, position: int, lungs: Mask, index: int, opaque_at: float) -> Opacity:
+        """What looks opaque on the slice at this position. Raises ValueError without an opacity map."""
+        shares = self.shares
+        if self.opacity is None or shares is None:
+            raise ValueError("a model with an opacity map, got one without")
+        laid = opacity(self.opacity[position], self.places[position], self.weights[position], lungs)
+        return Opacity(laid, (laid >= opaque_at) & lungs, index, float(shares[position]), lungs)
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
     """A result with what it rests on: the lung fields of all slices, and what was seen on the chosen ones.
 
-    `views` is the name of the views that it was seen in, empty where the scan was refused.
+    `views` is the name of the views that it was seen in, empty where the scan was refused. `opaque_at` is that of the
+    model.
     """
 
     result: Prediction | Refusal
     found: tuple[Field, ...]
     seen: Seen | None
     views: str = ""
+    opaque_at: float | None = None
+
+    def highest(self, most: int) -> list[int]:
+        """Positions in the result's slices of the `most` highest ones, highest first; empty where it was refused."""
+        return [] if self.seen is None else np.argsort(-self.seen.combined, kind="stable")[:most].tolist()
 
     def attributions(self, most: int = 9) -> tuple[Attribution, ...]:
         """Where the model looked, for the `most` highest slices, highest first; empty where the scan was refused."""
-        if self.seen is None:
+        return self.attributions_at(self.highest(most))
+
+    def opacities(self, most: int = 9) -> tuple[Opacity, ...]:
+        """What looks opaque on the `most` highest slices, highest first; empty without a map or an answer."""
+        return self.opacities_at(self.highest(most))
+
+    def opacities_at(self, positions: Sequence[int]) -> tuple[Opacity, ...]:
+        """What looks opaque on the slices at these positions of the result's; empty without a map or an answer."""
+        if isinstance(self.result, Refusal) or self.seen is None or self.opaque_at is None:
             return ()
-        return self.attributions_at(np.argsort(-self.seen.combined, kind="stable")[:most].tolist())
+        slices, seen, at = self.result.slices, self.seen, self.opaque_at
+        return tuple(seen.opacity_at(i, self.found[slices[i]].lungs, slices[i], at) for i in positions)
 
     def attributions_at(self, positions: Sequence[int]) -> tuple[Attribution, ...]:
         """Where the model looked on the slices at these positions of the result's; empty where it was refused."""
@@ -101,67 +142,115 @@ def predict(scan: Scan, model: Model, views: str | None = None) -> Prediction | 
 
 
 def explain(scan: Scan, model: Model, most: int = 9) -> tuple[Attribution, ...]:
-    """Where the model looked, for the highest slices of a scan; empty where the scan is refused."""
+    """What decided, for the highest slices of a scan: class activation; empty where the scan is refused."""
     return examine(scan, model).attributions(most)
 
 
+def opacities(scan: Scan, model: Model, most: int = 9) -> tuple[Opacity, ...]:
+    """What looks opaque on the highest slices of a scan; empty where it is refused or the model has no opacity map."""
+    return examine(scan, model).opacities(most)
+
+
 def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
-    """Predict, and keep what the answer rests on."""
+    """Predict, and keep what the answer rests on.
+
+    Raises ConfigError (`views`) for views that the model cannot see a slice in.
+    """
+    used = views or model.card.views
+    model.require_views(used)
     found = find_fields(scan, model)
     chosen = [i for i, f in enumerate(found) if shows_lung(f, model.accept)]
     refused = gate(_all_flat(scan, model), found, model.accept)
     if refused is not None:
         return Examination(Refusal(scan.source, *refused, scan.notices), found, None)
-    used = views or model.card.views
     seen = infer(scan, found, chosen, model, used)
-    result = aggregate(scan, model, found, chosen, seen.combined)
+    result = aggregate(scan, model, found, chosen, seen)
     if used != model.card.views:
         # nothing was measured with these views at this threshold
         point = OperatingPoint(model.point, model.operating_point.threshold)
         result = replace(result, notices=(*result.notices, VIEWS_NOTICE), operating_point=point)
-    return Examination(result, found, seen, used)
+    return Examination(result, found, seen, used, model.opaque_at)
 
 
 def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
-    """The lung field of every slice."""
+    """The lung field of every slice, and what is wrong with its picture."""
     found: list[Field] = []
     for start in range(0, len(scan.voxels), _BATCH):
-        found += fields(to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window), model.field)
+        gray = to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window)
+        found += look(gray, model.field, model.frame)
     return tuple(found)
 
 
 def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Model, views: str) -> Seen:
     """What the classifier says of the chosen slices, each seen in all of its views."""
-    margins: list[Float32] = []
-    maps: list[Float32] = []
+    parts: list[Outputs] = []
+    areas: list[Float64] = []
     places: list[tuple[Place, ...]] = []
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
         gray = [to_gray(scan.voxels[i], scan.unit, model.card.window) for i in part]
-        seen = [VIEWS[views](g, found[i].lungs, model.card.size) for g, i in zip(gray, part, strict=True)]
+        seen = [
+            views_of_part(views, g, found[i].lungs, model.card.size, found[i].box)
+            for g, i in zip(gray, part, strict=True)
+        ]
         batch = np.stack([view.image for one in seen for view in one])[:, None]
-        z, cam = model.run(np.ascontiguousarray(batch))
-        margins.append((z[:, 1] - z[:, 0]).reshape(len(part), -1))
-        maps.append(cam.reshape(len(part), -1, *cam.shape[1:]))
         places += [tuple(view.place for view in one) for one in seen]
-    probabilities = calibrate(np.concatenate(margins), model.card.temperature)
-    return Seen(probabilities, np.concatenate(maps), combine(probabilities, views), tuple(places))
+        if model.opaque_at is None:
+            parts.append(model.answers(np.ascontiguousarray(batch)))
+            continue
+        laid = [(found[i].lungs, view.place) for i, one in zip(part, seen, strict=True) for view in one]
+        fields = [field_in(lungs, place, model.card.size) for lungs, place in laid]
+        lung = np.stack(fields)[:, None].astype(np.float32)
+        parts.append(model.answers(np.concatenate([batch, lung], axis=1)))
+        cells = parts[-1].opacity
+        assert cells is not None
+        for c, field, (lungs, place) in zip(cells, fields, laid, strict=True):
+            areas.append(_areas(c, field, model.opaque_at, lungs, place))
+    return _seen(parts, areas, tuple(places), model, views)
 
 
-def calibrate(margin: Float32, temperature: float) -> Float64:
+def _areas(cells: Float32, field: Mask, opaque_at: float, lungs: Mask, place: Place) -> Float64:
+    """Opaque and whole lung area (2, 3) of one view, in pixels of its slice."""
+    top, left, bottom, right = place.box
+    if place.mirrored:
+        cells, field = cells[:, ::-1], field[:, ::-1]
+    size = len(field)
+    middle = (lungs.shape[1] / 2 - left) / (right - left) * size
+    return areas_of(cells, field, opaque_at, middle) * (bottom - top) * (right - left) / size**2
+
+
+def _seen(
+    parts: Sequence[Outputs], areas: Sequence[Float64], places: tuple[tuple[Place, ...], ...], model: Model, views: str
+) -> Seen:
+    """The answers for all views of all slices, in order, by slice and view."""
+    count = len(places)
+    logits, cam = (np.concatenate([getattr(p, name) for p in parts]) for name in ("logits", "cam"))
+    probabilities = calibrate((logits[:, 1] - logits[:, 0]).reshape(count, -1), model.card.temperature)
+    seen = Seen(probabilities, cam.reshape(count, -1, *cam.shape[1:]), combine(probabilities, views), places)
+    if model.opaque_at is None:
+        return seen
+    cells = np.concatenate([p.opacity for p in parts if p.opacity is not None])
+    second = np.concatenate([p.differential for p in parts if p.differential is not None])
+    return replace(
+        seen,
+        opacity=cells.reshape(count, -1, *cells.shape[1:]),
+        areas=np.stack(areas).reshape(count, -1, 2, 3),
+        differentials=second.reshape(count, -1).astype(np.float64),
+    )
+
+
+def calibrate(margin: Float32 | Float64, temperature: float) -> Float64:
     """Logit margins -> probabilities of COVID by temperature scaling (Guo et al. 2017, arXiv:1706.04599). Any shape."""
     return np.asarray(0.5 * (1 + np.tanh(margin.astype(np.float64) / temperature / 2)))
 
 
-def aggregate(
-    scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence[int], probabilities: Float64
-) -> Prediction:
-    """One verdict: the mean of the highest fifth of the slices that show lung, which for one slice is that slice."""
-    count = max(1, round(TOP_SHARE * len(chosen)))
-    probability = float(np.sort(probabilities)[-count:].mean(dtype=np.float64))
+def aggregate(scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence[int], seen: Seen) -> Prediction:
+    """One verdict from the slices that show lung, by the rules of `infer.aggregate`."""
+    probabilities = seen.combined
+    probability = scan_probability(probabilities)
     point = model.operating_point
     of_scan = (SCAN_NOTICE,) if len(scan.voxels) > 1 else ()
-    return Prediction(
+    result = Prediction(
         source=scan.source,
         model=model.name,
         sha256=model.sha256,
@@ -176,6 +265,32 @@ def aggregate(
         notices=(*scan.notices, *notices(found, chosen), *of_scan),
         operating_point=point,
     )
+    return _with_severity(result, seen, model.card, scan.affine is not None)
+
+
+def _with_severity(result: Prediction, seen: Seen, card: ModelCard, from_file: bool) -> Prediction:
+    """The result with how much of the lung is opaque and what the second question says, where the model knows."""
+    areas, shares = seen.slice_areas, seen.shares
+    if areas is None or shares is None:
+        return result
+    opaque = opaque_of(areas, from_file)
+    return replace(
+        result,
+        opaque=opaque,
+        ct_class=ct_class(opaque.total, card.ct_0_below),
+        slice_opaque_shares=tuple(float(s) for s in shares),
+        differential=_differential(seen, areas[:, 0, 0], shares, card.differential),
+    )
+
+
+def _differential(seen: Seen, opaque: Float64, shares: Float64, card: DifferentialCard | None) -> Differential | None:
+    """The second question, calibrated; silent where too little of the lung is opaque."""
+    if card is None or seen.differentials is None:
+        return None
+    of_view = calibrate(seen.differentials + card.bias, card.temperature)
+    of_slice = np.asarray((seen.weights * of_view).sum(axis=1))
+    probability = scan_differential(of_slice, opaque, shares, card.least_share)
+    return Differential(probability, card.auroc, card.auroc_left_out)
 
 
 def label(probability: float, threshold: float) -> Label:

@@ -10,6 +10,9 @@ from groundglass.types import LUNG_WINDOW, Float32, Mask, Unit, Window
 # Gray levels that aerated lung and soft tissue are mapped to, whatever the window of the source was.
 AIR_LEVEL = 0.2
 TISSUE_LEVEL = 0.85
+# In aerated lungs the 10th percentile lies 4 to 6 % of the way from the 1st percentile to soft tissue, and in 95 of 100
+# below this.
+_AIR_SPREAD = 0.09
 # The lung box is widened by this share of its size, so that the pleura and the chest wall beside it stay in sight.
 BOX_MARGIN = 0.04
 
@@ -49,7 +52,8 @@ def lung_box(lungs: Mask) -> tuple[float, float, float, float]:
 def tissue_and_air(gray: Float32, lungs: Mask) -> tuple[float, float]:
     """Gray of soft tissue and of aerated lung on one slice (H, W).
 
-    Air is the 10th percentile inside the lungs; tissue is the median of what is brighter than the lungs' median in the
+    Air is the 10th percentile inside the lungs, and at most a little more than the 1st: where nearly all of the lung is
+    opaque, only the airways are as dark as air. Tissue is the median of what is brighter than the lungs' median in the
     ring around them, which holds chest wall and mediastinum and, unlike the whole image, neither table nor air.
     """
     inside = gray[lungs]
@@ -58,7 +62,8 @@ def tissue_and_air(gray: Float32, lungs: Mask) -> tuple[float, float]:
     ring = np.asarray(ndimage.maximum_filter(lungs, size=2 * reach + 1)) & ~lungs
     around = gray[ring & (gray > float(np.median(inside)))]
     tissue = float(np.median(around)) if around.size else float(gray.max())
-    return tissue, air
+    darkest = float(np.percentile(inside, 1))
+    return tissue, min(air, darkest + _AIR_SPREAD * max(tissue - darkest, 0.0))
 
 
 def prepare(gray: Float32, lungs: Mask, size: int) -> Float32:

@@ -36,6 +36,12 @@ class View:
     place: Place
 
 
+def field_in(lungs: Mask, place: Place, size: int) -> Mask:
+    """The lung field (H, W) as a view sees it: (size, size), in the view's box and mirrored with it."""
+    field = resize(lungs.astype(np.float32), size, size, place.box) > 0.5
+    return np.asarray(field[:, ::-1] if place.mirrored else field)
+
+
 Views = Callable[[Float32, Mask, int], "tuple[View, ...]"]
 
 
@@ -94,6 +100,21 @@ VIEWS: Mapping[str, Views] = {
     "blur-mask": blurred_and_masked,
     "original": original,
 }
+
+
+def views_of_part(
+    views: str, gray: Float32, field: Mask, size: int, box: tuple[slice, slice] | None
+) -> tuple[View, ...]:
+    """The views of a slice (H, W), or of the part of it in `box` as if that were all; places are those on the slice."""
+    if box is None:
+        return VIEWS[views](gray, field, size)
+    y, x = box[0].start, box[1].start
+    seen = VIEWS[views](gray[box], field[box], size)
+    moved = [(v, v.place.box) for v in seen]
+    return tuple(
+        View(v.image, Place((top + y, left + x, bottom + y, right + x), v.place.mirrored))
+        for v, (top, left, bottom, right) in moved
+    )
 
 
 def combine(probability: Float64, views: str) -> Float64:

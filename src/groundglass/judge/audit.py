@@ -13,11 +13,8 @@ import numpy as np
 from groundglass.data import copies, manifest
 from groundglass.data.look import Look, Looks, Memory, look_at, not_lung, upside_down
 from groundglass.infer.network import Network
-from groundglass.judge.controls import Control
-from groundglass.judge.shortcuts import controls
-from groundglass.types import Finding, Record, Severity
-
-Progress = Callable[[str, int, int], None]
+from groundglass.judge.evidence import Control, controls
+from groundglass.types import Finding, Record, Severity, Step, no_step
 
 # A control whose interval lies above this says something about the label.
 CHANCE = 0.5
@@ -49,15 +46,15 @@ def audit(
     kept: Memory,
     rng: np.random.Generator,
     field: Network | None = None,
-    progress: Progress | None = None,
+    step: Step = no_step,
 ) -> Audit:
     """Audits the files of a manifest that lie under `root`; what `kept` knows is not measured again.
 
     `field` is the lung-field network; without it the checks that need lungs are left out, and a finding says so.
     """
     rows = sorted(records, key=lambda r: r.path)
-    looks = look_at([root / r.path for r in rows], kept, field, _named(progress, "reading"))
-    pairs = similar(looks, kept, _named(progress, "comparing"))
+    looks = look_at([root / r.path for r in rows], kept, field, step)
+    pairs = similar(looks, kept, step)
     found = [*_files(rows, looks.looks), *_same_hash(rows), *_patients(rows), *_near(rows, pairs)]
     found += [*_seen(rows, looks.looks, field is not None), *_balance(rows)]
     measured = controls(rows, looks, rng)
@@ -67,18 +64,14 @@ def audit(
     return Audit(manifest.sha256(rows), tuple(rows), tuple(ordered), named, tuple(measured))
 
 
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
-
-
-def similar(looks: Looks, kept: Memory, progress: Callable[[int, int], None] | None = None) -> list[copies.Pair]:
+def similar(looks: Looks, kept: Memory, step: Step = no_step) -> list[copies.Pair]:
     """Near-copies among the readable images; remembered for exactly this list of images."""
     index = [n for n, look in enumerate(looks.looks) if look is not None and look.refusal is None]
     hashes = [look.sha256 for n in index if (look := looks.looks[n]) is not None]
     key = hashlib.sha256(f"{_LIST_VERSION}:{copies.SAME_PERSON}:{':'.join(hashes)}".encode()).hexdigest()
     known = kept.listed(key)
     if known is None:
-        found = copies.find(looks.thumbs[index], progress=progress)
+        found = copies.find(looks.thumbs[index], step=step)
         known = [(p.first, p.second, p.agreement) for p in found]
         kept.keep_list(key, known)
     return [copies.Pair(index[i], index[j], agreement) for i, j, agreement in known]

@@ -7,19 +7,20 @@ appendix says where the items of CLAIM (2024 update) and TRIPOD+AI (2024) are an
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from groundglass.data import manifest, protocol, sources
+from groundglass.data.manifest import people
 from groundglass.infer.model import Model, bundled, weights_path
 from groundglass.judge import results as judged
 from groundglass.judge.choose import CONTROLS, FAITHFULNESS
 from groundglass.judge.faithfulness import SAME
-from groundglass.judge.reporting_items import CLAIM, TRIPOD
-from groundglass.judge.shortcuts import people
-from groundglass.report.document import USE
+from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.types import Record
 
 _NOTE = "<!-- Made by `groundglass cards` from results/; do not edit by hand. -->\n"
@@ -46,7 +47,7 @@ def model_card(model: Model, results: Path) -> str:
         _HEAD,
         _NOTE,
         f"# Model card: `{name}`\n",
-        f"**{USE}**\n",
+        f"**{RESEARCH_USE_ONLY}**\n",
         "## Details\n",
         _table(
             ["", ""],
@@ -54,7 +55,7 @@ def model_card(model: Model, results: Path) -> str:
                 ["model", f"`{name}`, version {card.version}"],
                 ["SHA-256", f"`{model.sha256}`"],
                 ["lung-field network", f"`{card.field_sha256}`"],
-                ["recipe", f"`recipes/{card.recipe}`" if card.recipe else "not stated"],
+                ["recipe", f"`recipes/shipped/{card.recipe}`" if card.recipe else "not stated"],
                 ["training manifest", f"`{card.training_manifest_sha256}`"],
                 ["input", f"one axial CT slice; lung box of {card.size} x {card.size} pixels"],
                 ["window", f"centre {card.window.center:g} HU, width {card.window.width:g} HU"],
@@ -95,9 +96,9 @@ def model_card(model: Model, results: Path) -> str:
         "The items are in our words. A name without a path is a section of this card; *not done* and *in part* say "
         "what is missing.\n",
         "### CLAIM 2024\n",
-        _table(["item", "what", "where"], _items(CLAIM, robust, faithful)),
+        _table(["item", "what", "where"], _items(reporting_items("CLAIM 2024"), robust, faithful)),
         "### TRIPOD+AI\n",
-        _table(["item", "what", "where"], _items(TRIPOD, robust, faithful)),
+        _table(["item", "what", "where"], _items(reporting_items("TRIPOD+AI"), robust, faithful)),
     ]
     return "\n".join(parts)
 
@@ -137,20 +138,32 @@ def _mine(rows: Iterable[dict[str, str]], model: Model) -> list[dict[str, str]]:
     return [r for r in rows if r["model_sha256"] == model.sha256[:12]]
 
 
+def reporting_items(guideline: str) -> list[tuple[str, str, str]]:
+    """The items of CLAIM 2024 or TRIPOD+AI: number, the item in our words, and where it is answered."""
+    text = files("groundglass.judge").joinpath("reporting_items.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO(text))
+    return [(r["item"], r["what"], r["where"]) for r in rows if r["guideline"] == guideline]
+
+
+def _link(path: Path) -> str:
+    """A file of results/MODEL as seen from docs/."""
+    return f"[{path.name}](../results/{path.parent.name}/{path.name})"
+
+
 def _interval(row: dict[str, Any]) -> str:
     return f"{float(row['value']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
 
 
 def _scores(results: Path, model: Model) -> str:
     out = []
-    for path in sorted(results.glob(f"{model.name}-*-test.csv")):
+    for path in sorted((results / model.name).glob("*-test.csv")):
         rows = _mine(_rows(path), model)
         if not rows:
             continue
         cells = {(r["group"], r["measure"]): _interval(r) for r in rows}
         groups = {r["group"]: f"{r['slices']} of {r['patients']}" for r in reversed(rows)}
         body = [[g, groups[g], *(cells.get((g, m), "–") for m in _MEASURES)] for g in reversed(list(groups))]
-        out.append(f"From [{path.name}](../results/{path.name}); 95 % intervals over patients.\n")
+        out.append(f"From {_link(path)}; 95 % intervals over patients.\n")
         out.append(_table(["part", "slices of patients", *_MEASURES], body))
     return "\n".join(out) if out else _ABSENT
 
@@ -161,7 +174,7 @@ def _json(path: Path, schema: str, model: Model) -> dict[str, Any] | None:
 
 
 def _controls(results: Path, model: Model) -> str:
-    path = results / f"{model.name}-controls.json"
+    path = results / model.name / "controls.json"
     said = _json(path, CONTROLS, model)
     if said is None:
         return _ABSENT
@@ -169,20 +182,17 @@ def _controls(results: Path, model: Model) -> str:
     body = [["the model", _interval(group["model"]), ""]]
     body += [[r["evidence"], _interval(r["auroc"]), _interval(r["gap"])] for r in group["controls"]]
     verdict = "Passed." if said["passed"] else "Not passed."
-    return (
-        f"From [{path.name}](../results/{path.name}), {said['slices']} slices.\n\n**{verdict}** {said['verdict']}\n\n"
-        + _table(["evidence", "AUROC", "model higher by"], body)
+    return f"From {_link(path)}, {said['slices']} slices.\n\n**{verdict}** {said['verdict']}\n\n" + _table(
+        ["evidence", "AUROC", "model higher by"], body
     )
 
 
 def _faithfulness(results: Path, model: Model) -> str:
-    path = results / f"{model.name}-faithfulness.json"
+    path = results / model.name / "faithfulness.json"
     said = _json(path, FAITHFULNESS, model)
     if said is None:
         return _ABSENT
-    out = [
-        f"From [{path.name}](../results/{path.name}). Chance is what heat without meaning gets on the same slices.\n"
-    ]
+    out = [f"From {_link(path)}. Chance is what heat without meaning gets on the same slices.\n"]
     for group, count in said["samples"].items():
         rows = [m for m in said["measures"] if m["group"] == group]
         names = list(dict.fromkeys(m["measure"] for m in rows))
@@ -206,27 +216,27 @@ def _faithfulness(results: Path, model: Model) -> str:
 
 
 def _robustness(results: Path, model: Model) -> str:
-    path = results / f"{model.name}-robustness.csv"
+    path = results / model.name / "robustness.csv"
     rows = _mine(_rows(path), model)
     if not rows:
         return _ABSENT
     body = [[r["group"], r["measure"], _interval(r), r["slices"]] for r in rows]
     return (
-        f"From [{path.name}](../results/{path.name}), validation slices. The attacks (FGSM, PGD) are stated without "
+        f"From {_link(path)}, validation slices. The attacks (FGSM, PGD) are stated without "
         "a claim: a network of this kind can be made to say anything by changes that nobody sees.\n\n"
         + _table(["change", "measure", "value", "slices"], body)
     )
 
 
 def data_card(manifests: Path) -> str:
-    """Where the slices come from, on which terms, how many of whom are in which part, and what is wrong with them."""
+    """The origin and the licence of the slices, counts of slices and patients per split, and known faults."""
     records = manifest.load(manifests / "p5.csv")
     used = [s for s in sources.every() if any(r.source == s.name for r in records)]
     hashes = [line.split() for line in (manifests / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
     parts = [
         _NOTE.replace("results/", "manifests/ and the descriptions of the sources"),
         "# Data card\n",
-        f"**{USE}**\n",
+        f"**{RESEARCH_USE_ONLY}**\n",
         "No image is part of this project: manifests name files by path and hash, and each set is got from its "
         "publisher on its own terms (`groundglass sources`).\n",
         "## Sources\n",

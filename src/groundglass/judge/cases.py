@@ -14,7 +14,7 @@ from groundglass.types import Float64, Mask
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One slice: `probability` of COVID, or None where the gate refused it; `traits` are what subgroups are made of."""
+    """One slice: `probability` of COVID, or None if the gate refused it; `traits` are what subgroups are made of."""
 
     path: str
     positive: bool
@@ -53,7 +53,7 @@ def two_of_each(positive: Mask, patients: Sequence[str]) -> bool:
 
 
 def check(cases: Sequence[Case]) -> None:
-    """Raises ManifestError (exit status 3) where the cases cannot carry a judgement.
+    """Raises ManifestError (exit status 3) if the cases cannot carry a judgement.
 
     That is: no cases, a path twice, a probability that is none, one class only, or one patient only.
     """

@@ -21,7 +21,7 @@ _SLICES = "validation slices"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model's judgements on validation, in a folder of its own; None where a judgement is absent."""
+    """One model's judgements on validation, in a folder of its own; None if a judgement is absent."""
 
     folder: str
     manifest_sha256: str
@@ -53,7 +53,7 @@ class Candidate:
 def read_candidate(folder: Path) -> Candidate:
     """The candidate in a folder that holds evaluation.json and, where they were made, controls.json, faithfulness.json.
 
-    Raises ManifestError where the evaluation is absent or of a test part, or the files are of different models.
+    Raises ManifestError if the evaluation is absent or of a test part, or the files are of different models.
     """
     said = results.read(folder / "evaluation.json", results.EVALUATION)
     if said["split"] != "val":
@@ -118,7 +118,7 @@ def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
 
     Those that lack nothing come first. Among them the mean AUROC over sources decides; of those within `TIE` of the
     best one left, the lowest calibration error, then the most heat in the lungs above chance.
-    Raises ManifestError where they were judged on different manifests: their figures cannot be compared.
+    Raises ManifestError if they were judged on different manifests: their figures cannot be compared.
     """
     left = sorted(candidates, key=lambda c: c.folder)
     others = [c for c in left if c.manifest_sha256 != left[0].manifest_sha256]

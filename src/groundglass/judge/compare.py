@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from groundglass.errors import ManifestError
 from groundglass.judge import metrics
-from groundglass.judge.bootstrap import estimate
 from groundglass.judge.cases import Case, Columns, columns, two_of_each
-from groundglass.judge.intervals import LEVEL, Scale, Statistic, jackknife
+from groundglass.judge.intervals import LEVEL, Scale, Statistic, bootstrap, jackknife
 from groundglass.types import Estimate, Float64, Mask
 
 _ROUNDS = 2000
@@ -51,7 +51,7 @@ def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Esti
 
     Without spread, as between a perfect score and a constant one, p is 0, and 1 where there is no difference.
 
-    It takes every slice for a patient of its own. Raises ValueError where a class has fewer than two cases.
+    It takes every slice for a patient of its own. Raises ValueError if a class has fewer than two cases.
     """
     if min(int(positive.sum()), int((~positive).sum())) < 2:
         raise ValueError("labels: two cases or more of each class, got fewer")
@@ -66,7 +66,7 @@ def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Esti
 def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Columns, int]:
     """The cases that both models answered, in one order, and how many one of them did not answer.
 
-    Raises ManifestError where the two do not hold the same cases with the same labels.
+    Raises ManifestError if the two do not hold the same cases with the same labels.
     """
     a, b = {c.path: c for c in first}, {c.path: c for c in second}
     problems = [f"{path}: in both files, got one" for path in sorted(set(a) ^ set(b))]
@@ -80,7 +80,7 @@ def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Col
 def compare(a: Columns, b: Columns, thresholds: tuple[float, float]) -> Iterator[Difference]:
     """Differences of matched columns: AUROC, average precision, Brier score, and at each model's own threshold.
 
-    Raises ValueError where a class has fewer than two patients.
+    Raises ValueError if a class has fewer than two patients.
     """
     y, patients = a.positive, a.patients
     if not two_of_each(y, patients):
@@ -103,9 +103,46 @@ def compare(a: Columns, b: Columns, thresholds: tuple[float, float]) -> Iterator
         if name == "AUROC":
             rng = np.random.default_rng(0)
             yield Difference(
-                "AUROC (patient bootstrap)", of_a(every), of_b(every), estimate(difference, patients, rng, _ROUNDS)
+                "AUROC (patient bootstrap)", of_a(every), of_b(every), bootstrap(difference, patients, rng, _ROUNDS)
             )
 
 
 def _less(first: Statistic, second: Statistic) -> Statistic:
     return lambda weight: first(weight) - second(weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same cases: DeLong's difference of AUROCs with its p value, and every other difference.
+
+    `left_out` counts the slices that one of the two did not answer.
+    """
+
+    delong: Estimate
+    p: float
+    differences: tuple[Difference, ...]
+    left_out: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as JSON objects."""
+        return {
+            "left_out": self.left_out,
+            "delong": {**asdict(self.delong), "p": self.p},
+            "differences": [
+                {"measure": d.measure, "first": d.first, "second": d.second, **asdict(d.difference)}
+                for d in self.differences
+            ],
+        }
+
+
+def compare_cases(first: Sequence[Case], second: Sequence[Case], thresholds: tuple[float, float]) -> Comparison:
+    """Compare two lists of cases of the same slices, each with its own threshold.
+
+    Raises ManifestError if they cannot be compared.
+    """
+    a, b, left_out = matched(first, second)
+    try:
+        delong, p = paired_delong(a.probability, b.probability, a.positive)
+        return Comparison(delong, p, tuple(compare(a, b, thresholds)), left_out)
+    except ValueError as error:
+        raise ManifestError("scores", [str(error)]) from error

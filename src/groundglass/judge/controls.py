@@ -8,66 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
-from groundglass.errors import ConfigError
+from groundglass.data import manifest
+from groundglass.data.look import Looks, look_at, memory
+from groundglass.data.manifest import people
+from groundglass.errors import ManifestError
+from groundglass.infer.model import Model
+from groundglass.infer.network import read_features
 from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
+from groundglass.judge.cases import two_of_each
+from groundglass.judge.evidence import FOLDS, classifier, evidence_of
+from groundglass.judge.faithfulness import score_of
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
-from groundglass.types import Estimate, Float32, Float64, Mask
+from groundglass.judge.results import About, dumps
+from groundglass.judge.samples import prepared
+from groundglass.types import Estimate, Float32, Float64, Mask, Record, Step, no_step
 
-_FOLDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """AUROC of one control: `evidence` is what it saw, `how` is "cross-validated" or "train+val to test"."""
-
-    evidence: str
-    how: str
-    auroc: Estimate
-
-
-def classifier() -> Callable[[Float64, Mask, Float64], Float64]:
-    """Logistic regression on standardised columns: (train (N, K), labels (N,), test (M, K)) -> scores (M,).
-
-    Raises ConfigError where scikit-learn is absent.
-    """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", "scikit-learn for the controls, got none; pip install '.[judge]' in the clone"
-        ) from error
-
-    def fitted(train: Float64, positive: Mask, test: Float64) -> Float64:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
-        model.fit(train, positive)
-        return np.asarray(model.decision_function(test), np.float64)
-
-    return fitted
-
-
-def cross_validated(matrix: Float64, positive: Mask, groups: Sequence[str], seed: int) -> Float64 | None:
-    """Scores of every row by a model that never saw its group; None where a class has too few groups."""
-    fitted = classifier()
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    for label in (True, False):
-        if len({g for g, p in zip(groups, positive, strict=True) if p == label}) < _FOLDS:
-            return None
-    scores = np.zeros(len(matrix))
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(matrix, positive, groups):
-        if positive[train].all() or not positive[train].any():
-            return None
-        raw = fitted(matrix[train], positive[train], matrix[test])
-        scores[test] = raw
-    return scores
+SCHEMA = "groundglass.controls/1"
+# What a control sees: the prepared input with a part taken away, or something that is not the lungs.
+_INPUT, _OTHER = "the model's own input", "not the lungs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +69,19 @@ def lungs_only(image: Float32, lungs: Mask) -> Float32:
 def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str], seed: int) -> tuple[float, float]:
     """How well a linear classifier tells the source from features (N, K) of unseen people, and chance.
 
-    Both are balanced accuracies: the mean share of each source's slices that are named right. NaN where there is one
+    Both are balanced accuracies: the mean share of each source's slices that are named right. NaN if there is one
     source, or one with fewer than five people.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     names = sorted(set(sources))
     people = {(s, g) for s, g in zip(sources, groups, strict=True)}
-    if len(names) < 2 or min(Counter(s for s, _ in people).values()) < _FOLDS:
+    if len(names) < 2 or min(Counter(s for s, _ in people).values()) < FOLDS:
         return float("nan"), float("nan")
     truth = np.array([names.index(s) for s in sources])
     scores = np.zeros((len(truth), len(names)))
     fitted = classifier()
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(features, truth, groups):
         for k in range(len(names)):
             scores[test, k] = fitted(features[train], truth[train] == k, features[test])
@@ -152,3 +116,189 @@ def verdict(model: Estimate, rows: Sequence[Row], blank: Row, within: Mapping[st
         if close:
             words.append(f"Within {source} alone it does not surely beat {', '.join(close)}.")
     return not lacking and falls and level, " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is compared with the controls: on which split, with which seed, threads and cache folder."""
+
+    split: str = "val"
+    seed: int = 0
+    threads: int | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """A model beside its controls: for all slices and each source, the model's AUROC and the table of controls.
+
+    `source_accuracy` is how well the model's own features name the source of a slice, with chance, or None if that
+    cannot be said. `left_out` names the sources that have too few patients to be judged alone.
+    """
+
+    about: About
+    slices: int
+    refused: int
+    passed: bool
+    verdict: str
+    source_accuracy: tuple[float, float] | None
+    groups: Mapping[str, tuple[Estimate, Sequence[Row]]]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The JSON of schema `groundglass.controls/1`."""
+        accuracy = self.source_accuracy
+        return dumps(
+            {
+                "schema": SCHEMA,
+                **asdict(self.about),
+                "slices": self.slices,
+                "refused": self.refused,
+                "passed": self.passed,
+                "verdict": self.verdict,
+                "source_accuracy": None if accuracy is None else {"value": accuracy[0], "chance": accuracy[1]},
+                "groups": {
+                    g: {"model": asdict(e), "controls": [asdict(r) for r in rows]}
+                    for g, (e, rows) in self.groups.items()
+                },
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The slices that the model answers: records, inputs (N, S, S), lungs (N, S, S), labels and patients."""
+
+    records: tuple[Record, ...]
+    images: Float32
+    lungs: Mask
+    positive: Mask
+    patients: tuple[str, ...]
+
+    def score(self, model: Model, images: Float32) -> Float64:
+        return score_of(model)(np.ascontiguousarray(images[:, None]))
+
+    def changed(self, change: Callable[[Float32, Mask], Float32]) -> Float32:
+        """The inputs (N, S, S) after a change of image and lungs."""
+        return np.stack([change(i, m) for i, m in zip(self.images, self.lungs, strict=True)])
+
+
+def judge_model(
+    model: Model, weights: Path, records: Sequence[Record], root: Path, plan: Plan | None = None, step: Step = no_step
+) -> Controlled:
+    """Compare a model with what can be known without the disease, on the same slices of a split.
+
+    `weights` is the model's file, whose features are read. The small controls are trained on the training part (and on
+    the validation part for the test split). Raises ManifestError if the rows do not suffice.
+    """
+    plan = plan or Plan()
+    training = _training(records, plan.split)
+    rows = manifest.of_split(records, plan.split)
+    own = _answered(rows, root, model, step)
+    with memory(plan.cache) as kept:
+        looks = look_at([root / r.path for r in (*training, *own.records)], kept, None, step)
+    step("blanking", 0, 1)
+    scores = {"model": own.score(model, own.images), **_small([*training, *own.records], len(training), looks)}
+    scores["lungs blanked"] = own.score(model, own.changed(blanked))
+    scores["lungs only"] = own.score(model, own.changed(lungs_only))
+    features = _features(weights, own.images, plan.threads)
+    accuracy = source_told(features, [r.source for r in own.records], own.patients, plan.seed)
+    step("blanking", 1, 1)
+    groups, left_out = _by_source(own)
+    found = {name: _table(own, scores, keep) for name, keep in groups.items()}
+    passed, words = _verdict(found)
+    known = not np.isnan(accuracy[0])
+    if known:
+        named = f"balanced accuracy {accuracy[0]:.3f}, chance {accuracy[1]:.3f}"
+        words += f" Its own features name a slice's source with {named}."
+    about = About(model.name, model.sha256, manifest.sha256(records), plan.split)
+    refused = len(rows) - len(own.records)
+    return Controlled(about, len(own.records), refused, passed, words, accuracy if known else None, found, left_out)
+
+
+def _verdict(found: Mapping[str, tuple[Estimate, Sequence[Row]]]) -> tuple[bool, str]:
+    own, table = found["all"]
+    others = {g: [r for r in rows if r.seen == _OTHER] for g, (_, rows) in found.items()}
+    blank = next(r for r in table if r.evidence == "lungs blanked")
+    return verdict(own, others["all"], blank, {g: rows for g, rows in others.items() if g != "all"})
+
+
+def _by_source(own: _Answered) -> tuple[dict[str, Mask], tuple[str, ...]]:
+    """Masks (N,) of all slices and of each source that can be judged alone, and the names of the other sources."""
+    groups = {"all": np.ones(len(own.positive), bool)}
+    left_out: list[str] = []
+    for source in sorted({r.source for r in own.records}):
+        mine = np.array([r.source == source for r in own.records])
+        if two_of_each(own.positive[mine], [p for p, k in zip(own.patients, mine, strict=True) if k]):
+            groups[source] = mine
+        else:
+            left_out.append(source)
+    return groups, tuple(left_out)
+
+
+def _training(records: Sequence[Record], split: str) -> list[Record]:
+    """The rows that the small controls learn from. Raises ManifestError if they have not both labels."""
+    parts = ("train",) if split == "val" else ("train", "val")
+    rows = [r for r in records if r.label is not None and r.split in parts]
+    if len({r.label for r in rows}) < 2:
+        raise ManifestError(
+            "manifest",
+            [f"{' and '.join(parts)}: rows of covid and of non-covid for the controls to learn from, got fewer"],
+        )
+    return rows
+
+
+def _answered(rows: Sequence[Record], root: Path, model: Model, step: Step) -> _Answered:
+    """What the model answers of the rows. Raises ManifestError if fewer than two patients of a label are left."""
+    found = prepared(rows, people(rows), root, model, step)
+    positive = np.array([r.label == "covid" for r, _ in found], bool)
+    if not two_of_each(positive, [s.patient for _, s in found]):
+        raise ManifestError("manifest", ["patients: two or more with each label among the answered slices, got fewer"])
+    return _Answered(
+        tuple(r for r, _ in found),
+        np.stack([s.image for _, s in found]),
+        np.stack([s.lungs for _, s in found]),
+        positive,
+        tuple(s.patient for _, s in found),
+    )
+
+
+def _small(rows: Sequence[Record], training: int, looks: Looks) -> dict[str, Float64]:
+    """Scores of each small control on the rows from `training` on, fitted on the ones before that can be read.
+
+    Raises ManifestError if a file is absent, or those that can be read have not both labels.
+    """
+    absent = [r.path for r, look in zip(rows, looks.looks, strict=True) if look is None]
+    if absent:
+        raise ManifestError("not_found", [f"{p}: a file below --data, got none" for p in absent])
+    kept = [n for n in range(training) if (look := looks.looks[n]) is not None and look.refusal is None]
+    positive = np.array([rows[n].label == "covid" for n in kept], bool)
+    if not positive.any() or positive.all():
+        raise ManifestError("manifest", ["train: slices of covid and of non-covid that can be read, got fewer"])
+    fitted, first = classifier(), len(kept)
+    return {
+        name: fitted(matrix[:first], positive, matrix[first:])
+        for name, matrix in evidence_of(rows, looks, [*kept, *range(training, len(rows))]).items()
+        if np.ptp(matrix[:first], axis=0).max(initial=0.0) > 0
+    }
+
+
+def _features(weights: Path, images: Float32, threads: int | None) -> Float64:
+    """Pooled features (N, K) of the layer that the class activation map is made from, of inputs (N, S, S)."""
+    network = read_features(weights, "cam", threads)
+    name = network.session.get_outputs()[-1].name
+    batches = [np.ascontiguousarray(images[i : i + 8, None]) for i in range(0, len(images), 8)]
+    return np.concatenate([network.run(b)[name].mean(axis=(2, 3)) for b in batches]).astype(np.float64)
+
+
+def _table(own: _Answered, scores: Mapping[str, Float64], keep: Mask) -> tuple[Estimate, list[Row]]:
+    positive = own.positive[keep]
+    patients = [p for p, k in zip(own.patients, keep, strict=True) if k]
+    model = scores["model"][keep]
+    rows = [
+        against(model, score[keep], positive, patients, name, _INPUT if name.startswith("lungs") else _OTHER)
+        for name, score in scores.items()
+        # a control that sees no difference says nothing; a model that falls to one score without lungs says much
+        if name != "model" and (name.startswith("lungs") or np.ptp(score[keep]) > 0)
+    ]
+    return jackknife(weighted_auroc(model, positive), patients, "share", (positive, ~positive)), rows

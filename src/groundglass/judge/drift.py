@@ -111,7 +111,7 @@ def to_json(known: Reference) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Reference:
-    """A reference from JSON. Raises ValueError where it is none."""
+    """A reference from JSON. Raises ValueError if it is none."""
     try:
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema: {SCHEMA}, got {value['schema']!r}")

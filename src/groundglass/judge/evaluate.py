@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from groundglass.errors import ConfigError
 from groundglass.judge import metrics
-from groundglass.judge.bootstrap import estimate
-from groundglass.judge.calibrate import sigmoid
+from groundglass.judge.calibrate import margins, sigmoid
 from groundglass.judge.cases import Case, Columns, check, columns
-from groundglass.judge.intervals import Scale, Statistic, jackknife, share
-from groundglass.types import Estimate, Float64, Mask
+from groundglass.judge.intervals import Scale, Statistic, bootstrap, jackknife, share
+from groundglass.types import Estimate, Float64, Mask, Step, no_step
 
 OVERALL = "all"
 # Subgroups by this trait keep all negatives of their source: a severity exists among the positives alone.
 SEVERITY = "severity"
 _SEED = 0
 _ROUNDS = 1000
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Evaluation:
     rows: tuple[Measured, ...]
 
     def find(self, measure: str, group: str = OVERALL) -> Estimate | None:
-        """The estimate of a measure in a group, or None where it could not be made."""
+        """The estimate of a measure in a group, or None if it could not be made."""
         return next((r.estimate for r in self.rows if (r.group, r.measure) == (group, measure)), None)
 
 
@@ -54,20 +52,20 @@ def evaluate(
     by: Sequence[str] = (),
     prevalence: float = 0.1,
     temperature: float | None = None,
-    progress: Progress = lambda done, total: None,
+    step: Step = no_step,
 ) -> Evaluation:
     """Judge cases overall and by the named traits.
 
-    Raises ManifestError where the cases cannot be judged, ConfigError for a trait that no case has.
+    Raises ManifestError if the cases cannot be judged, ConfigError for a trait that no case has.
     """
     check(cases)
     parts = list(groups(cases, by))
     rows: list[Measured] = []
     for done, (name, part) in enumerate(parts):
-        progress(done, len(parts))
+        step("groups", done, len(parts))
         found = measures(part, threshold, prevalence, temperature)
         rows += [Measured(name, len(part), measure, e) for measure, e in found if _known(e)]
-    progress(len(parts), len(parts))
+    step("groups", len(parts), len(parts))
     return Evaluation(tuple(cases), threshold, prevalence, temperature, tuple(rows))
 
 
@@ -99,7 +97,7 @@ def groups(cases: Sequence[Case], by: Sequence[str]) -> Iterator[tuple[str, list
 def measures(
     cases: Sequence[Case], threshold: float, prevalence: float, temperature: float | None
 ) -> Iterator[tuple[str, Estimate]]:
-    """Every metric that the cases allow: those of one class only where the other is absent, none where all refused."""
+    """Every metric that the cases allow: those of one class only where the other is absent, none if all refused."""
     yield "refused", share([c.probability is None for c in cases], [c.patient for c in cases])
     answered = columns(cases)
     if len(set(answered.patients)) < 2:
@@ -130,7 +128,7 @@ def measures(
 
 def surest_first(probability: Float64, threshold: float) -> Float64:
     """How unsure each probability (N,) is: the nearer to the threshold on the logit scale, the higher."""
-    return np.asarray(-np.abs(_logit(probability) - _logit(np.array([threshold]))[0]), np.float64)
+    return np.asarray(-np.abs(margins(probability) - margins(np.array([threshold]))[0]), np.float64)
 
 
 def _discrimination(answered: Columns) -> Iterator[tuple[str, Estimate]]:
@@ -150,7 +148,7 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
         metrics.calibrated_error(p, answered.patients, np.random.default_rng(_SEED), _ROUNDS),
     )
     if temperature is not None:
-        raw = sigmoid(_logit(p) * temperature)
+        raw = sigmoid(margins(p) * temperature)
         yield "ECE, 15 bins, before temperature", _bootstrap(metrics.calibration_error(raw, y), answered)
     if both:
         slope, intercept = metrics.calibration_line(p, y)
@@ -160,17 +158,12 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
 
 def _bootstrap(statistic: Statistic, answered: Columns) -> Estimate:
     """A calibration error is biased upward and has corners; leaving one patient out says little of its spread."""
-    return estimate(statistic, answered.patients, np.random.default_rng(_SEED), _ROUNDS)
+    return bootstrap(statistic, answered.patients, np.random.default_rng(_SEED), _ROUNDS)
 
 
 def _tried(
     name: str, statistic: Statistic, answered: Columns, scale: Scale, classes: Sequence[Mask] = ()
 ) -> Iterator[tuple[str, Estimate]]:
-    """The estimate, or nothing where the statistic has no value on these cases, as MCC when all is called positive."""
+    """The estimate, or nothing if the statistic has no value on these cases, as MCC when all is called positive."""
     if not np.isnan(statistic(np.ones(len(answered.positive)))):
         yield name, jackknife(statistic, answered.patients, scale, classes)
-
-
-def _logit(p: Float64) -> Float64:
-    clipped = np.clip(p, 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(clipped / (1 - clipped)), np.float64)

@@ -1,25 +1,40 @@
 """Does the picture tell the truth? Heat is measured against lungs, lesions, the model's own answer, and noise.
 
-Every measure has a value that heat without meaning gets, and random heat is measured beside the methods so that this
-is seen and not only said.
+Every measure states what heat without meaning would get, and random heat is measured beside the methods as proof.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, stats
 
+from groundglass.errors import ManifestError
+from groundglass.infer.cam import occlusion, spread
+from groundglass.infer.model import Model
+from groundglass.infer.predict import calibrate
 from groundglass.judge.intervals import Scale, jackknife, share
-from groundglass.types import Estimate, Float32, Float64, Mask
+from groundglass.judge.results import About, dumps
+from groundglass.types import Estimate, Float32, Float64, Mask, Step, no_step
 
 # Inputs (N, S, S) -> heat (N, S, S), signed; positive speaks for COVID.
 Method = Callable[[Float32], Float32]
 # Inputs (N, 1, S, S) -> probability of COVID (N,).
 Score = Callable[[Float32], Float64]
+# A graph of the model and inputs (N, S, S) -> heat (N, S, S).
+OfGraph = Callable[[Any, Float32], Float32]
+SCHEMA = "groundglass.faithfulness/1"
 RANDOM = "random heat"
+# They need no gradients, so that any model file can be measured.
+ANY_FILE = ("cam", "occlusion", RANDOM)
+# Many passes for each map: they are drawn again only with all kernels shuffled.
+_SLOW = ("occlusion", "integrated-gradients")
+# Phantoms that maps are drawn of again with randomised weights.
+_SANITY = 8
 # Two maps with a rank correlation of a half have a quarter of the variance of their ranks in common.
 SAME = 0.5
 FOLLOWS, SHOWS, UNSURE = "follows the weights", "shows the image", "not sure"
@@ -60,7 +75,7 @@ def random_heat(images: Float32, rng: np.random.Generator, cells: int = _CELLS) 
 
 
 def in_lungs(heat: Float32, lungs: Mask) -> float:
-    """The share of positive heat (S, S) that lies in the lungs; NaN where no heat is positive."""
+    """The share of positive heat (S, S) that lies in the lungs; NaN if no heat is positive."""
     positive = np.maximum(heat, 0)
     total = float(positive.sum())
     return min(1.0, float(positive[lungs].sum()) / total) if total > 0 else float("nan")
@@ -175,3 +190,138 @@ def verdict(shuffled: Estimate) -> str:
     if shuffled.high < SAME:
         return FOLLOWS
     return SHOWS if shuffled.low >= SAME else UNSURE
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """What the learn room adds, because it needs torch: a graph of the model, methods over it, and shuffled copies.
+
+    `randomised` gives ever more shuffled copies of a graph, each with the share of its kernels that is shuffled.
+    """
+
+    graph: Any
+    methods: Mapping[str, OfGraph]
+    randomised: Callable[[Any, np.random.Generator], Iterator[tuple[float, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Faithfulness:
+    """The measures of every method in each group of samples, and how much each map follows the weights (`sanity`)."""
+
+    about: About
+    samples: Mapping[str, int]
+    notes: Sequence[str]
+    measures: Mapping[str, Sequence[Measure]]
+    sanity: Mapping[str, Sequence[tuple[float, Estimate]]]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """For each method whether its map follows the weights; random heat is chance and gets none."""
+        return {name: verdict(rows[-1][1]) for name, rows in self.sanity.items() if name != RANDOM}
+
+    def to_json(self) -> str:
+        """The JSON of schema `groundglass.faithfulness/1`."""
+        measures = [
+            {"group": g, "method": m.method, "measure": m.measure, "chance": m.chance, "estimate": asdict(m.estimate)}
+            for g, rows in self.measures.items()
+            for m in rows
+        ]
+        sanity = [
+            {"method": name, "kernels_randomised": done, "estimate": asdict(e)}
+            for name, rows in self.sanity.items()
+            for done, e in rows
+        ]
+        head = {"schema": SCHEMA, **asdict(self.about), "samples": self.samples, "notes": list(self.notes)}
+        return dumps({**head, "measures": measures, "sanity": sanity, "verdicts": self.verdicts})
+
+
+def methods_of(model: Model, gradients: Gradients | None, rng: np.random.Generator) -> dict[str, Method]:
+    """Every method that can be drawn for a model: CAM, occlusion and random heat, and those of its gradients."""
+
+    def cam(images: Float32) -> Float32:
+        return np.concatenate([spread(model.run(i[None, None])[1], len(i)) for i in images])
+
+    def margin(batch: Float32) -> Float32:
+        logits = model.run(np.ascontiguousarray(batch))[0]
+        return np.asarray(logits[:, 1] - logits[:, 0], np.float32)
+
+    def occluded(images: Float32) -> Float32:
+        return np.stack([occlusion(i, margin) for i in images])
+
+    def one_by_one(method: OfGraph, graph: Any, images: Float32) -> Float32:
+        return np.concatenate([method(graph, i[None]) for i in images])
+
+    found: dict[str, Method] = {"cam": cam, "occlusion": occluded}
+    if gradients is not None:
+        found |= {n: partial(one_by_one, m, gradients.graph) for n, m in gradients.methods.items() if n not in found}
+    found[RANDOM] = lambda images: random_heat(images, rng)
+    return found
+
+
+def judge_maps(
+    model: Model,
+    groups: Mapping[str, Sequence[Sample]],
+    gradients: Gradients | None,
+    rng: np.random.Generator,
+    step: Step = no_step,
+) -> Faithfulness:
+    """Measure every method on groups of samples against lungs, lesions, the model's own answer and noise.
+
+    The group "phantoms" is drawn again with randomised weights. A group with samples of fewer than two people is left
+    out, and a note says so. Raises ManifestError if no group is left.
+    """
+    few = [g for g, samples in groups.items() if len({s.patient for s in samples}) < 2]
+    notes = [f"{g} left out: the model answers for {len(groups[g])}, and two people are the least" for g in few]
+    used = {g: samples for g, samples in groups.items() if g not in few}
+    if not used:
+        raise ManifestError("manifest", ["slices of two people or more that the model answers, got fewer"])
+    methods, score = methods_of(model, gradients, rng), score_of(model)
+    measures = {group: _measured(group, samples, methods, score, rng, step) for group, samples in used.items()}
+    drawn = used.get("phantoms", ())[:_SANITY]
+    tried = _randomised(gradients, drawn, rng, step) if gradients is not None and drawn else {}
+    return Faithfulness(
+        About(model.name, model.sha256, "", ""), {g: len(s) for g, s in used.items()}, notes, measures, tried
+    )
+
+
+def score_of(model: Model) -> Score:
+    """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
+
+    def score(batch: Float32) -> Float64:
+        logits = np.concatenate([model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)])
+        return calibrate(logits[:, 1] - logits[:, 0], model.card.temperature)
+
+    return score
+
+
+def _measured(
+    group: str,
+    samples: Sequence[Sample],
+    methods: Mapping[str, Method],
+    score: Score,
+    rng: np.random.Generator,
+    step: Step,
+) -> list[Measure]:
+    baseline = chances(samples, score, rng)
+    rows: list[Measure] = []
+    for done, (name, method) in enumerate(methods.items()):
+        step(group, done, len(methods))
+        rows += measure(name, method, samples, score, rng, baseline)
+    step(group, len(methods), len(methods))
+    return rows
+
+
+def _randomised(
+    gradients: Gradients, samples: Sequence[Sample], rng: np.random.Generator, step: Step
+) -> dict[str, list[tuple[float, Estimate]]]:
+    """How alike each map stays as ever more kernels are shuffled; random heat, drawn anew each time, is chance."""
+    images = np.stack([s.image for s in samples])
+    methods: dict[str, OfGraph] = {**gradients.methods, RANDOM: lambda graph, images: random_heat(images, rng)}
+    original = {name: method(gradients.graph, images) for name, method in methods.items()}
+    stages: dict[str, list[tuple[float, Float32]]] = {name: [] for name in methods}
+    for number, (done, changed) in enumerate(gradients.randomised(gradients.graph, rng)):
+        step("randomised weights", number, 6)
+        for name, method in methods.items():
+            if done == 1 or name not in _SLOW:
+                stages[name].append((done, method(changed, images)))
+    return {name: sanity(original[name], rows, samples) for name, rows in stages.items()}

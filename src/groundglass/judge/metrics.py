@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from groundglass.judge.intervals import Scale, Statistic
 from groundglass.types import Estimate, Float64, Mask
@@ -16,10 +17,10 @@ _NORMAL_95 = 1.959963984540054
 def auroc_value(scores: Float64, positive: Mask) -> float:
     """Area under the ROC curve of scores (N,): the chance that a positive scores higher, ties counting one half.
 
-    Raises ValueError where one class is empty.
+    Raises ValueError if one class is empty.
     """
     _check(scores, positive)
-    ranks = _midranks(scores)
+    ranks = stats.rankdata(scores)
     n_positive = int(positive.sum())
     n_negative = len(scores) - n_positive
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
@@ -30,7 +31,7 @@ def auroc_delong(scores: Float64, positive: Mask, patients: int | None = None) -
 
     The variance is computed from midranks (Sun and Xu, IEEE Signal Process. Lett. 2014); the interval is taken on the
     logit scale, so that it stays within [0, 1]. It takes every image for a patient of its own: where patients have
-    several images use `auroc`. Raises ValueError where a class is empty.
+    several images use `auroc`. Raises ValueError if a class is empty.
     """
     value = auroc_value(scores, positive)
     v10, v01 = placements(scores, positive)
@@ -43,9 +44,9 @@ def auroc_delong(scores: Float64, positive: Mask, patients: int | None = None) -
 def placements(scores: Float64, positive: Mask) -> tuple[Float64, Float64]:
     """For each positive the share of negatives below it, for each negative the share of positives above it."""
     a, b = scores[positive], scores[~positive]
-    both = _midranks(np.concatenate([a, b]))
+    both = stats.rankdata(np.concatenate([a, b]))
     m, n = len(a), len(b)
-    return (both[:m] - _midranks(a)) / n, 1.0 - (both[m:] - _midranks(b)) / m
+    return (both[:m] - stats.rankdata(a)) / n, 1.0 - (both[m:] - stats.rankdata(b)) / m
 
 
 def auroc(
@@ -54,7 +55,7 @@ def auroc(
     """AUROC of scores (N,) with a 95 % percentile interval that resamples patients, not images (Efron 1979).
 
     Patients are drawn within positives and negatives, so that no round is without a class; a patient with both labels
-    counts as positive. Raises ValueError where a class is empty.
+    counts as positive. Raises ValueError if a class is empty.
     """
     value = auroc_value(scores, positive)
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
@@ -74,7 +75,7 @@ def auroc(
 
 
 def _weighted_auroc(place: NDArray[np.intp], positive: Mask, weight: Float64) -> float:
-    """AUROC from the place of each score among the distinct ones; NaN where a class has no weight."""
+    """AUROC from the place of each score among the distinct ones; NaN if a class has no weight."""
     above = np.bincount(place, weights=weight * positive)
     below = np.bincount(place, weights=weight * ~positive)
     total = above.sum() * below.sum()
@@ -90,13 +91,6 @@ def _check(scores: Float64, positive: Mask) -> None:
         raise ValueError("labels: both classes, got one")
 
 
-def _midranks(values: Float64) -> NDArray[np.float64]:
-    """Ranks from 1, ties sharing the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], np.float64)
-
-
 def _logit_interval(value: float, error: float) -> tuple[float, float]:
     if error == 0.0 or not 0.0 < value < 1.0:
         return value, value
@@ -107,7 +101,7 @@ def _logit_interval(value: float, error: float) -> tuple[float, float]:
 
 
 def weighted_auroc(scores: Float64, positive: Mask) -> Statistic:
-    """AUROC of scores (N,) as a function of row weights (N,); NaN where a class has no weight."""
+    """AUROC of scores (N,) as a function of row weights (N,); NaN if a class has no weight."""
     _check(scores, positive)
     _, place = np.unique(scores, return_inverse=True)
     return lambda weight: _weighted_auroc(place, positive, weight)
@@ -215,7 +209,7 @@ def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, S
     """Calibration slope and intercept-in-the-large as functions of row weights (Cox 1958; Van Calster et al. 2016).
 
     The slope is that of a logistic regression on the logit of the probability, 1 where it is neither over- nor
-    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN where the
+    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN if the
     regression has no maximum, as with classes that the score separates.
     """
     logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / np.clip(1 - probability, 1e-6, 1 - 1e-6))
@@ -230,7 +224,7 @@ def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, S
 
 
 def _newton(columns: Float64, offset: Float64, positive: Mask, weight: Float64) -> float:
-    """The last coefficient of a weighted logistic regression on columns (N, K); NaN where it does not converge."""
+    """The last coefficient of a weighted logistic regression on columns (N, K); NaN if it does not converge."""
     beta = np.zeros(columns.shape[1])
     for _ in range(50):
         p = 0.5 * (1 + np.tanh((columns @ beta + offset) / 2))

@@ -17,7 +17,7 @@ COVID, OTHER, PALE, INK = "#b3261e", "#2f6f9f", "#9aa3ad", "#1b1f24"
 
 
 def axes(height: float, width: float = 8.0) -> tuple[Any, Any]:
-    """A figure of that size in inches, and its axes. Raises ConfigError where matplotlib is absent."""
+    """A figure of that size in inches, and its axes. Raises ConfigError if matplotlib is absent."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:

@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was judged on what: hashes are empty where there is no model file or no manifest."""
+    """What was judged on what: hashes are empty if there is no model file or no manifest."""
 
     model: str
     model_sha256: str
@@ -78,7 +78,7 @@ def dumps(said: Mapping[str, Any]) -> str:
 
 
 def read(path: Path, schema: str) -> dict[str, Any]:
-    """A judgement that a command wrote. Raises ManifestError where the file is absent or of another schema."""
+    """A judgement that a command wrote. Raises ManifestError if the file is absent or of another schema."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from groundglass.data.collect import check_hash
+from groundglass.data.manifest import of_split, people
 from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
-from groundglass.infer.predict import calibrate, find_fields
+from groundglass.infer.predict import find_fields
 from groundglass.infer.transforms import resize, to_gray
 from groundglass.infer.views import VIEWS, View
-from groundglass.judge.faithfulness import Sample, Score
+from groundglass.judge.faithfulness import Sample
 from groundglass.phantom import chest as phantom
 from groundglass.read.scan import Decoder, read
-from groundglass.types import Float32, Float64, Mask, Scan
+from groundglass.types import Float32, Mask, Record, Scan, Step, no_step
 
 
 def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
     """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
 
-    Raises ConfigError where the card makes several: heat and controls are of one input.
+    Raises ConfigError where the card makes several, or an input with a second channel: heat and controls are judged by
+    changing one picture.
     """
+    if model.opaque_at is not None:
+        raise ConfigError(
+            "views",
+            f"model: an input of one channel, got {model.name} with a lung field beside the picture; "
+            "measure its opacity map with studies/severity.py",
+        )
     seen = VIEWS[model.card.views](gray, lungs, model.card.size)
     if len(seen) != 1:
         raise ConfigError(
@@ -34,10 +45,10 @@ def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
 def sample(
     scan: Scan, model: Model, patient: str, lesions: Mask | None = None, lungs: Mask | None = None
 ) -> Sample | None:
-    """The middle slice of a scan as the model sees it, or None where the gate refuses it.
+    """The middle slice of a scan as the model sees it, or None if the gate refuses it.
 
     `lesions` and `lungs` (H, W) are what is known of the slice; without `lungs` the lung-field network's are taken.
-    Raises ConfigError where the model sees several views of a slice.
+    Raises ConfigError if the model sees several views of a slice.
     """
     index = len(scan.voxels) // 2
     found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
@@ -77,25 +88,38 @@ def phantoms(count: int, model: Model, rng: np.random.Generator) -> list[Sample]
 def lesion_pairs(data: Path, model: Model) -> list[Sample]:
     """The slices with a lesion mask below the data root; what cannot be read or the gate refuses is left out.
 
-    Raises ManifestError where there is no such folder.
+    Raises ManifestError if there is no such folder.
     """
-    if not data.is_dir():
-        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
-    folder = data / "masks" / "covid-lesion"
     out: list[Sample] = []
     with Decoder() as decoder:
-        for mask in sorted(folder.glob("GT*_bw.png")):
-            image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
-            if not image.is_file():
-                continue
+        for image, lesions in lesion_files(data):
             try:
-                lesions, scan = _mask(mask), read(image, decoder)
+                scan = read(image, decoder)
             except InputError:
                 continue
             if scan.voxels[0].shape == lesions.shape:
                 made = sample(scan, model, image.name, lesions)
                 out += [made] if made is not None else []
     return out
+
+
+def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
+    """Each picture below the data root that has a lesion mask, with that mask (H, W); unreadable masks are left out.
+
+    Raises ManifestError where there is no such folder.
+    """
+    if not data.is_dir():
+        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
+    folder = data / "masks" / "covid-lesion"
+    for mask in sorted(folder.glob("GT*_bw.png")):
+        image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
+        if not image.is_file():
+            continue
+        try:
+            lesions = _mask(mask)
+        except InputError:
+            continue
+        yield image, lesions
 
 
 def _mask(path: Path) -> Mask:
@@ -109,11 +133,32 @@ def _mask(path: Path) -> Mask:
         raise InputError("unreadable", "lesion mask: a PNG, got something else; restore the file") from error
 
 
-def score_of(model: Model) -> Score:
-    """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
+def prepared(
+    records: Sequence[Record], patients: Sequence[str], root: Path, model: Model, step: Step = no_step
+) -> list[tuple[Record, Sample]]:
+    """The records that the model answers, each with its prepared slice; what cannot be read counts as refused.
 
-    def score(batch: Float32) -> Float64:
-        logits = np.concatenate([model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)])
-        return calibrate(logits[:, 1] - logits[:, 0], model.card.temperature)
+    Raises InputError if a file is not the one that the manifest names.
+    """
+    found: list[tuple[Record, Sample]] = []
+    with Decoder() as decoder:
+        for done, (record, patient) in enumerate(zip(records, patients, strict=True)):
+            check_hash(root / record.path, record)
+            with contextlib.suppress(InputError):
+                one = sample(read(root / record.path, decoder), model, patient)
+                found += [(record, one)] if one is not None else []
+            step("slices", done + 1, len(records))
+    return found
 
-    return score
+
+def validation_slices(
+    records: Sequence[Record], root: Path, model: Model, count: int, rng: np.random.Generator
+) -> list[Sample]:
+    """Draw `count` random validation slices, one per patient, and prepare those that the model answers."""
+    by_patient: dict[str, list[Record]] = {}
+    rows = of_split(records, "val")
+    for record, patient in zip(rows, people(rows), strict=True):
+        by_patient.setdefault(patient, []).append(record)
+    drawn = [(of[int(rng.integers(len(of)))], patient) for patient, of in by_patient.items()]
+    chosen = [drawn[int(i)] for i in rng.permutation(len(drawn))[:count]]
+    return [s for _, s in prepared([r for r, _ in chosen], [p for _, p in chosen], root, model)]

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from groundglass.data import sources
-from groundglass.data.collect import file_sha256, traits
-from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.data.collect import check_hash, traits
+from groundglass.data.manifest import people
+from groundglass.errors import InputError, ManifestError
 from groundglass.infer.model import Model
-from groundglass.infer.predict import Examination, examine
+from groundglass.infer.predict import Examination, examine, label
 from groundglass.judge.cases import Case
-from groundglass.judge.shortcuts import people
+from groundglass.judge.evaluate import surest_first
 from groundglass.read.scan import Decoder, read
-from groundglass.types import Prediction, Record, Scan
+from groundglass.report.gallery import draw
+from groundglass.report.words import percent
+from groundglass.types import Prediction, Record, Scan, Step, no_step
 from groundglass.write import PRIVATE, PUBLIC, write_bytes
 
-Progress = Callable[[int, int], None]
 # Called with each slice that was answered, so that pictures need no second run.
 Watch = Callable[[Case, Scan, Examination], None]
+# How many of the wrong answers are drawn.
+_MISTAKES = 6
 _MAX_TABLE = 256 * 2**20
 # Short side below which an image of a public set was cut from a figure or made small.
 _SMALL = 300
@@ -58,7 +65,7 @@ def _said(records: Sequence[Record], root: Path) -> dict[str, dict[str, str]]:
 
 
 def _age(years: str) -> str:
-    """An age as its decade group; empty where it is no number, so that the row is in no group."""
+    """An age as its decade group; empty if it is no number, so that the row is in no group."""
     try:
         value = float(years)
     except ValueError:
@@ -70,12 +77,12 @@ def score(
     records: Sequence[Record],
     root: Path,
     model: Model,
-    progress: Progress = lambda done, total: None,
+    step: Step = no_step,
     watch: Watch = lambda case, scan, examination: None,
 ) -> list[Case]:
     """Run the model on each labelled row; what the gate refuses keeps None.
 
-    Raises InputError where a file is not the one that the manifest names: fewer slices would be another figure.
+    Raises InputError if a file is not the one that the manifest names: fewer slices would be another figure.
     """
     rows = [r for r in records if r.label is not None]
     done: list[Case] = []
@@ -92,23 +99,8 @@ def score(
                 case = replace(case, probability=seen.result.probability)
                 watch(case, scan, seen)
             done.append(case)
-            progress(len(done), len(rows))
+            step("slices", len(done), len(rows))
     return done
-
-
-def check_hash(path: Path, record: Record) -> None:
-    """Raises InputError (`not_found`, `unreadable`) where the file is absent or not the one that the manifest names."""
-    try:
-        digest = file_sha256(path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
-        ) from error
-    if digest != record.sha256:
-        raise InputError(
-            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
-        )
 
 
 def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:
@@ -207,9 +199,32 @@ def write_scores(path: Path, cases: Sequence[Case], alone: bool = False) -> None
     write_bytes(path, out.getvalue().encode(), PRIVATE if alone else PUBLIC)
 
 
-def of_split(records: Sequence[Record], split: str) -> list[Record]:
-    """The labelled rows of a split. Raises ConfigError where there are none."""
-    rows = [r for r in records if r.split == split and r.label is not None]
-    if not rows:
-        raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")
-    return rows
+@dataclass(slots=True)
+class Mistakes:
+    """The surest of the wrong answers as pictures; of all others nothing is kept."""
+
+    threshold: float
+    model: Model
+    kept: list[tuple[float, int, str, bytes]] = field(default_factory=list)
+    count: int = 0
+
+    def watch(self, case: Case, scan: Scan, examination: Examination) -> None:
+        """Take one answered slice."""
+        result = examination.result
+        if case.probability is None or not isinstance(result, Prediction):
+            return
+        if (case.probability >= self.threshold) == case.positive:
+            return
+        sure = -float(surest_first(np.array([case.probability]), self.threshold)[0])
+        if len(self.kept) == _MISTAKES and sure <= self.kept[0][0]:
+            return
+        truth = "COVID" if case.positive else "non-COVID"
+        caption = f"{case.path}: {percent(case.probability)}, labelled {truth}"
+        self.count += 1
+        put = heapq.heappush if len(self.kept) < _MISTAKES else heapq.heapreplace
+        judged = replace(result, threshold=self.threshold, label=label(case.probability, self.threshold))
+        put(self.kept, (sure, self.count, caption, draw(judged, scan, examination, self.model.card.window)))
+
+    def worst_first(self) -> list[tuple[str, bytes]]:
+        """Captions and PNGs."""
+        return [(caption, png) for _, _, caption, png in sorted(self.kept, reverse=True)]

@@ -94,7 +94,7 @@ def _restore(
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run. Raises ModelError where it is missing or damaged."""
+    """What a checkpoint says of its run. Raises ModelError if it is missing or damaged."""
     if not path.is_file():
         raise ModelError("weights_missing", f"checkpoint: a file, got none named {path.name}; train first")
     try:
@@ -110,7 +110,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def load_average(path: Path, net: nn.Module) -> None:
     """Start a network from another run's averaged weights; heads that differ in shape stay as they are.
 
-    Raises ModelError where the run is missing or damaged, or its trunk is another.
+    Raises ModelError if the run is missing or damaged, or its trunk is another.
     """
     if not path.is_file():
         raise ModelError(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.data.collect import check_hash
 from groundglass.errors import ConfigError
 from groundglass.infer.transforms import to_gray
-from groundglass.judge.score import check_hash
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Record
@@ -23,7 +23,7 @@ UInt8 = NDArray[np.uint8]
 class Example:
     """One training picture: gray uint8 (S, S), its label, and what is needed to draw and to score it fairly.
 
-    `lungs` uint8 (S, S) is its lung field, for painting; None where the picture is no lung box.
+    `lungs` uint8 (S, S) is its lung field, for painting; None if the picture is no lung box.
     """
 
     image: UInt8
@@ -40,7 +40,7 @@ def read_slices(
 ) -> Iterable[tuple[Record, Float32]]:
     """Each record's slice as gray (H, W) in [0, 1]; the middle one of a volume.
 
-    Raises InputError where a file is not what the manifest says: fewer images than stated would be a wrong figure.
+    Raises InputError if a file is not what the manifest says: fewer images than stated would be a wrong figure.
     """
     with Decoder() as decoder:
         for record in records:
@@ -62,7 +62,7 @@ def to_uint8(image: Float32) -> UInt8:
 
 
 def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
-    """Raises ConfigError where the shares name a source that is not there, or leave one out."""
+    """Raises ConfigError if the shares name a source that is not there, or leave one out."""
     if set(source_share) != sources:
         raise ConfigError(
             "recipe",

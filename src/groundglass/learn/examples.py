@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from groundglass.data.collect import check_hash
 from groundglass.errors import ModelError
 from groundglass.infer.blur_mask import augmented
 from groundglass.infer.field import fields
@@ -15,7 +16,6 @@ from groundglass.infer.gate import shows_lung
 from groundglass.infer.network import Network
 from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
 from groundglass.infer.views import VIEWS, by_label
-from groundglass.judge.score import check_hash
 from groundglass.learn.dataset import Example, read_slice, to_uint8
 from groundglass.learn.prepared import Pictures, PreparedStore
 from groundglass.learn.recipe import Recipe
@@ -28,6 +28,9 @@ from groundglass.types import Float32, Mask, Record
 _STORED_SHARE = 8 / 7
 # MosMed's CT-1: less than a quarter of the lung is affected, and its one middle slice often shows nothing of it.
 _MILD = "/CT-1/"
+
+# Counts the changes of what `prepare` gives, so that no picture of an earlier version is taken from the cache.
+_GRAY_LEVELS = 2
 
 Tick = Callable[[], None]
 
@@ -57,7 +60,7 @@ def prepare_examples(
 ) -> Examples:
     """Prepare each slice exactly as at prediction, at `size` pixels; what the gate refuses is left out, as there.
 
-    Raises InputError where a file is not what the manifest says: fewer images than stated would be a wrong figure.
+    Raises InputError if a file is not what the manifest says: fewer images than stated would be a wrong figure.
     """
     examples: list[Example] = []
     refused: list[str] = []
@@ -86,7 +89,7 @@ def _pictures(
     store: PreparedStore,
 ) -> Pictures:
     seen = f"{recipe.views}/{record.label}" if recipe.by_label else recipe.views
-    key = f"{record.sha256}/{field.sha256[:16]}/{seen}/{size}"
+    key = f"{record.sha256}/{field.sha256[:16]}/{seen}/{size}/{_GRAY_LEVELS}"
     if (kept := store.get(key)) is not None:
         check_hash(root / record.path, record)
         return kept
@@ -151,7 +154,8 @@ def draw_phantoms(count: int, field: Network, size: int, rng: np.random.Generato
     if len(examples) == count:
         return examples
     raise ModelError(
-        "lung_field", f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/field.toml again"
+        "lung_field",
+        f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/shipped/field.toml again",
     )
 
 

@@ -23,6 +23,8 @@ VISIBLE = 0.12
 # Each pattern and how often it is drawn.
 _CHANCES = {"ground_glass": 0.4, "consolidation": 0.15, "crazy_paving": 0.15, "halo": 0.1, "reversed_halo": 0.05}
 _BAND = 0.15
+# The share of painted patients whose opacities take a large part of the lung.
+_SEVERE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,57 @@ def paint(image: Float32, lungs: Mask, rng: np.random.Generator) -> tuple[Float3
     """Paint one patient's worth of opacities into a lung box (S, S) in [0, 1].
 
     Returns the box and the opacity (S, S) in [0, 1], zero outside the lung field (S, S). Vessels stay visible through
-    ground glass, because opacity fills only what lies between the pixel and soft tissue. A box without lung comes back
-    as it was.
+    ground glass, because opacity fills only what lies between the pixel and soft tissue. A third of the patients are
+    severely ill: opacities take up to the whole lung. A box without lung comes back as it was.
     """
     opacity = np.zeros_like(image)
     if not lungs.any():
         return image, opacity
     pleura = np.asarray(ndimage.distance_transform_edt(lungs) / len(image), np.float32)
-    sides = _sides(lungs, rng)
-    severity = float(rng.uniform(0.25, 1.0))
-    for _ in range(1 + int(rng.binomial(5, 0.15 + 0.5 * severity))):
-        blob, pattern = _draw(lungs & sides, pleura, severity, rng)
-        opacity = np.maximum(opacity, pattern(blob, rng) * _soft_edge(blob, rng))
+    if rng.random() < _SEVERE:
+        opacity = _diffuse(lungs, pleura, rng)
+    if not opacity.any() or rng.random() < 0.4:
+        opacity = np.maximum(opacity, _patches(lungs, pleura, rng))
     # what a scanner resolves has no sharp edges
     blurred = ndimage.gaussian_filter(np.clip(opacity, 0, 1), rng.uniform(0.4, 1.4) * len(image) / 192)
-    opacity = np.where(lungs, blurred, 0).astype(np.float32)
-    return _fill(image, opacity, rng), opacity
+    # the lung field ends a little inside the pleura: the paint runs on, or its edge would tell it
+    beyond = np.asarray(ndimage.binary_dilation(lungs, iterations=3)) & ~lungs
+    filled = np.where(beyond, ndimage.maximum_filter(blurred, size=7), np.where(lungs, blurred, 0)).astype(np.float32)
+    return _fill(image, filled, rng), np.where(lungs, filled, 0).astype(np.float32)
+
+
+def _patches(lungs: Mask, pleura: Float32, rng: np.random.Generator) -> Float32:
+    """One to seven lesions, each with a pattern of its own."""
+    opacity = np.zeros_like(pleura)
+    sides, severity = _sides(lungs, rng), float(rng.uniform(0.1, 1.0))
+    for _ in range(1 + int(rng.binomial(6, 0.1 + 0.55 * severity))):
+        blob, pattern = _draw(lungs & sides, pleura, severity, rng)
+        opacity = np.maximum(opacity, pattern(blob, rng) * _soft_edge(blob, rng))
+    return opacity
+
+
+def _diffuse(lungs: Mask, pleura: Float32, rng: np.random.Generator) -> Float32:
+    """One opacity over 15 to 100 % of the lung, denser towards the back, the pleura or one side, in a mixed pattern."""
+    size = len(lungs)
+    rows = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+    place = rng.uniform(0, 1.2) * smooth_noise(rng, size, int(rng.integers(3, 7)))
+    place = place + rng.uniform(0.2, 0.6) * smooth_noise(rng, size, int(rng.integers(8, 20)))
+    place = place + rng.uniform(0, 1.8) * rows + rng.uniform(-1, 1) * np.abs(rows.T)
+    if rng.random() < 0.5:
+        place = place - rng.uniform(0, 14) * pleura
+    share = float(rng.uniform(0.15, 1.0))
+    least = float(np.quantile(place[lungs], 1 - share)) if share < 0.98 else float(place[lungs].min()) - 1
+    depth = np.asarray(np.clip((place - least) / rng.uniform(0.15, 0.8), 0, 1), np.float32)
+    blob = Blob(depth, _grain(rng, size))
+    name = str(rng.choice(["ground_glass", "crazy_paving", "consolidation", "mixed"], p=[0.35, 0.3, 0.1, 0.25]))
+    if name == "mixed":
+        where = np.clip(2 * smooth_noise(rng, size, int(rng.integers(4, 14))) + 0.5, 0, 1)
+        density = where * _consolidation(blob, rng) + (1 - where) * _crazy_paving(blob, rng)
+    else:
+        density = _PATTERNS[name](blob, rng)
+    if rng.random() < 0.4:
+        density = density * rng.uniform(1.0, 1.6)
+    return np.asarray(depth * np.clip(density, 0, 1), np.float32)
 
 
 def mask(opacity: Float32) -> Mask:

@@ -56,7 +56,7 @@ def _disk(radius: int) -> Mask:
 
 
 def teach(gray: Float32) -> Mask | None:
-    """The lung field of gray (H, W) in [0, 1], or None where the rule is not to be trusted.
+    """The lung field of gray (H, W) in [0, 1], or None if the rule is not to be trusted.
 
     Air that reaches a corner of the field of view is outside the body; of the other dark regions the large ones are
     lung. Closing with a disk of 4 % of the width takes in vessels and small opacities at the pleura.

@@ -32,17 +32,19 @@ def round_to_half(net: nn.Module) -> nn.Module:
     return rounded
 
 
-def export(net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str, Any], path: Path) -> str:
-    """Write `net` (N, 1, size, size) -> outputs as ONNX and return the file's SHA-256.
+def export(
+    net: nn.Module, size: int, outputs: Sequence[str], card: Mapping[str, Any], path: Path, channels: int = 1
+) -> str:
+    """Write `net` (N, channels, size, size) -> outputs as ONNX and return the file's SHA-256.
 
-    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing where they
+    Kernels are stored as float16 and cast to float32 on loading, which halves the file and changes nothing if they
     were rounded before. The golden vector is measured on the very file.
     """
     import onnx
 
     plain = copy.deepcopy(net).cpu().float().eval()
     plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    example = torch.zeros(1, 1, size, size)
+    example = torch.zeros(1, channels, size, size)
     buffer = io.BytesIO()
     torch.onnx.export(
         plain,
@@ -103,11 +105,12 @@ def _set(model: Any, key: str, value: str) -> None:
 
 
 def _unverified(content: bytes) -> Network:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in network.py
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in infer/network.py
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return Network(session, "", {}, int(session.get_inputs()[0].shape[2]))
+    _, channels, size, _ = session.get_inputs()[0].shape
+    return Network(session, "", {}, int(size), int(channels))
 
 
 def edge_cases(size: int, count: int, rng: np.random.Generator) -> Float32:

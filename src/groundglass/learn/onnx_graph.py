@@ -39,7 +39,7 @@ class _Guided(torch.autograd.Function):
 class Graph:
     """The graph of an ONNX file: `run` gives every tensor by its name; `weights` may be replaced.
 
-    Raises ModelError (`weights_contract`) where the graph has an operator that is not known here.
+    Raises ModelError (`weights_contract`) if the graph has an operator that is not known here.
     """
 
     def __init__(self, path: Path) -> None:

@@ -18,9 +18,9 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What one slice gives: its views uint8 (V, S, S), empty where the gate refuses it, and its lungs uint8 (S, S).
+    """What one slice gives: its views uint8 (V, S, S), empty if the gate refuses it, and its lungs uint8 (S, S).
 
-    `lungs` is 0 or 1 inside the first view's box, and None where the views do not show the lung box.
+    `lungs` is 0 or 1 inside the first view's box, and None if the views do not show the lung box.
     """
 
     views: UInt8
@@ -70,8 +70,3 @@ class PreparedStore:
 
     def close(self) -> None:
         self._base.close()
-
-
-def cache_folder() -> Path:
-    """Where caches of this user lie: `$XDG_CACHE_HOME/groundglass`, by default `~/.cache/groundglass`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "groundglass"

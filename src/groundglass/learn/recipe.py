@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from groundglass.data import toml
 from groundglass.errors import ConfigError
 from groundglass.infer.views import VIEWS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-TASKS = ("classifier", "lung-field", "modality")
+TASKS = ("classifier", "opacity", "differential", "lung-field", "modality")
 AUGMENTATIONS = ("none", "strong")
 HEADS = ("linear", "mlp")
 HEAD_STARTS = ("random", "logistic")
@@ -48,6 +39,10 @@ class Recipe:
     asks where the painted opacity is. `mixstyle` is the chance of mixing a batch's feature statistics, and
     `source_adversary` the strength of a reversed gradient from guessing the source. `teachers` are finished runs whose
     mean answer makes up `teacher_share` of each target.
+
+    The task `opacity` has two questions; `differential_sources` are the sources whose negatives show other disease and
+    so teach the second one alone. The task `differential` trains the second one on, from a run of `opacity`.
+    `head_rate` is how much faster the heads learn than the trunk.
     """
 
     task: str
@@ -89,6 +84,8 @@ class Recipe:
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.0
     passes: int = 0
+    differential_sources: tuple[str, ...] = ()
+    head_rate: float = 1.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -115,7 +112,9 @@ class Recipe:
             "augment": self.augment in AUGMENTATIONS,
             "head": self.head in HEADS,
             "head_start": self.head_start in HEAD_STARTS,
-            "start_from": self.start_from is None or re.fullmatch(_RUN, self.start_from) is not None,
+            "start_from": self.task != "differential"
+            if self.start_from is None
+            else re.fullmatch(_RUN, self.start_from) is not None,
             "frozen_epochs": 0 <= self.frozen_epochs <= self.epochs,
             "optimizer": self.optimizer in OPTIMIZERS,
             "lesion_share": 0 <= self.lesion_share <= (0.5 if self.real_positives else 1)
@@ -127,6 +126,8 @@ class Recipe:
             "teachers": all(re.fullmatch(_RUN, t) for t in self.teachers),
             "teacher_share": 0 <= self.teacher_share <= 1 and (self.teacher_share > 0) == bool(self.teachers),
             "passes": 2 <= self.passes <= 1000 if self.task == "modality" else self.passes == 0,
+            "differential_sources": set(self.differential_sources) <= set(self.source_share),
+            "head_rate": self.head_rate >= 1,
             "source_share": bool(self.source_share) and min(self.source_share.values()) > 0,
         }
         for key, good in checks.items():
@@ -136,47 +137,12 @@ class Recipe:
                 )
 
 
-def _accepts(value: Any, annotation: str) -> bool:
-    if isinstance(value, bool) or annotation == "bool":
-        return isinstance(value, bool) and annotation == "bool"
-    if annotation.startswith("tuple"):
-        return isinstance(value, list) and all(isinstance(v, str) for v in value)
-    if annotation.startswith("float"):
-        return isinstance(value, (int, float))
-    if annotation.startswith("int"):
-        return isinstance(value, int)
-    if annotation.startswith("dict"):
-        return isinstance(value, dict) and all(_accepts(v, "float") for v in value.values())
-    return isinstance(value, str)
-
-
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises ConfigError naming the key that is unknown, missing or of the wrong type."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigError(
             "recipe", f"recipe: a readable TOML file, got {type(error).__name__}; check {path.name}"
         ) from error
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
-    for key, value in table.items():
-        if key not in fields:
-            raise ConfigError(
-                "recipe", f"{key}: a known key, got an unknown one{_nearest(key, fields)}; correct {path.name}"
-            )
-        if not _accepts(value, str(fields[key].type)):
-            raise ConfigError("recipe", f"{key}: {fields[key].type}, got {value!r}; correct {path.name}")
-    required = {name for name, f in fields.items() if f.default is dataclasses.MISSING} - {"weights"}
-    missing = sorted(required - table.keys())
-    if missing:
-        raise ConfigError(
-            "recipe", f"recipe: all of its keys, got none of {', '.join(missing)}; add them to {path.name}"
-        )
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    values.setdefault("weights", None)
-    return Recipe(**values)
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    return f", nearest is {near[0]}" if near else ""
+    return toml.filled(Recipe, toml.parse(content, "recipe", path.name), "recipe", path.name)

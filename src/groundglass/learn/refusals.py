@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from groundglass.infer.transforms import tissue_and_air
+from groundglass.infer.transforms import tissue_and_air, to_gray
+from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Mask, Record
 
 # Folders of the refusal set -> the kind they show.
@@ -18,8 +22,26 @@ _FOLDERS = {
 }
 
 
+# Slices of TCGA-LUAD that show no lung at all, as looked at: abdomen, pelvis, neck and shoulders. What else its
+# labels.csv marks as no axial lung shows the lungs' tips or bases, or lies askew.
+_WITHOUT_LUNG = (10, 12, 13, 16, 17, 22, 30, 37, 41, 45, 47, 51, 70, 71, 72, 73, 76, 77, 78, 79, 80, 84, 85, 86, 94)
+
+
+def without_lung(root: Path, for_training: bool, decoder: Decoder) -> Iterator[Float32]:
+    """Slices of other parts of the body in HU, as gray (H, W) in a lung window: one half of the patients, by hash."""
+    folder = root / "tcga-luad"
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        patients = {row["path"]: row["patient"] for row in csv.DictReader(file)}
+    for number in _WITHOUT_LUNG:
+        name = f"{number:03d}.dcm"
+        digest = hashlib.sha256(patients[name].encode()).hexdigest()
+        if (int(digest[:8], 16) % 2 == 0) == for_training:
+            scan = read(folder / name, decoder)
+            yield to_gray(scan.voxels[0], scan.unit)
+
+
 def kind_of(record: Record) -> str | None:
-    """The kind that a row of the refusal manifest shows, or None where its folder does not say."""
+    """The kind that a row of the refusal manifest shows, or None if its folder does not say."""
     parts = record.path.split("/")
     return next((kind for folder, kind in _FOLDERS.items() if folder in parts), None)
 

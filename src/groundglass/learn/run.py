@@ -14,15 +14,17 @@ import torch
 from groundglass.data import manifest
 from groundglass.errors import ConfigError
 from groundglass.learn.recipe import read_recipe
-from groundglass.learn.setup import Options, Progress, Setup, machine, quiet, small
-from groundglass.learn.tasks import classifier_run, field_run
+from groundglass.learn.setup import Options, Progress, Setup, machine, on_manifest, quiet, small
+from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
-from groundglass.learn.train import make_fabric
+from groundglass.learn.train import keep_freed_memory, make_fabric
 from groundglass.write import PUBLIC, require_folder, write_bytes
 
 Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
 _RUNS: Mapping[str, Run] = {
     "classifier": classifier_run.run,
+    "opacity": opacity_run.run,
+    "differential": opacity_run.run,
     "lung-field": field_run.run,
     "modality": modality_run.run,
 }
@@ -34,7 +36,7 @@ def run(
     """Train what the recipe says; return the ONNX file's path in `folder`, beside curves, checkpoint and run.json.
 
     Raises ConfigError for a bad recipe, ManifestError for a bad manifest, InputError for a damaged image, ModelError
-    where the run cannot go on from what is there.
+    if the run cannot go on from what is there.
     """
     options = options or Options()
     recipe = read_recipe(recipe_path)
@@ -47,10 +49,11 @@ def run(
     require_folder(folder)
     if (folder / "checkpoint.safetensors").exists() and not options.resume:
         raise ConfigError("resume", "output: a folder without a run, got one; add --resume or choose another -o")
-    records = manifest.read(recipe_path.parent / recipe.manifest, root)
+    recipe, records = on_manifest(recipe, recipe_path, options.manifest, root)
     digest = manifest.sha256(records)
     if options.fast_dev_run:
         recipe, records = small(recipe, records)
+    keep_freed_memory()
     fabric = make_fabric(options.device, options.devices, options.nodes)
     fabric.launch()
     torch.manual_seed(recipe.seed)
@@ -59,7 +62,7 @@ def run(
     if fabric.is_global_zero:
         about = {
             "recipe": dataclasses.asdict(recipe),
-            "options": dataclasses.asdict(options),
+            "options": {k: v for k, v in dataclasses.asdict(options).items() if k != "manifest"},
             "manifest_sha256": digest,
             "minutes": round(_minutes_trained(folder), 1),
             **machine(fabric),

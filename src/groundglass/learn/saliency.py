@@ -125,7 +125,7 @@ def _numpy(x: Tensor) -> Float32:
 
 
 def find_layer(graph: Graph, name: str) -> str:
-    """The one layer whose name holds `name`. Raises ConfigError where none or several do."""
+    """The one layer whose name holds `name`. Raises ConfigError if none or several do."""
     found = [m for m in graph.maps if name == m] or [m for m in graph.maps if name in m]
     if len(found) != 1:
         shown = ", ".join(found[:6] or graph.maps[:6])

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from groundglass.data import manifest
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.train import Row
 from groundglass.types import Record
@@ -35,7 +36,8 @@ def quiet(stage: str, done: int, total: int, row: Row) -> None:
 class Options:
     """How a run is carried out; nothing here changes what it would measure but `seed`, `leaky` and `fast_dev_run`.
 
-    `leaky` repeats the original system's split, by picture after augmenting, to show what that is worth.
+    `manifest` replaces the recipe's. `leaky` repeats the original system's split, by picture after augmenting, to show
+    what that is worth.
     `fast_dev_run` takes a handful of images and two steps: it shows that a recipe runs, and its figures mean nothing.
     """
 
@@ -48,6 +50,7 @@ class Options:
     leaky: bool = False
     fast_dev_run: bool = False
     tensorboard: bool = False
+    manifest: Path | None = None
 
     @property
     def suffix(self) -> str:
@@ -106,8 +109,23 @@ class Setup:
         return watch
 
 
+def on_manifest(
+    recipe: Recipe, recipe_path: Path, given: Path | None, root: Path | None
+) -> tuple[Recipe, tuple[Record, ...]]:
+    """The recipe with its rows, or those of the manifest that is `given` in place of its own.
+
+    A source that the manifest has for testing alone is not drawn, so one recipe serves every left-out source.
+    """
+    if given is not None:
+        recipe = dataclasses.replace(recipe, manifest=os.path.relpath(given, recipe_path.parent))
+    records = manifest.read(recipe_path.parent / recipe.manifest, root)
+    left_out = {r.source for r in records} - {r.source for r in records if r.split == "train"}
+    shares = {source: share for source, share in recipe.source_share.items() if source not in left_out}
+    return dataclasses.replace(recipe, source_share=shares), records
+
+
 def tensorboard(folder: Path) -> Callable[[Row], None]:
-    """A function that logs a row for TensorBoard. Raises ConfigError where the `tensorboard` extra is absent."""
+    """A function that logs a row for TensorBoard. Raises ConfigError if the `tensorboard` extra is absent."""
     from groundglass.errors import ConfigError
 
     try:

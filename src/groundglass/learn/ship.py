@@ -1,64 +1,61 @@
-"""A finished run's checkpoint -> an ONNX file with its card; in 8 bits or as a MONAI bundle where asked."""
+"""A finished run's checkpoint -> an ONNX file with its card."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.errors import ConfigError, ModelError
-from groundglass.infer.model import PINNED, load, weights_folder
+from groundglass.infer.model import PINNED, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.judge.shortcuts import people
-from groundglass.learn.bundle import write_bundle
 from groundglass.learn.checkpoint import load_average, read_about
 from groundglass.learn.examples import prepare_examples
-from groundglass.learn.nets.classifier import ClassifierOutputs
 from groundglass.learn.onnx_file import round_to_half
-from groundglass.learn.prepared import PreparedStore, cache_folder
-from groundglass.learn.quantize import as_row, quantize
+from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.recipe import read_recipe
-from groundglass.learn.setup import Options, Progress, Setup, quiet
+from groundglass.learn.setup import Options, Progress, Setup, on_manifest, quiet
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.tasks.classifier_run import export_classifier
 from groundglass.learn.train import make_fabric, recipe_identity
+from groundglass.write import user_folder
 
 
 def export_run(
     checkpoint: Path,
     recipe_path: Path | None,
+    manifest_path: Path | None,
     root: Path,
     path: Path,
-    int8: bool = False,
-    bundle: Path | None = None,
     progress: Progress = quiet,
 ) -> dict[str, Any]:
     """Calibrate the averaged weights of a checkpoint on validation and write `path`; returns what was measured.
 
-    `recipe_path` is by default `recipes/NAME.toml` here. Raises ModelError (`checkpoint`) where the checkpoint is of
-    another recipe or damaged, and (`int8_accuracy`) where 8 bits lose too much; then no file is written.
+    `recipe_path` is by default the NAME.toml below `recipes`. `manifest_path` is the manifest that the run was given in
+    place of the recipe's. Raises ModelError (`checkpoint`) if the checkpoint is of another recipe or damaged; then no
+    file is written.
     """
     about = read_about(checkpoint)
-    recipe_path = recipe_path or Path("recipes") / f"{about.get('name')}.toml"
+    recipe_path = recipe_path or _recipe_of(str(about.get("name")))
     recipe = dataclasses.replace(read_recipe(recipe_path), seed=int(about.get("seed", 0)))
     if recipe.task != "classifier":
         raise ConfigError("recipe", f"export: the run of a classifier, got a {recipe.task}; its run has the file")
+    recipe, records = on_manifest(recipe, recipe_path, manifest_path, root)
     for key, value in recipe_identity(recipe).items():
         if about.get(key) != value:
             raise ModelError(
                 "checkpoint", f"{key}: {value!r} as in {recipe_path.name}, got {about.get(key)!r}; give its own recipe"
             )
-    records = manifest.read(recipe_path.parent / recipe.manifest, root)
     setup = Setup(
         recipe, recipe_path, records, root, checkpoint.parent, make_fabric("cpu"), Options(device="cpu"), progress
     )
     field = read_onnx(weights_folder() / "field.onnx", PINNED["field"])
     rows = setup.of("val")
-    store = PreparedStore(cache_folder())
+    store = PreparedStore(user_folder("cache"))
     try:
         tick = setup.counter("prepare val", len(rows))
         prepared = prepare_examples(rows, people(rows), root, field, recipe, recipe.size, store, tick)
@@ -78,17 +75,17 @@ def export_run(
     )
     load_average(checkpoint, task.net)
     average = round_to_half(task.net.eval())
-    with TemporaryDirectory() as folder:
-        # what the 8 bits are compared with is no result: where they lose too much, nothing is left behind
-        target = Path(folder) / path.name if int8 else path
-        written, report = export_classifier(setup, task, average, target)
-        if int8:
-            quantized = quantize(written, load(written), prepared.examples, path)
-            report |= {"sha256": quantized.sha256, "int8": as_row(quantized)}
-        if bundle is not None:
-            write_bundle(ClassifierOutputs(average).eval(), load(written), bundle)  # type: ignore[arg-type]
+    _, report = export_classifier(setup, task, average, path)
     return {
         **report,
         "megabytes": round(path.stat().st_size / 1e6, 2),
         "measured": task.measure(average, torch.device("cpu")),
     }
+
+
+def _recipe_of(name: str) -> Path:
+    """The recipe of a run by its name. Raises ConfigError if there is none here."""
+    found = sorted(Path("recipes").rglob(f"{name}.toml"))
+    if not found:
+        raise ConfigError("recipe", f"--recipe: the recipe of the run, got no {name}.toml below recipes/; give it")
+    return found[0]

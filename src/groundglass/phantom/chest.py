@@ -149,7 +149,7 @@ def locate(a: Anatomy, lesion: Lesion) -> tuple[float, float, float]:
 
 
 def _around(c: Canvas, middle: tuple[float, float, float], reach: float) -> tuple[slice, slice] | None:
-    """Rows and columns within `reach` mm of a point, or None where the slice does not come near it."""
+    """Rows and columns within `reach` mm of a point, or None if the slice does not come near it."""
     rows = np.nonzero(np.abs(c.y.ravel() - middle[1]) < reach)[0]
     columns = np.nonzero(np.abs(c.x.ravel() - middle[0]) < reach)[0]
     if rows.size == 0 or columns.size == 0 or abs(c.z - middle[2]) >= reach:

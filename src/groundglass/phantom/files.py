@@ -131,7 +131,7 @@ def write_examples(folder: Path) -> None:
 
     Head and photo must be refused. The same pixels come out on every run.
 
-    Raises OutputError where the folder cannot be written.
+    Raises OutputError if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

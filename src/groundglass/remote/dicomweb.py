@@ -257,7 +257,7 @@ class Archive:
     def instances(self, row: SeriesRow) -> list[str]:
         """The SOP Instance UIDs of the CT images of a series (QIDO-RS); what else lies in it is left out.
 
-        Raises RemoteError (`incomplete`) where fewer instances are listed than the series is said to hold.
+        Raises RemoteError (`incomplete`) if fewer instances are listed than the series is said to hold.
         """
         rows = self._rows(lambda offset: self._client.search_for_instances(
             row.study, row.series, limit=_PAGE, offset=offset), _INSTANCE, row.stated)  # fmt: skip
@@ -302,7 +302,7 @@ class Archive:
         return self._tried(fetch)
 
     def store(self, data: bytes, study: str) -> str | None:
-        """Store one instance in a study (STOW-RS); None where it was taken, else why not."""
+        """Store one instance in a study (STOW-RS); None if it was taken, else why not."""
         ds = dcmread(io.BytesIO(data))
         self._session.most = _JSON_BYTES
         try:

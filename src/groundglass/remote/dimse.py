@@ -52,7 +52,7 @@ class Peer:
 
     @classmethod
     def parse(cls, text: str) -> Peer:
-        """Raises ValueError where the text is no AET@host or AET@host:port."""
+        """Raises ValueError if the text is no AET@host or AET@host:port."""
         aet, at, place = text.partition("@")
         host, _, port = place.rpartition(":") if ":" in place and not place.endswith("]") else (place, "", "")
         if not at or not host or not 1 <= len(aet.strip()) <= 16 or (port and not port.isdigit()):
@@ -79,8 +79,8 @@ def quieten() -> None:
 class Receiver:
     """A C-STORE SCP for CT from known peers, and C-ECHO; a context manager.
 
-    Every instance that was answered with 0x0000 is on disk. Raises RemoteError where a peer's name has no address,
-    OutputError where the port is taken.
+    Every instance that was answered with 0x0000 is on disk. Raises RemoteError if a peer's name has no address,
+    OutputError if the port is taken.
     """
 
     def __init__(self, inbox: Inbox, aet: str, host: str, port: int, peers: Sequence[Peer]) -> None:
@@ -171,7 +171,7 @@ def _guard(event: evt.Event) -> None:
 
 
 def addresses(host: str) -> set[str]:
-    """The addresses of a host. Raises RemoteError where it has none."""
+    """The addresses of a host. Raises RemoteError if it has none."""
     try:
         return {_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError) as error:
@@ -238,7 +238,7 @@ def _syntax(item: Outgoing) -> str:
 
 
 def _send(association: Any, item: Outgoing) -> int | None:
-    """The status of a C-STORE; None where the peer did not answer."""
+    """The status of a C-STORE; None if the peer did not answer."""
     ds = dcmread(io.BytesIO(item.path.read_bytes()))
     offered = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     if not any(sop_class == item.sop_class for sop_class, _ in offered):
@@ -255,9 +255,9 @@ def _send(association: Any, item: Outgoing) -> int | None:
 
 
 def _has(association: Any, item: Outgoing) -> bool:
-    """Whether the peer knows an instance; False where it answers no queries, and a second copy does no harm there.
+    """Whether the peer knows an instance; False if it answers no queries, and a second copy does no harm there.
 
-    Raises RemoteError where it stops answering on the way: nothing is known then.
+    Raises RemoteError if it stops answering on the way: nothing is known then.
     """
     if not any(c.abstract_syntax == StudyRootQueryRetrieveInformationModelFind for c in association.accepted_contexts):
         return False

@@ -31,7 +31,7 @@ def fetch(
 
     It gathers in the folder `incoming` on the same disk, as a `.part` that nothing reads. `name` makes a file name of
     an instance UID. Raises RemoteError: `incomplete` names what did not come as it was asked for, and nothing stays;
-    OutputError where there is no room.
+    OutputError if there is no room.
     """
     part = incoming / f"{digest(row.series)}.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -121,7 +121,7 @@ class _Seen:
 
 
 class Watch:
-    """Fetches each new series of an archive once it has stopped growing. `clock` gives seconds nobody sets back.
+    """Fetches each new series of an archive once it has stopped growing. `clock` is monotonic.
 
     A series that does not come whole is tried again later, with pauses that double, and after five tries it is left
     until it grows. One that fails because the archive does is never left.
@@ -134,7 +134,7 @@ class Watch:
         self._seen: dict[SeriesRow, _Seen] = {}
 
     def look(self, filters: dict[str, str], quiet_seconds: float) -> Iterator[str]:
-        """One round; yields a line for each series that came or failed. Raises RemoteError where the archive does."""
+        """One round; yields a line for each series that came or failed. Raises RemoteError if the archive does."""
         rows = self._archive.series(filters)
         self._seen = {row: seen for row, seen in self._seen.items() if row in set(rows)}
         for row in rows:

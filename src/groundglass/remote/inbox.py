@@ -35,11 +35,11 @@ class Identifier:
         self._decoder = decoder
 
     def identify(self, path: Path) -> dict[str, str]:
-        """The attributes of `image.read.identity` of a file. Raises InputError."""
+        """The attributes of `read.identity` of a file. Raises InputError."""
         return dict(self._decoder.ask("dicom_identity", File(str(path)).item()).header["values"])
 
     def content(self, path: Path) -> str:
-        """The SHA-256 of what a file shows and of whom, alike in every uncompressed transfer syntax."""
+        """The SHA-256 of pixels and patient of a file; it is the same in every uncompressed transfer syntax."""
         return str(self._decoder.ask("dicom_content", File(str(path)).item()).header["content"])
 
 
@@ -54,7 +54,7 @@ class Inbox(Identifier):
         """Store one Part 10 file that was announced under a SOP Instance UID; on return it is on disk and listed.
 
         The same image again changes nothing, whatever its transfer syntax. Raises InputError (`bad_uid`, `too_large`,
-        ... as for any file), Mismatch, Conflict, and OutputError where there is no room.
+        ... as for any file), Mismatch, Conflict, and OutputError if there is no room.
         """
         if not UID.match(instance):
             raise InputError("bad_uid", "expected a SOP Instance UID, got something else; send it again")
@@ -102,7 +102,7 @@ def move(part: Path, place: Path) -> None:
 
 
 def require_room(folder: Path) -> None:
-    """Raises OutputError (`write_failed`) where the disk is nearly full."""
+    """Raises OutputError (`write_failed`) if the disk is nearly full."""
     usage = shutil.disk_usage(folder)
     if usage.free < min(LEAST_FREE, LEAST_SHARE * usage.total):
         raise OutputError("write_failed", "a gigabyte or a twentieth of the disk free, got less; free some space")

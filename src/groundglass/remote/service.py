@@ -15,8 +15,8 @@ from groundglass.remote.worklist import Outgoing, Worklist
 from groundglass.report import dicom
 from groundglass.types import Refusal
 
-# Delivers objects one after the other; for each says the detail of its refusal, or None where it was taken. Raises
-# RemoteError where the destination cannot be reached: what was not yielded then was not delivered.
+# Delivers objects one after the other; for each says the detail of its refusal, or None if it was taken. Raises
+# RemoteError if the destination cannot be reached: what was not yielded then was not delivered.
 Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
 KINDS = ("sr", "sc")
 # After so many failures in a row the destination is left alone for the longest pause.
@@ -73,7 +73,7 @@ class Service:
             except Exception as error:  # one study must never stop the rest
                 if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                     raise
-                self._worklist.failed(study, arrivals, f"an answer, got {type(error).__name__}: our fault")
+                self._worklist.failed(study, arrivals, f"an answer, got {type(error).__name__}, an internal error")
                 line = f"failed ({type(error).__name__})"
             yield f"study {study[:12]}: {line}"
 
@@ -124,7 +124,7 @@ class Service:
         except Exception as error:  # what a peer or a library does must never stop the receiving
             if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                 raise
-            self.circuit.failed(f"a delivery, got {type(error).__name__}: our fault")
+            self.circuit.failed(f"a delivery, got {type(error).__name__}, an internal error")
             yield f"delivery failed {self.circuit.failures} times: {type(error).__name__}"
         else:
             self.circuit.worked()

@@ -7,7 +7,6 @@ under UIDs that derive from the input, so that work which is repeated after a cr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.errors import OutputError
-from groundglass.write import write_bytes
+from groundglass.write import Lock, Taken, lock_holder, write_bytes
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -34,7 +33,7 @@ CREATE TABLE IF NOT EXISTS outbox (
   uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '', next_try REAL NOT NULL DEFAULT 0);
 """
-# Tries of a study that fails by our fault, and of an object that its destination refuses, before it is left.
+# Tries of a study that fails by an internal error, and of an object that its destination refuses, before it is left.
 MOST_TRIES = 5
 # Seconds before an object that was refused is offered again; they double each time, to a quarter of an hour in all.
 REFUSED_PAUSE = 60.0
@@ -66,7 +65,7 @@ class Worklist:
         self.folder, self._clock = folder, clock
         self._started = clock()
         self._lock = threading.RLock()
-        self._held: int | None = None
+        self._held: Lock | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(folder, 0o700)
@@ -99,7 +98,7 @@ class Worklist:
 
     def _release(self) -> None:
         if self._held is not None:
-            os.close(self._held)
+            self._held.close()
             self._held = None
 
     def _sweep(self) -> None:
@@ -230,7 +229,7 @@ class Worklist:
     def answered(
         self, study: str, arrivals: int, state: str, code: str, detail: str, objects: Sequence[tuple[str, str, bytes]]
     ) -> bool:
-        """Store an outcome with its objects (UID, SOP class, file) to deliver; False where more arrived meanwhile.
+        """Store an outcome with its objects (UID, SOP class, file) to deliver; False if more arrived meanwhile.
 
         `state` is `answered`, `refused` or `failed`.
         """
@@ -250,7 +249,7 @@ class Worklist:
         return True
 
     def failed(self, study: str, arrivals: int, detail: str) -> None:
-        """Note that answering failed by our fault; it is tried again, later each time, and left after five tries."""
+        """Note an internal error while answering; it is tried again, later each time, and left after five tries."""
         with self._transaction() as db:
             row = db.execute("SELECT tries FROM studies WHERE study=? AND arrivals=?", (study, arrivals)).fetchone()
             if row is None:
@@ -363,33 +362,16 @@ class Worklist:
         return [(str(code), str(detail), int(count)) for code, detail, count in rows]
 
 
-def _hold(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def _hold(path: Path) -> Lock:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(handle, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(handle)
+        return Lock(path)
+    except Taken as error:
         raise OutputError(
-            "locked", f"a folder of its own, got one in use by process {holder}; stop that or give another --store"
+            "locked", f"a folder of its own, got one in use by {error}; stop that or give another --store"
         ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return handle
 
 
 def holder(folder: Path) -> int | None:
     """The process that uses a folder, or None."""
-    try:
-        handle = os.open(folder / "lock", os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        text = os.read(handle, 20).decode("ascii", "replace").strip()
-        return int(text) if text.isdigit() else None
-    else:
-        return None
-    finally:
-        os.close(handle)
+    words = (lock_holder(folder / "lock") or "").split()
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None

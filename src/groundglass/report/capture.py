@@ -8,24 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from groundglass.infer.transforms import to_gray
-from groundglass.report.curve import curve
-from groundglass.report.dicom import Reported, finished
-from groundglass.report.picture import RGB, montage, overlay
-from groundglass.types import Attribution, Float32, Prediction
+from groundglass.report.curve import overview
+from groundglass.report.picture import RGB, overlay
+from groundglass.report.reported import Reported, finished
+from groundglass.types import Float32, Prediction
 
 
 def captures(reported: Reported) -> list[Dataset]:
     """Overview with curve, then one picture a key slice, highest probability first; RGB, RLE lossless."""
     shown = _named(reported)
-    looked = [(_gray(reported, a), a) for a in reported.findings.key]
+    looked = [(_gray(reported, a.index), a) for a in reported.findings.shown]
     names = {a.index: _name(reported, a.index) for a in reported.findings.key}
-    pictures = [_overview(reported, shown, looked, names)]
+    pictures = [overview(looked, shown, len(reported.answer.scan.voxels), names)]
     pictures += [overlay(gray, a, shown, names[a.index]) for gray, a in looked]
     sources: list[Sequence[Dataset]] = [reported.sources, *([reported.sources[a.index]] for _, a in looked)]
     pairs = zip(pictures, sources, strict=True)
@@ -43,18 +42,9 @@ def _name(reported: Reported, index: int) -> str:
     return f"slice {index}" if number is None else f"image {number}"
 
 
-def _gray(reported: Reported, a: Attribution) -> Float32:
+def _gray(reported: Reported, index: int) -> Float32:
     scan = reported.answer.scan
-    return to_gray(scan.voxels[a.index], scan.unit, reported.model.card.window)
-
-
-def _overview(
-    reported: Reported, shown: Prediction, looked: Sequence[tuple[Float32, Attribution]], names: dict[int, str]
-) -> RGB:
-    tiles = montage(looked, shown, names)
-    depth = len(reported.answer.scan.voxels)
-    line = curve(shown, {a.index for _, a in looked}, depth, tiles.shape[1])
-    return np.concatenate([tiles, line])
+    return to_gray(scan.voxels[index], scan.unit, reported.model.card.window)
 
 
 def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset]) -> Dataset:
@@ -71,7 +61,8 @@ def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.BurnedInAnnotation = "YES"  # the words of the verdict; no patient's
     made.RecognizableVisualFeatures = "NO"
-    made.DerivationDescription = f"Heat of model {reported.model.name}, sha256 {reported.model.sha256}"
+    what = "Opacity map" if reported.findings.opacities else "Heat"
+    made.DerivationDescription = f"{what} of model {reported.model.name}, sha256 {reported.model.sha256}"
     made.SourceImageSequence = [_reference(source) for source in of]
     made.SecondaryCaptureDeviceManufacturer = reported.place("sc", number)["manufacturer"]
     made.SecondaryCaptureDeviceManufacturerModelName = reported.equipment["manufacturer_model_name"]

@@ -1,17 +1,18 @@
-"""The probability of every judged slice from feet to head, with the threshold and the key slices."""
+"""Probability and opaque share of every judged slice from feet to head, with the threshold and the key slices."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from groundglass.report.picture import RGB
+from groundglass.report.picture import RGB, Look, montage
 from groundglass.report.words import percent
-from groundglass.types import Prediction
+from groundglass.types import Float32, Prediction
 
 _GROUND, _INK, _PALE, _LINE, _MARK = (12, 14, 17), (240, 242, 245), (160, 168, 178), (98, 160, 234), (236, 126, 28)
+_OPAQUE = (255, 226, 120)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 40, 46
 
 
@@ -29,6 +30,10 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
         return _LEFT + share * (right - _LEFT), bottom - probability * (bottom - _TOP)
 
     draw.text((_LEFT, 10), "probability of each judged slice, feet to head; marks: key slices", _INK, font)
+    shares = prediction.slice_opaque_shares or ()
+    if shares:
+        words = "thick: share of its lung that looks opaque"
+        draw.text((right - font.getlength(words), height - 26), words, _OPAQUE, font)
     for level in (0.0, 0.5, 1.0):
         y = at(0, level)[1]
         draw.line((_LEFT, y, right, y), fill=(40, 44, 52))
@@ -37,6 +42,9 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
     for left in range(_LEFT, right, 10):
         draw.line((left, y, left + 5, y), fill=_PALE)
     draw.text((_LEFT, height - 26), f"dashed: threshold {percent(prediction.threshold)}", _PALE, font)
+    for (i, s), (j, t) in pairwise(zip(prediction.slices, shares, strict=False)):
+        if j == i + 1:
+            draw.line((*at(i, s), *at(j, t)), fill=_OPAQUE, width=4)
     pairs = list(zip(prediction.slices, prediction.slice_probabilities, strict=True))
     for (i, p), (j, q) in pairwise(pairs):
         if j == i + 1:  # a slice that was not judged leaves a gap
@@ -46,3 +54,11 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
         size, color = (5, _MARK) if i in key else (2, _LINE)
         draw.ellipse((x - size, y - size, x + size, y + size), fill=color)
     return np.asarray(canvas, dtype=np.uint8)
+
+
+def overview(
+    slices: Sequence[tuple[Float32, Look]], prediction: Prediction, depth: int, names: Mapping[int, str] | None = None
+) -> RGB:
+    """The highest slices of a scan of `depth` slices with what was found, and below them the curve; as `montage`."""
+    tiles = montage(slices, prediction, names)
+    return np.concatenate([tiles, curve(prediction, {look.index for _, look in slices}, depth, tiles.shape[1])])

@@ -8,29 +8,24 @@ the software, and for a report its warnings. The same run twice makes the same o
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from groundglass.errors import ConfigError, InputError
-from groundglass.infer.findings import Answer, SeriesFindings, findings
+from groundglass.infer.findings import Answer, findings
 from groundglass.infer.model import Model
-from groundglass.read.dicom import MANUFACTURER
 from groundglass.read.isolate import Decoder
+from groundglass.report.reported import Reported
 from groundglass.types import Prediction, Scan
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-RESEARCH = "RESEARCH, NOT FOR CLINICAL USE"
-# Series numbers above those that scanners use, one a kind.
-SERIES_NUMBERS = {"sr": 901, "key-images": 902, "sc": 903, "gsps": 904, "heat-map": 905}
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _ONE_NUMBER = ("SliceThickness", "RescaleSlope", "RescaleIntercept")
 _WHOSE = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
@@ -40,57 +35,11 @@ _EMPTY = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """An answer with all that its objects state: the source instance of each slice, in order of slices."""
-
-    answer: Answer
-    result: Prediction
-    findings: SeriesFindings
-    model: Model
-    sources: tuple[Dataset, ...]
-    patient_name: str
-    version: str
-
-    @property
-    def point(self) -> str | None:
-        """The name of the operating point, or None where the threshold has none."""
-        return None if self.result.operating_point is None else self.result.operating_point.name
-
-    def uid(self, *role: object) -> str:
-        """The UID of one part of this answer: the same on every run, another one for another content."""
-        digest = hashlib.sha256(f"groundglass {self.version} {self.model.sha256} {self.model.field.sha256}".encode())
-        digest.update(repr((self.result.threshold, self.point, self.answer.examination.views)).encode())
-        for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
-            digest.update(source.encode())
-        digest.update(repr(role).encode())
-        return f"2.25.{int.from_bytes(digest.digest()[:16], 'big')}"
-
-    def place(self, kind: str, number: int) -> Mapping[str, Any]:
-        """Series and instance of object `number` of a kind, as highdicom takes them."""
-        return {
-            "series_instance_uid": self.uid(kind, "series"),
-            "series_number": SERIES_NUMBERS[kind],
-            "sop_instance_uid": self.uid(kind, number, *(self.result.notices if kind == "sr" else ())),
-            "instance_number": number,
-            "manufacturer": MANUFACTURER,
-        }
-
-    @property
-    def equipment(self) -> Mapping[str, Any]:
-        """What made the objects, as highdicom takes it."""
-        return {
-            "manufacturer_model_name": self.model.name,
-            "software_versions": f"groundglass {self.version}",
-            "device_serial_number": self.model.sha256[:16],
-        }
-
-
 def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     """What the objects of an answer state.
 
-    Raises InputError: `unsupported` where the scan is no DICOM series, as there is no study to go back into;
-    `several_patients` and `patient_identity` where the objects could be filed under somebody else or nobody.
+    Raises InputError: `unsupported` if the scan is no DICOM series, as there is no study to go back into;
+    `several_patients` and `patient_identity` if the objects could be filed under somebody else or nobody.
     """
     result = answer.examination.result
     if not isinstance(result, Prediction):
@@ -99,11 +48,11 @@ def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     name = str(sources[0].PatientName)
     for source in sources:
         source.PatientName = ""  # highdicom warns aloud of names it finds odd; `finished` puts it back
-    return Reported(answer, result, findings(answer, model), model, sources, name, installed_version("groundglass"))
+    return Reported(answer, result, findings(answer), model, sources, name, installed_version("groundglass"))
 
 
 def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
-    """The instance behind each slice, with the attributes of `image.read.identity` and no others."""
+    """The instance behind each slice, with the attributes of `read.identity` and no others."""
     if not scan.files:
         raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
     replies = [decoder.ask("dicom_identity", file.item()).header for file in scan.files]
@@ -176,22 +125,8 @@ def _valid(name: str, text: str) -> bool:
     return True
 
 
-def finished(ds: Dataset, reported: Reported, description: str) -> Dataset:
-    """What highdicom leaves to the caller: character set, description, body part, and the accession of the study."""
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.SeriesDescription = f"{description}; {RESEARCH}"
-    if ds.Modality not in ("SR", "KO"):  # documents have no such attribute
-        ds.BodyPartExamined = "CHEST"
-    del ds.PatientName  # the element itself is shared with the source instance
-    ds.PatientName = reported.patient_name
-    for name in ("StudyDescription", "IssuerOfPatientID"):
-        if name in reported.sources[0]:
-            setattr(ds, name, getattr(reported.sources[0], name))
-    return ds
-
-
 def require_highdicom() -> None:
-    """Raises ConfigError (`extra`) where highdicom is absent."""
+    """Raises ConfigError (`extra`) if highdicom is absent."""
     if find_spec("highdicom") is None:
         raise ConfigError(
             "extra", "DICOM results: the dicom extra, got no highdicom; pip install '.[dicom]' in the clone"
@@ -199,12 +134,12 @@ def require_highdicom() -> None:
 
 
 def objects(reported: Reported, kinds: Iterable[str]) -> list[tuple[str, Dataset]]:
-    """The objects of each kind of `SERIES_NUMBERS`, as (kind, dataset).
+    """The objects of each kind of `reported.SERIES_NUMBERS`, as (kind, dataset).
 
-    Raises ConfigError (`extra`) where highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
+    Raises ConfigError (`extra`) if highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
     """
     require_highdicom()
-    from groundglass.report import capture, heat, structured
+    from groundglass.report import capture, heat, structured  # they import highdicom, which may be absent
 
     makers: Mapping[str, Callable[[Reported], Sequence[Dataset]]] = {
         "sr": structured.structured_report,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import chain
+
+from groundglass.report.words import RESEARCH_USE_ONLY
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
@@ -24,26 +25,24 @@ figure { margin: 1.2rem 0; min-width: 0 } svg, img { max-width: 100%; height: au
 code { overflow-wrap: anywhere } footer { margin-top: 2rem; color: #56606b; font-size: .9rem }
 @media print { .use { position: static } figure { break-inside: avoid } }
 """
-USE = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-    """The whole page of parts that are HTML already; the limits of use stay on screen."""
-    return "\n".join(
-        chain(
-            (
-                "<!doctype html>",
-                '<html lang="en"><head><meta charset="utf-8">',
-                f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
-                '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-                f'<p class="use" role="note">{USE}</p><main>',
-                f"<h1>{escape(title)}</h1>",
-            ),
-            (p for p in parts if p),
-            ("</main></body></html>", ""),
-        )
+def frame(title: str, style: str, parts: Iterable[str]) -> str:
+    """A page around parts that are HTML already: it can load and run nothing, and the note on use stays on top."""
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="referrer" content="no-referrer">',
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>",
+        f'<p class="use" role="note">{RESEARCH_USE_ONLY}</p><main>',
     )
+    return "\n".join((*head, *(p for p in parts if p), "</main></body></html>", ""))
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """The page of an audit, an evaluation or another report, from parts that are HTML already."""
+    return frame(title, _STYLE, (f"<h1>{escape(title)}</h1>", *parts))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,7 +56,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(caption: str, drawing: str) -> str:
-    """An SVG with its caption; nothing where there is no drawing."""
+    """An SVG with its caption; nothing if there is no drawing."""
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>" if drawing else ""
 
 
@@ -74,7 +73,7 @@ def grid(parts: Sequence[str]) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading with what belongs to it; nothing where that is empty."""
+    """A heading with what belongs to it; nothing if that is empty."""
     return f"<h2>{escape(title)}</h2>\n" + "\n".join(parts) if any(parts) else ""
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,8 +16,9 @@ from groundglass.errors import OutputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
 from groundglass.infer.transforms import to_gray
+from groundglass.report.curve import overview
 from groundglass.report.page import Entry, page, write_page
-from groundglass.report.picture import MONTAGE_TILES, montage, overlay, to_png
+from groundglass.report.picture import MONTAGE_TILES, Look, overlay, to_png
 from groundglass.report.schema import Result, to_row
 from groundglass.report.words import RESEARCH_USE_ONLY, percent
 from groundglass.types import Prediction, Scan, Window
@@ -34,13 +35,15 @@ _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy")
 class Gallery:
     """Writes each picture as it comes; `finish` writes `index.html` and `manifest.json`.
 
+    The pictures show heat where `activation` is asked for or the model has no opacity map.
     `earlier` names the pictures that lay in the folder before; those that are not made again go. Raises OutputError
-    where the folder cannot be written.
+    if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, model: Model, earlier: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, model: Model, earlier: Collection[str] = (), activation: bool = False) -> None:
         self.count = 0
         self._folder, self._model, self._earlier = folder, model, earlier
+        self._heat = activation or model.opaque_at is None
         self._entries: list[Entry] = []
         self._rows: list[dict[str, Any]] = []
 
@@ -59,7 +62,7 @@ class Gallery:
     def finish(self) -> None:
         """Write the page and the manifest. They hold no date: the same inputs give the same bytes."""
         release = version("groundglass")
-        text = page(self._entries, version=release, card=self._model.card, sha256=self._model.sha256)
+        text = page(self._entries, version=release, card=self._model.card, sha256=self._model.sha256, heat=self._heat)
         write_page(self._folder / _PAGE, text)
         manifest = {
             "schema": SCHEMA,
@@ -80,7 +83,7 @@ class Gallery:
 def earlier_pictures(folder: Path) -> frozenset[str]:
     """The pictures in a folder that its manifest lists; none where the folder is empty.
 
-    Raises OutputError (`not_a_gallery`) where anything else lies there: a picture whose origin no manifest states, or
+    Raises OutputError (`not_a_gallery`) if anything else lies there: a picture whose origin no manifest states, or
     somebody's files. Names that begin with a dot do not count.
     """
     try:
@@ -105,13 +108,18 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
     return listed
 
 
-def draw(result: Prediction, scan: Scan, examination: Examination, window: Window) -> bytes:
-    """The picture of one answer as PNG: one slice with its heat, or of a scan the highest slices."""
-    looked = examination.attributions(MONTAGE_TILES if len(scan.voxels) > 1 else 1)
+def draw(result: Prediction, scan: Scan, examination: Examination, window: Window, activation: bool = False) -> bytes:
+    """The picture of one answer as PNG: one slice with what was found, or of a scan the highest slices and the curve.
+
+    What was found is the opacity map where the model has one; else, or where `activation` is asked for, the heat.
+    """
+    most = MONTAGE_TILES if len(scan.voxels) > 1 else 1
+    looked: Sequence[Look] = () if activation else examination.opacities(most)
+    looked = looked or examination.attributions(most)
     slices = [(to_gray(scan.voxels[a.index], scan.unit, window), a) for a in looked]
     if len(scan.voxels) == 1:
         return to_png(overlay(*slices[0], result))
-    return to_png(montage(slices, result))
+    return to_png(overview(slices, result, len(scan.voxels)))
 
 
 def picture_name(source: str, scan: Scan) -> str:

@@ -1,9 +1,13 @@
-"""Heat as data: a Parametric Map of all judged slices, and a presentation state that frames it on the originals.
+"""What was found as data: a Parametric Map of all judged slices, and a frame around it on the original images.
+
+That is the opacity map where the model has one, else the heat of the class activation.
 
 PS3.3 A.75 and A.33.1. Needs the `dicom` extra.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from highdicom import (
@@ -21,14 +25,42 @@ from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from groundglass.errors import InputError
-from groundglass.report.dicom import Reported, finished
+from groundglass.report.picture import Look
+from groundglass.report.reported import Reported, finished
 from groundglass.report.structured import SCHEME
-from groundglass.report.words import percent
-from groundglass.types import Attribution, Float32, Float64
+from groundglass.report.words import of_lung, percent
+from groundglass.types import Float32, Float64, Mask, Opacity
 
 # Maps are stored at this many pixels a side or slightly more: their own resolution is far below.
 _SIDE = 128
 _EVIDENCE = Code("covid-evidence", SCHEME, "Evidence for COVID-19 pneumonia (logit)")
+_OPAQUE = Code("opaque-lung", SCHEME, "Probability that lung is opaque")
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values of a map f32 (N, H, W), what they are, and the range that they lie in."""
+
+    pixels: Float32
+    low: float
+    high: float
+    label: str
+    words: str
+    quantity: Code
+    content: str
+
+
+def _values(reported: Reported) -> _Values:
+    """The opacity map of every judged slice, 0 outside the lungs; without one, signed evidence, 0 outside the box."""
+    examination, count = reported.answer.examination, len(reported.result.slices)
+    opaque = [o.probability for o in examination.opacities_at(range(count))]
+    if opaque:
+        what = "Opacity map: probability that lung is opaque"
+        return _Values(np.stack(opaque), 0.0, 1.0, "OPACITY", _OPAQUE.meaning, _OPAQUE, what)
+    heat = np.stack([a.heat for a in examination.attributions_at(range(count))])
+    limit = max(1e-3, float(np.abs(heat).max()))
+    what = "Signed evidence of the class activation map"
+    return _Values(heat, -limit, limit, "EVIDENCE", "Evidence for COVID-19 pneumonia", _EVIDENCE, what)
 
 
 def _affine(reported: Reported) -> Float64:
@@ -41,17 +73,14 @@ def _affine(reported: Reported) -> Float64:
 
 
 def parametric_map(reported: Reported) -> list[Dataset]:
-    """Signed evidence of every judged slice, float32, block means of the slice grid; 0 outside the lung box."""
-    affine, result = _affine(reported), reported.result
-    examination = reported.answer.examination
-    heat = [a.heat for a in examination.attributions_at(range(len(result.slices)))]
-    block = max(1, min(heat[0].shape) // _SIDE)
-    pixels = np.stack([_block_means(h, block) for h in heat])  # (N, h, w)
+    """The map of every judged slice, float32, block means of the slice grid."""
+    affine, result, values = _affine(reported), reported.result, _values(reported)
+    block = max(1, min(values.pixels.shape[1:]) // _SIDE)
+    pixels = np.stack([_block_means(v, block) for v in values.pixels])  # (N, h, w)
     down, across = affine[:3, 1], affine[:3, 2]
     spacing = np.linalg.norm(down) * block, np.linalg.norm(across) * block
     shift = (down + across) * (block - 1) / 2
     positions = [_position(affine, reported.sources[i]) + shift for i in result.slices]
-    limit = max(1e-3, float(np.abs(pixels).max()))
     thickness = float(np.linalg.norm(affine[:3, 0]))
     made = pm.ParametricMap(
         source_images=[_thick(reported.sources[i], thickness) for i in result.slices],
@@ -59,27 +88,31 @@ def parametric_map(reported: Reported) -> list[Dataset]:
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
             pm.RealWorldValueMapping(
-                lut_label="EVIDENCE",
-                lut_explanation="Evidence for COVID-19 pneumonia",
+                lut_label=values.label,
+                lut_explanation=values.words,
                 unit=codes.UCUM.NoUnits,
-                value_range=(-limit, limit),
+                value_range=(values.low, values.high),
                 slope=1.0,
                 intercept=0.0,
-                quantity_definition=_EVIDENCE,
+                quantity_definition=values.quantity,
             )
         ],
-        voi_lut_transformations=[VOILUTTransformation(window_center=0.0, window_width=2 * limit)],
+        voi_lut_transformations=[
+            VOILUTTransformation(window_center=(values.low + values.high) / 2, window_width=values.high - values.low)
+        ],
         pixel_measures=PixelMeasuresSequence(pixel_spacing=[float(s) for s in spacing], slice_thickness=thickness),
         plane_orientation=PlaneOrientationSequence(
             "PATIENT", [*(across / np.linalg.norm(across)), *(down / np.linalg.norm(down))]
         ),
         plane_positions=[PlanePositionSequence("PATIENT", list(p)) for p in positions],
-        content_label="GROUNDGLASS_HEAT",
-        content_description="Signed evidence of the class activation map",
+        content_label="GROUNDGLASS_MAP",
+        content_description=values.content,
         **reported.place("heat-map", 1),
         **reported.equipment,
     )
-    return [finished(made, reported, "Groundglass heat map")]
+    return [
+        finished(made, reported, "Groundglass opacity map" if values.quantity is _OPAQUE else "Groundglass heat map")
+    ]
 
 
 def _thick(source: Dataset, thickness: float) -> Dataset:
@@ -118,19 +151,19 @@ def _to_world(source: Dataset) -> Float64:
 
 
 def presentation_state(reported: Reported) -> list[Dataset]:
-    """For each key slice a box around its hottest region and its probability in words, over the original image.
+    """For each key slice a box around what was found and its probability in words, over the original image.
 
     One object an image, because images of one series may differ in rescale slope, and a state has one.
     """
-    return [_state(reported, a, number) for number, a in enumerate(reported.findings.key, 1)]
+    return [_state(reported, a, number) for number, a in enumerate(reported.findings.shown, 1)]
 
 
-def _state(reported: Reported, a: Attribution, number: int) -> Dataset:
+def _state(reported: Reported, a: Look, number: int) -> Dataset:
     window = reported.model.card.window
     made = pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[reported.sources[a.index]],
         content_label="GROUNDGLASS",
-        content_description="Where the model found its evidence",
+        content_description="What looks opaque" if isinstance(a, Opacity) else "Where the model found its evidence",
         graphic_annotations=[_annotation(reported, a, number)],
         graphic_layers=[_LAYER],
         voi_lut_transformations=[
@@ -145,11 +178,12 @@ def _state(reported: Reported, a: Attribution, number: int) -> Dataset:
 _LAYER = pr.GraphicLayer(layer_name="GROUNDGLASS", order=1, description="Research, not for clinical use")
 
 
-def _annotation(reported: Reported, a: Attribution, number: int) -> pr.GraphicAnnotation:
+def _annotation(reported: Reported, a: Look, number: int) -> pr.GraphicAnnotation:
     probability = dict(zip(reported.result.slices, reported.result.slice_probabilities, strict=True))[a.index]
-    words = f"Groundglass {percent(probability)}, research only"
+    opaque = f", {of_lung(a.share)} of the lung opaque" if isinstance(a, Opacity) else ""
+    words = f"Groundglass {percent(probability)}{opaque}, research only"
     graphics = []
-    if (box := _hottest(a)) is not None:
+    if (box := _framed(a)) is not None:
         graphics.append(
             pr.GraphicObject(
                 graphic_type=pr.GraphicTypeValues.POLYLINE,
@@ -169,19 +203,25 @@ def _annotation(reported: Reported, a: Attribution, number: int) -> pr.GraphicAn
     )
 
 
-def _hottest(a: Attribution) -> tuple[int, int, int, int] | None:
-    """The box (top, left, bottom, right) of the region at half the strongest heat or more that holds its peak."""
+def _framed(a: Look) -> tuple[int, int, int, int] | None:
+    """The closed box (top, left, bottom, right) around the largest opaque part; of heat, around its peak."""
+    if isinstance(a, Opacity):
+        labels, count = ndimage.label(a.opaque)
+        return _around(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])) if count else None
     inside = np.where(a.lungs, a.heat, 0)
     peak = float(inside.max())
     if peak <= 0:
         return None
     labels, _ = ndimage.label(inside >= peak / 2)
-    at = np.unravel_index(int(np.argmax(inside)), inside.shape)
-    rows, columns = np.nonzero(labels == labels[at])
+    return _around(labels == labels[np.unravel_index(int(np.argmax(inside)), inside.shape)])
+
+
+def _around(part: Mask) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero(part)
     return int(rows.min()), int(columns.min()), int(rows.max()), int(columns.max())
 
 
-def _on_source(reported: Reported, a: Attribution, box: tuple[int, int, int, int]) -> Float64:
+def _on_source(reported: Reported, a: Look, box: tuple[int, int, int, int]) -> Float64:
     """The closed box as (column, row) of the source image, from 1 at the middle of the first pixel (PS3.3 C.10.5)."""
     source = reported.sources[a.index]
     top, left, bottom, right = box

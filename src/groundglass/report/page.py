@@ -14,7 +14,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from groundglass.report.schema import Failure, Result
-from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
+from groundglass.report.words import (
+    CT_WORDS,
+    RESEARCH_USE_ONLY,
+    answered,
+    of_lung,
+    percent,
+    printable,
+    second_question,
+    short,
+)
 from groundglass.types import ModelCard, Prediction, Refusal
 from groundglass.write import write_bytes
 
@@ -30,8 +39,18 @@ class Entry:
     pictures: tuple[tuple[str, bytes], ...] = ()
 
 
-def page(entries: Sequence[Entry], *, version: str, card: ModelCard | None = None, sha256: str | None = None) -> str:
-    """The whole page; `card` and `sha256` describe the model that answered."""
+def page(
+    entries: Sequence[Entry],
+    *,
+    version: str,
+    card: ModelCard | None = None,
+    sha256: str | None = None,
+    heat: bool = True,
+) -> str:
+    """The whole page; `card` and `sha256` describe the model that answered.
+
+    `heat` says that the pictures show heat; else they show what looks opaque.
+    """
     pictures = "".join(_figures(e) for e in entries)
     return "".join(
         (
@@ -45,7 +64,7 @@ def page(entries: Sequence[Entry], *, version: str, card: ModelCard | None = Non
             f'<p class="pale">{_summary(entries)}</p>\n',
             _table(entries),
             _reading(),
-            f"\n<h2>Where the model looked</h2>{_heat_words()}{pictures}" if pictures else "",
+            _pictures(pictures, heat),
             _card(card, sha256) if card is not None else "",
             f"\n<footer><p>{_text(RESEARCH_USE_ONLY)}</p><p>Groundglass {_text(version)}</p></footer>",
             "</main></body></html>\n",
@@ -84,7 +103,7 @@ def _summary(entries: Sequence[Entry]) -> str:
 
 
 def _table(entries: Sequence[Entry]) -> str:
-    names = ("Input", "Answer", "Probability", "Threshold", "Slices", "Remarks")
+    names = ("Input", "Answer", "Probability", "Threshold", "Opaque lung", "Slices", "Remarks")
     head = "".join(f'<th scope="col" role="columnheader">{n}</th>' for n in names)
     rows = "\n".join(_row(e.result, names[1:]) for e in entries)
     # Roles are repeated because the phone layout takes the table display, and with it the meaning, away.
@@ -97,20 +116,38 @@ def _table(entries: Sequence[Entry]) -> str:
 def _row(result: Result, names: Sequence[str]) -> str:
     if isinstance(result, Prediction):
         cells = (
-            f'<span class="status {result.label}">{_text(LABEL_WORDS[result.label])}</span>',
+            f'<span class="status {result.label}">{_text(answered(result))}</span>',
             f'<span class="number">{percent(result.probability)}</span>{_meter(result)}',
             f'<span class="number">{percent(result.threshold)}</span>',
+            _opaque(result),
             f'<span class="number">{len(result.slices)}</span>',
-            _notices(result),
+            _second(result) + _notices(result),
         )
     elif isinstance(result, Refusal):
         reason = f"<p>{_text(result.reason)}</p><p><code>{_text(result.code)}</code></p>"
-        cells = ('<span class="status refused">refused: no answer</span>', "", "", "", reason + _notices(result))
+        cells = ('<span class="status refused">refused: no answer</span>', "", "", "", "", reason + _notices(result))
     else:
         reason = f"<p>{_text(result.detail)}</p><p><code>{_text(result.code)}</code></p>"
-        cells = ('<span class="status error">failed: no answer</span>', "", "", "", reason)
+        cells = ('<span class="status error">failed: no answer</span>', "", "", "", "", reason)
     body = "".join(f'<td role="cell" data-name="{n}">{c}</td>' for n, c in zip(names, cells, strict=True))
     return f'<tr role="row"><th scope="row" role="rowheader">{_text(result.source)}</th>{body}</tr>'
+
+
+def _opaque(result: Prediction) -> str:
+    """How much of the lung looks opaque, and the severity class in words; empty without an opacity map."""
+    if result.opaque is None or result.ct_class is None:
+        return ""
+    opaque = result.opaque
+    sides = [f"{name} {of_lung(s)}" for name, s in (("right", opaque.right), ("left", opaque.left)) if s is not None]
+    return (
+        f'<span class="number">{of_lung(opaque.total)}</span><p>{_text(result.ct_class)}: '
+        f'{_text(CT_WORDS[result.ct_class])}</p><p class="pale">{_text(", ".join(sides))}</p>'
+    )
+
+
+def _second(result: Prediction) -> str:
+    """The second question in words; empty where the model does not answer it."""
+    return "" if result.differential is None else f"<p>{_text(second_question(result.differential))}</p>"
 
 
 def _meter(result: Prediction) -> str:
@@ -131,10 +168,26 @@ def _notices(result: Prediction | Refusal) -> str:
 
 def _reading() -> str:
     return (
-        "<h2>How to read this</h2><p>The probability is calibrated and means COVID-19 pneumonia. Below the threshold "
-        "does not mean healthy: other lung disease belongs there too. A refused input gets no number, because none "
-        "would mean anything; the remark says what to give instead.</p>"
+        "<h2>How to read this</h2><p>The probability is calibrated and means opacities of the kind that COVID-19 "
+        "pneumonia makes. Other diseases make such opacities too, and below the threshold does not mean healthy. A "
+        "refused input gets no number, because none would mean anything; the remark says what to give instead.</p>"
+        "<p>Opaque lung is the share of lung on the judged slices that looks opaque to the model, with the CT severity "
+        "class by that share: CT-0 none or next to none, CT-1 less than a quarter, CT-2 to a half, CT-3 to three "
+        "quarters, CT-4 more. Right and left are the patient's.</p>"
     )
+
+
+def _pictures(pictures: str, heat: bool) -> str:
+    """All pictures with what their colours mean; nothing where there is none."""
+    if not pictures:
+        return ""
+    if not heat:
+        words = (
+            "Tinted and outlined is lung that looks opaque to the model; the green line is the lung field, and nothing "
+            "outside it is coloured. The tint is what the share of opaque lung is counted from."
+        )
+        return f'\n<h2>What looks opaque</h2><p class="pale">{words}</p>{pictures}'
+    return f"\n<h2>Where the model looked</h2>{_heat_words()}{pictures}"
 
 
 def _heat_words() -> str:

@@ -1,6 +1,7 @@
-"""A slice with its lung outline and the heat of the model, as a picture with scale, numbers and names.
+"""A slice with its lung outline and what the model found, as a picture with numbers, names and a legend.
 
-Heat is signed and unscaled in `Attribution`; scaling it to colours is done here, and the colour bar says how.
+What is found is either the opacity map (`Opacity`): lung that looks opaque is tinted and outlined; or class activation
+(`Attribution`): heat is signed and unscaled, and the colour bar says how it is scaled to colours here.
 """
 
 from __future__ import annotations
@@ -13,19 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.read.sniff import MADE_BY
-from groundglass.report.words import LABEL_WORDS, RESEARCH_USE_ONLY, percent, printable, short
-from groundglass.types import Attribution, Float32, Mask, Prediction
+from groundglass.report.words import (
+    RESEARCH_USE_ONLY,
+    answered,
+    legend,
+    of_lung,
+    percent,
+    printable,
+    severity,
+    short,
+)
+from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
 RGB = NDArray[np.uint8]
+Look = Attribution | Opacity
 
 # Two arms that grow brighter from a dark middle, blue against and orange for: lightness alone tells the strength, and
 # the pair stays apart for readers with colour blindness. Anchors at |heat| = 0, 1/3, 2/3, 1 of the scale.
 _FOR = ((60, 14, 12), (160, 44, 20), (236, 126, 28), (255, 226, 120))
 _AGAINST = ((14, 22, 60), (24, 74, 150), (62, 150, 220), (176, 228, 255))
 _OUTLINE = (110, 214, 150)
+# What looks opaque: a tint through which the slice stays visible, and a bright edge.
+TINT, TINT_EDGE = (236, 126, 28), (255, 226, 120)
+_TINT_SHARE = 0.4
 _INK, _PALE, _GROUND = (240, 242, 245), (160, 168, 178), (12, 14, 17)
 _OPAQUE = 0.62  # the slice stays visible below the strongest heat
 
@@ -51,6 +65,15 @@ def blend(gray: Float32, heat: Float32, scale: float) -> RGB:
     return np.asarray((base * (1 - weight) + colors(share) * weight).round(), dtype=np.uint8)
 
 
+def tint(gray: Float32, opaque: Mask) -> RGB:
+    """A slice (H, W) in [0, 1] with what is opaque (H, W) tinted and outlined: uint8 (H, W, 3)."""
+    base = np.repeat((gray * 255)[..., None], 3, axis=-1)
+    base[opaque] = base[opaque] * (1 - _TINT_SHARE) + np.array(TINT, np.float32) * np.float32(_TINT_SHARE)
+    picture = np.asarray(base.round(), dtype=np.uint8)
+    picture[outline(opaque)] = TINT_EDGE
+    return picture
+
+
 def outline(mask: Mask) -> Mask:
     """The pixels of a mask (H, W) that touch its outside; the border of the image does not count as outside."""
     inner = np.pad(mask, 1, mode="edge")
@@ -58,35 +81,36 @@ def outline(mask: Mask) -> Mask:
     return np.asarray(mask & ~whole)
 
 
-def scale_of(attributions: Sequence[Attribution]) -> float:
+def scale_of(looks: Sequence[Look]) -> float:
     """The strongest heat of either sign: full colour for all slices of one picture, so that they compare."""
-    return max((float(np.abs(a.heat).max()) for a in attributions), default=0.0)
+    return max((float(np.abs(a.heat).max()) for a in looks if isinstance(a, Attribution)), default=0.0)
 
 
-def overlay(slice_gray: Float32, attribution: Attribution, prediction: Prediction, name: str | None = None) -> RGB:
-    """One slice twice, plain and with heat, with colour bar and words: uint8 (rows, columns, 3).
+def overlay(slice_gray: Float32, look: Look, prediction: Prediction, name: str | None = None) -> RGB:
+    """One slice twice, plain and with what was found, with legend and words: uint8 (rows, columns, 3).
 
     `slice_gray` is f32 (H, W) in [0, 1]; any size from 1 pixel on is scaled into a fixed frame and keeps its aspect.
     `name` is what the slice is called, by default its number from 0.
     """
-    _same_shape(slice_gray, attribution)
-    scale = scale_of([attribution])
-    plain, hot = _panels(slice_gray, attribution, scale, _PANEL)
+    _same_shape(slice_gray, look)
+    scale = scale_of([look])
+    plain, found = _panels(slice_gray, look, scale, _PANEL)
     high = max(plain.height, _PANEL_LOW)
-    top, bottom = 64, 118
-    canvas, draw = _canvas(3 * _PAD + 2 * _PANEL + _BAR, top + high + bottom)
-    for number, (picture, title) in enumerate(((plain, "slice and lung outline"), (hot, "heat"))):
+    top = 64
+    canvas, draw = _canvas(3 * _PAD + 2 * _PANEL + _BAR, top + high + _below(prediction))
+    title = "heat" if isinstance(look, Attribution) else "lung that looks opaque"
+    for number, (picture, said) in enumerate(((plain, "slice and lung outline"), (found, title))):
         left = _PAD + number * (_PANEL + _PAD)
-        _say(draw, (left, top - 26), title, 16, _PALE, _PANEL)
+        _say(draw, (left, top - 26), said, 16, _PALE, _PANEL)
         canvas.paste(picture, (left + (_PANEL - picture.width) // 2, top + (high - picture.height) // 2))
-    _title(draw, canvas.width, f"{prediction.source}, {name or f'slice {attribution.index}'}")
-    _color_bar(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, scale)
-    _verdict(draw, top + high + 12, canvas.width, prediction, attribution)
+    _title(draw, canvas.width, f"{prediction.source}, {name or f'slice {look.index}'}")
+    _legend(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, look, scale)
+    _verdict(draw, top + high + 12, canvas.width, prediction, _origin(prediction, look))
     return np.asarray(canvas, dtype=np.uint8)
 
 
 def montage(
-    slices: Sequence[tuple[Float32, Attribution]], prediction: Prediction, names: Mapping[int, str] | None = None
+    slices: Sequence[tuple[Float32, Look]], prediction: Prediction, names: Mapping[int, str] | None = None
 ) -> RGB:
     """The slices of a scan with the highest probabilities, at most 12, highest first, on one scale of heat.
 
@@ -94,27 +118,33 @@ def montage(
     """
     if not slices:
         raise ValueError("slices: one or more, got none")
-    for gray, attribution in slices:
-        _same_shape(gray, attribution)
+    for gray, look in slices:
+        _same_shape(gray, look)
     chance = dict(zip(prediction.slices, prediction.slice_probabilities, strict=True))
     ranked = sorted(slices, key=lambda s: -chance.get(s[1].index, -1.0))[:MONTAGE_TILES]
-    scale = scale_of([a for _, a in ranked])
+    scale = scale_of([look for _, look in ranked])
     columns = max(2, min(4, len(ranked)))
     rows = -(-len(ranked) // columns)
-    top, bottom, step = 44, 118, _TILE + 30
-    canvas, draw = _canvas(2 * _PAD + columns * (_TILE + 8) + _BAR, top + rows * step + bottom)
-    for number, (gray, attribution) in enumerate(ranked):
+    top, step = 44, _TILE + 30
+    canvas, draw = _canvas(2 * _PAD + columns * (_TILE + 8) + _BAR, top + rows * step + _below(prediction))
+    for number, (gray, look) in enumerate(ranked):
         left, above = _PAD + number % columns * (_TILE + 8), top + number // columns * step
-        _, hot = _panels(gray, attribution, scale, _TILE)
-        canvas.paste(hot, (left + (_TILE - hot.width) // 2, above + (_TILE - hot.height) // 2))
-        value = chance.get(attribution.index)
-        called = (names or {}).get(attribution.index, f"slice {attribution.index}")
-        words = called + (f":  {percent(value)}" if value is not None else "")
-        _say(draw, (left + 2, above + _TILE + 4), words, 16, _INK, _TILE)
+        _, found = _panels(gray, look, scale, _TILE)
+        canvas.paste(found, (left + (_TILE - found.width) // 2, above + (_TILE - found.height) // 2))
+        called = (names or {}).get(look.index, f"slice {look.index}")
+        _say(draw, (left + 2, above + _TILE + 4), called + _found(look, chance), 16, _INK, _TILE)
     _title(draw, canvas.width, f"{prediction.source}, {len(prediction.slices)} slices judged")
-    _color_bar(canvas, draw, (canvas.width - _BAR, top), _TILE, scale)
-    _verdict(draw, top + rows * step + 8, canvas.width, prediction, None)
+    _legend(canvas, draw, (canvas.width - _BAR, top), _TILE, ranked[0][1], scale)
+    _verdict(draw, top + rows * step + 8, canvas.width, prediction, _origin(prediction, None))
     return np.asarray(canvas, dtype=np.uint8)
+
+
+def _found(look: Look, chance: Mapping[int, float]) -> str:
+    """What was found on one slice of several."""
+    said = [percent(chance[look.index])] if look.index in chance else []
+    if isinstance(look, Opacity):
+        said.append(f"{of_lung(look.share)} opaque")
+    return f":  {', '.join(said)}" if said else ""
 
 
 def to_png(picture: RGB) -> bytes:
@@ -128,9 +158,9 @@ def to_png(picture: RGB) -> bytes:
     return out.getvalue()
 
 
-def _same_shape(gray: Float32, attribution: Attribution) -> None:
-    if gray.shape != attribution.heat.shape:
-        raise ValueError(f"slice: shape {attribution.heat.shape} as the heat, got {gray.shape}")
+def _same_shape(gray: Float32, look: Look) -> None:
+    if gray.shape != look.lungs.shape:
+        raise ValueError(f"slice: shape {look.lungs.shape} as the lung field, got {gray.shape}")
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -140,25 +170,28 @@ def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return canvas, ImageDraw.Draw(canvas)
 
 
-def _panels(gray: Float32, attribution: Attribution, scale: float, side: int) -> tuple[Image.Image, Image.Image]:
-    """The slice with its lung outline, and the same with heat, both scaled to fit a square of `side` pixels."""
+def _panels(gray: Float32, look: Look, scale: float, side: int) -> tuple[Image.Image, Image.Image]:
+    """The slice with its lung outline, and the same with what was found, both scaled to a square of `side` pixels."""
     from PIL import Image
 
     h, w = gray.shape
     size = max(1, round(w * side / max(h, w))), max(1, round(h * side / max(h, w)))
     smooth = Image.Resampling.BICUBIC
 
-    def fit(values: Float32) -> Float32:
+    def fit(values: Float32 | Mask) -> Float32:
         return np.asarray(Image.fromarray(np.ascontiguousarray(values, np.float32)).resize(size, smooth), np.float32)
 
     image = np.clip(fit(gray), 0, 1)
-    heat = fit(attribution.heat)
-    edge = outline(fit(attribution.lungs.astype(np.float32)) > 0.5)
-    out = []
-    for picture in (blend(image, heat, 0.0), blend(image, heat, scale)):
+    lungs = fit(look.lungs) > 0.5
+    plain = blend(image, image, 0.0)
+    if isinstance(look, Attribution):
+        found = blend(image, fit(look.heat), scale)
+    else:
+        found = tint(image, (fit(look.opaque) > 0.5) & lungs)
+    edge = outline(lungs)
+    for picture in (plain, found):
         picture[edge] = _OUTLINE
-        out.append(Image.fromarray(picture))
-    return out[0], out[1]
+    return Image.fromarray(plain), Image.fromarray(found)
 
 
 def _say(
@@ -187,6 +220,25 @@ def _title(draw: ImageDraw.ImageDraw, width: int, text: str) -> None:
     _say(draw, (_PAD, 10), text, 20, _INK, width - 2 * _PAD)
 
 
+def _legend(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], height: int, look: Look, scale: float
+) -> None:
+    """What the colours mean."""
+    if isinstance(look, Attribution):
+        _color_bar(canvas, draw, at, height, scale)
+        return
+    from PIL import Image
+
+    left, top = at
+    swatches = ((0.35, True, "lung that looks", "opaque"), (0.12, False, "other lung", ""))
+    for row, (gray, opaque, *lines) in enumerate(swatches):
+        above = top + 26 + row * 84
+        swatch = tint(np.full((34, 34), gray, np.float32), np.full((34, 34), opaque))
+        canvas.paste(Image.fromarray(swatch), (left, above))
+        for number, words in enumerate(lines):
+            _say(draw, (left, above + 38 + 17 * number), words, 13, _INK, _BAR)
+
+
 def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], height: int, scale: float) -> None:
     """What the colours mean: from full colour for COVID at the top through neutral 0 to full colour against."""
     from PIL import Image
@@ -212,20 +264,31 @@ def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, in
         _say(draw, (left + width + 7, row - 8), words, 14, _PALE, room)
 
 
-def _verdict(
-    draw: ImageDraw.ImageDraw, top: int, width: int, prediction: Prediction, attribution: Attribution | None
-) -> None:
-    """Probability, threshold, label, model and the limits of use."""
-    room = width - 2 * _PAD
-    words = f"{percent(prediction.probability)}   {LABEL_WORDS[prediction.label]} ({percent(prediction.threshold)})"
-    _say(draw, (_PAD, top), words, 22, _INK, room)
+def _below(prediction: Prediction) -> int:
+    """Height of the words below the pictures."""
+    return 118 if prediction.opaque is None else 148
+
+
+def _origin(prediction: Prediction, look: Look | None) -> str:
+    """Which model said it, and what it found on the one slice that is shown."""
     origin = f"model {prediction.model}, sha256 {short(prediction.sha256)}"
-    if attribution is not None:
-        inside = attribution.lung_fraction
-        share = (
-            "no heat speaks for COVID" if inside is None else f"{100 * inside:.0f} % of the heat for COVID lies in lung"
-        )
-        origin += f"   |   {attribution.method}: {share}"
+    if isinstance(look, Opacity):
+        return f"{legend(look)}   |   {origin}"
+    if look is None:
+        return origin
+    inside = look.lung_fraction
+    share = "no heat speaks for COVID" if inside is None else f"{100 * inside:.0f} % of the heat for COVID lies in lung"
+    return f"{origin}   |   {look.method}: {share}"
+
+
+def _verdict(draw: ImageDraw.ImageDraw, top: int, width: int, prediction: Prediction, origin: str) -> None:
+    """Probability, threshold, label and severity, then where it comes from and the limits of use."""
+    room = width - 2 * _PAD
+    said = f"{percent(prediction.probability)}   {answered(prediction)} ({percent(prediction.threshold)})"
+    _say(draw, (_PAD, top), said, 22, _INK, room)
+    if how_much := severity(prediction):
+        _say(draw, (_PAD, top + 32), how_much, 18, _INK, room)
+        top += 30
     _say(draw, (_PAD, top + 34), origin, 16, _PALE, room)
     _say(draw, (_PAD, top + 62), RESEARCH_USE_ONLY, 17, (255, 200, 110), room)
 

@@ -13,14 +13,16 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from groundglass.infer.predict import TOP_SHARE
+from groundglass.infer.aggregate import RULE
 from groundglass.read.dicom import MANUFACTURER
-from groundglass.report.dicom import RESEARCH, Reported, finished
-from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.report.reported import RESEARCH, Reported, finished
+from groundglass.report.words import CT_WORDS, RESEARCH_USE_ONLY, second_question
+from groundglass.types import Prediction
 
 SCHEME = "99GROUNDGLASS"
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 LUNG = Code("39607008", "SCT", "Lung")
+RIGHT_LUNG, LEFT_LUNG = Code("3341006", "SCT", "Right lung"), Code("44029006", "SCT", "Left lung")
 # SNOMED CT International since January 2021: "Pneumonia caused by severe acute respiratory syndrome coronavirus 2".
 COVID_PNEUMONIA = Code("882784691000119100", "SCT", "Pneumonia caused by SARS-CoV-2")
 CT_OF_CHEST = Code("169069000", "SCT", "CT of chest")
@@ -28,7 +30,9 @@ POSITIVE, NEGATIVE = Code("10828004", "SCT", "Positive"), Code("260385009", "SCT
 PROBABILITY = Code("122157", "DCM", "Probability")
 # No standard code means these.
 THRESHOLD = Code("threshold", SCHEME, "Operating threshold of the probability")
-HOT_SHARE = Code("hot-lung-share", SCHEME, "Share of judged lung with heat above threshold")
+OPAQUE_SHARE = Code("opaque-share", SCHEME, "Share of lung on judged slices that is opaque")
+CT_CLASS = Code("ct-class", SCHEME, "CT severity class by share of lung on judged slices")
+COVID_GIVEN_OPACITY = Code("covid-if-opaque", SCHEME, "Probability of COVID-19 given the opacities")
 JUDGED = Code("judged-slices", SCHEME, "Number of slices judged")
 
 
@@ -78,7 +82,8 @@ def _algorithm(reported: Reported) -> sr.AlgorithmIdentification:
             f"temperature {card.temperature:.6g}",
             f"threshold {result.threshold!r}, operating point {reported.point or 'none'}",
             f"views {reported.answer.examination.views}",
-            f"series probability: mean of the highest {TOP_SHARE:.0%} of the judged slices",
+            f"series probability: {RULE}",
+            *([f"cells opaque from {card.opaque_at:g}"] if card.opaque_at is not None else []),
         ],
     )
 
@@ -89,6 +94,32 @@ def _tracking(reported: Reported, *role: object) -> sr.TrackingIdentifier:
 
 def _number(name: Code, value: float) -> sr.Measurement:
     return sr.Measurement(name=name, value=value, unit=codes.UCUM.NoUnits)
+
+
+def _opaque(share: float, site: Code = LUNG) -> sr.Measurement:
+    """A share of lung in per cent, with the lung that it is of (TID 300)."""
+    return sr.Measurement(
+        name=OPAQUE_SHARE, value=100 * share, unit=codes.UCUM.Percent, finding_sites=[sr.FindingSite(site)]
+    )
+
+
+def _severity(result: Prediction) -> list[sr.Measurement]:
+    """Opaque shares of both lungs and of each, and the second question; empty without an opacity map."""
+    found = []
+    if result.opaque is not None:
+        sides = ((result.opaque.right, RIGHT_LUNG), (result.opaque.left, LEFT_LUNG))
+        found = [_opaque(result.opaque.total), *(_opaque(share, site) for share, site in sides if share is not None)]
+    if result.differential is not None and result.differential.probability is not None:
+        found.append(_number(COVID_GIVEN_OPACITY, result.differential.probability))
+    return found
+
+
+def _class(result: Prediction) -> list[sr.QualitativeEvaluation]:
+    """The severity class; empty without an opacity map."""
+    name = result.ct_class
+    if name is None:
+        return []
+    return [sr.QualitativeEvaluation(CT_CLASS, Code(name, SCHEME, f"{name}: {CT_WORDS[name]}"))]
 
 
 def _verdict(positive: bool) -> list[sr.QualitativeEvaluation]:
@@ -109,13 +140,14 @@ def _of_series(reported: Reported) -> sr.MeasurementsAndQualitativeEvaluations:
         measurements=[
             _number(PROBABILITY, result.probability),
             _number(THRESHOLD, result.threshold),
-            _number(HOT_SHARE, reported.findings.hot_share),
             _number(JUDGED, len(result.slices)),
+            *_severity(result),
         ],
-        qualitative_evaluations=_verdict(result.label == "covid"),
+        qualitative_evaluations=[*_verdict(result.label == "covid"), *_class(result)],
         source_images=[_source(one) for one in reported.sources],
     )
-    for words in (RESEARCH, RESEARCH_USE_ONLY, *(f"{n.code}: {n.detail}" for n in result.notices)):
+    second = [] if result.differential is None else [second_question(result.differential)]
+    for words in (RESEARCH, RESEARCH_USE_ONLY, *second, *(f"{n.code}: {n.detail}" for n in result.notices)):
         _comment(group, words)
     return group
 
@@ -123,12 +155,13 @@ def _of_series(reported: Reported) -> sr.MeasurementsAndQualitativeEvaluations:
 def _of_slice(reported: Reported, rank: int) -> sr.MeasurementsAndQualitativeEvaluations:
     index = reported.findings.key[rank].index
     probability = dict(zip(reported.result.slices, reported.result.slice_probabilities, strict=True))[index]
+    opaque = [_opaque(one.share) for one in reported.findings.opacities[rank : rank + 1]]
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(reported, "key slice", rank + 1),
         finding_type=PNEUMONIA,
         finding_sites=[sr.FindingSite(LUNG)],
         algorithm_id=_algorithm(reported),
-        measurements=[_number(PROBABILITY, probability)],
+        measurements=[_number(PROBABILITY, probability), *opaque],
         qualitative_evaluations=_verdict(probability >= reported.result.threshold),
         source_images=[_source(reported.sources[index])],
     )

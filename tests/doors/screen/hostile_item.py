@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundglass.doors.screen import child, work
+from groundglass.doors.screen import work
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
 from groundglass.report.schema import to_row
@@ -32,11 +32,11 @@ class Hostile(work.Worker):
         self._fetcher = work.Fetcher(folder)
         self._hashed: dict[tuple[str, str], str] = {}
 
-    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    def answer(self, task: Mapping[str, Any], on_content: Callable[[str], None]) -> dict[str, Any]:
         if log := os.environ.get("HOSTILE_LOG"):
             with Path(log).open("ab") as file:
                 file.write(b".")
-        return super().answer(task, told)
+        return super().answer(task, on_content)
 
     def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: Any) -> dict[str, Any]:
         content = b"".join(Path(path).read_bytes() for path in local.values())
@@ -66,5 +66,4 @@ class Hostile(work.Worker):
 
 
 if __name__ == "__main__":
-    child.Worker = Hostile  # type: ignore[misc]
-    child.serve(Path(sys.argv[1]))
+    work.serve(Path(sys.argv[1]), Hostile)

@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import EXAMPLES, Serve, Served, start, stop, wait
+
+from tests.doors.server.server_process import EXAMPLES, Serve, Served, start, stop, wait
 
 
 @pytest.fixture

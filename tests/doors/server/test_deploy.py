@@ -14,7 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import ROOT, Serve, Served
+
+from tests.doors.server.server_process import ROOT, Serve, Served
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 TOKEN = "t" * 40

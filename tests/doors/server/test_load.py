@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from serving import ROOT, Served
+
+from tests.doors.server.server_process import ROOT, Served
 
 LOAD: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "serve.py"))
 

@@ -11,7 +11,8 @@ import httpx
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
-from serving import Served, ended
+
+from tests.doors.server.server_process import Served, ended
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install '.[test]'")
 

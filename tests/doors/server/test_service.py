@@ -23,15 +23,15 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from serving import EXAMPLES, ROOT, Serve, Served, ended
-from speaking import BOUNDARY, exchange, form, part, request
 
 import groundglass as gg
 from groundglass.phantom.chest import chest_slice
 from groundglass.phantom.files import write_dicom_series
+from tests.doors.server.http_client import BOUNDARY, exchange, form, part, request
+from tests.doors.server.server_process import EXAMPLES, ROOT, Serve, Served, ended
 
 CANARIES = ("ZZCANARYNAME", "19010203", "CANARY-77")
-SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-1.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["ground-glass.png", "healthy.png", "volume.nii.gz", "volume/IM0005.dcm"])

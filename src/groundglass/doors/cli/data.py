@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,15 @@ from groundglass.data import split as splitting
 from groundglass.data.look import look_at, memory
 from groundglass.data.prepare import TRANSFORMS, Transform
 from groundglass.data.prepare import prepare as prepare_records
-from groundglass.doors.cli.options import data_option
+from groundglass.doors.cli.options import (
+    cache_folder,
+    cache_option,
+    data_option,
+    no_cache_option,
+    no_progress_option,
+    seed_option,
+)
+from groundglass.doors.progress import progress
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.network import Network
 from groundglass.judge.audit import Audit, similar
@@ -38,20 +44,8 @@ from groundglass.write import PUBLIC, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-Step = Callable[[str, int, int], None]
 
-_quiet = click.option("--no-progress", is_flag=True, help="No progress bar.")
 _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
-_seed = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
-)
-_cache = click.option(
-    "--cache",
-    type=_FOLDER,
-    envvar="GROUNDGLASS_CACHE",
-    help="Where measurements are kept; it holds small pictures of the images.  [default: ~/.cache/groundglass]",
-)
-_no_cache = click.option("--no-cache", is_flag=True, help="Keep nothing between runs.")
 _no_lungs = click.option("--no-lungs", is_flag=True, help="Leave out every check that needs the lung-field network.")
 
 
@@ -88,7 +82,7 @@ def sources(name: str | None, as_json: bool) -> None:
 )
 @data_option
 @_json
-@_quiet
+@no_progress_option
 def collect(
     name: str,
     to: Path | None,
@@ -116,11 +110,11 @@ def collect(
         if not source.downloads:
             raise ConfigError("download", f"a set that can be fetched, got one to get by hand: {source.get}")
         patience = download.Patience(timeout=timeout, attempts=retries)
-        with _bar(no_progress) as step:
-            download.download(source, folder, patience, lambda name, done, total: step(name, done, total or 0))
+        with progress(no_progress) as step:
+            download.download(source, folder, patience, step)
     root = data if data is not None else folder.resolve().parent
-    with _bar(no_progress) as step:
-        records = collecting.adopt(source, folder, root, progress=lambda done, total: step("reading", done, total))
+    with progress(no_progress) as step:
+        records = collecting.adopt(source, folder, root, step=step)
     left = collecting.unmatched(source, folder)
     if left:
         click.echo(f"{left} image files fit no rule of {source.name} and were left out", err=True)
@@ -138,16 +132,16 @@ def collect(
     show_default=True,
     help="--by block: file numbers left out at a border.",
 )
-@_seed
+@seed_option
 @click.option(
-    "--protocol", "of_protocol", is_flag=True, help="Make the manifests P1 to P6 instead; needs --data and -o DIR."
+    "--protocol", "of_protocol", is_flag=True, help="Make the manifests P1 to P7 instead; needs --data and -o DIR."
 )
 @click.option(
     "-o", "--output", type=_PATH, help="The split manifest, or the folder with --protocol.  [default: stdout]"
 )
 @data_option
 @_json
-@_quiet
+@no_progress_option
 def split(
     path: Path | None,
     by: str | None,
@@ -171,8 +165,8 @@ def split(
     if of_protocol:
         if data is None or output is None or path is not None:
             raise click.UsageError("--protocol needs --data ROOT and -o DIR, and no MANIFEST")
-        with _bar(no_progress) as step:
-            hashes = protocol.write(data, output, progress=lambda done, total: step("reading", done, total))
+        with progress(no_progress) as step:
+            hashes = protocol.write(data, output, step=step)
         _listed([{"manifest": n, "sha256": h} for n, h in hashes.items()], as_json)
         return
     if path is None or by is None:
@@ -205,12 +199,12 @@ def split(
 @click.argument("path", metavar="MANIFEST", type=_PATH)
 @click.option("--html", "html", type=_PATH, help="Also write a page with plots; it holds no image.")
 @data_option
-@_seed
-@_cache
-@_no_cache
+@seed_option
+@cache_option
+@no_cache_option
 @_no_lungs
 @_json
-@_quiet
+@no_progress_option
 def audit(
     path: Path,
     html: Path | None,
@@ -230,12 +224,12 @@ def audit(
     """
     records = manifest.load(path)
     root = _root(data, path)
-    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+    with memory(cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
         found = audit_records(records, root, kept, np.random.default_rng(seed), _field(no_lungs), step)
     if html is not None:
-        from groundglass.judge.audit_page import page
+        from groundglass.judge.pages import audit_page
 
-        write_bytes(html, page(found).encode(), PUBLIC)
+        write_bytes(html, audit_page(found).encode(), PUBLIC)
     if as_json:
         click.echo(json.dumps(_audit_json(found), indent=2, ensure_ascii=False))
     else:
@@ -250,11 +244,11 @@ def audit(
 @click.option("--reasons", type=_PATH, help="Write every exclusion here, with its rule, score and limit, as CSV.")
 @click.option("--thresholds", type=_PATH, help="Your own limits, as TOML.  [default: those that come with Groundglass]")
 @data_option
-@_cache
-@_no_cache
+@cache_option
+@no_cache_option
 @_no_lungs
 @_json
-@_quiet
+@no_progress_option
 def curate(
     path: Path,
     output: Path | None,
@@ -274,10 +268,10 @@ def curate(
     limits = curating.thresholds(thresholds)
     records = sorted(manifest.load(path), key=lambda r: r.path)
     root = _root(data, path)
-    with memory(_cache_folder(cache, no_cache)) as kept, _bar(no_progress) as step:
+    with memory(cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
         files = [root / r.path for r in records]
-        looks = look_at(files, kept, _field(no_lungs), lambda done, total: step("reading", done, total))
-        pairs = similar(looks, kept, lambda done, total: step("comparing", done, total))
+        looks = look_at(files, kept, _field(no_lungs), step)
+        pairs = similar(looks, kept, step)
     remaining, out = curating.curate(records, looks.looks, [(p.first, p.second, p.agreement) for p in pairs], limits)
     for line in _curated(records, remaining, out):
         click.echo(line, err=True)
@@ -292,8 +286,8 @@ def curate(
 @click.option("-o", "--output", type=_FOLDER, required=True, help="A new folder.")
 @click.option("--per-class", type=click.IntRange(1), help="Bring each class to this many pictures, within its split.")
 @data_option
-@_seed
-@_quiet
+@seed_option
+@no_progress_option
 def prepare(
     path: Path,
     transform: Transform,
@@ -315,7 +309,7 @@ def prepare(
     """
     records = manifest.read(path)
     field = _field(False, needed=True) if transform == "lungs" else None
-    with _bar(no_progress) as step:
+    with progress(no_progress) as step:
         made = prepare_records(
             records,
             _root(data, path),
@@ -324,7 +318,7 @@ def prepare(
             field,
             per_class,
             np.random.default_rng(seed),
-            lambda done, total: step("preparing", done, total),
+            step,
         )
     for name, reason in made.left_out:
         click.echo(f"left out: {name}: {reason}", err=True)
@@ -344,15 +338,8 @@ def _root(data: Path | None, path: Path) -> Path:
     return data if data is not None else path.resolve().parent
 
 
-def _cache_folder(cache: Path | None, none: bool) -> Path | None:
-    if none:
-        return None
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return cache if cache is not None else Path(base) / "groundglass"
-
-
 def _field(no_lungs: bool, needed: bool = False) -> Network | None:
-    """The bundled lung-field network; None where it is not wanted or, unless `needed`, is not there."""
+    """The bundled lung-field network; None if it is not wanted or, unless `needed`, is not there."""
     if no_lungs:
         return None
     from groundglass.infer.model import PINNED, weights_folder
@@ -365,25 +352,6 @@ def _field(no_lungs: bool, needed: bool = False) -> Network | None:
             raise
         click.echo("no lung-field network is installed: checks that need lungs are left out", err=True)
         return None
-
-
-@contextmanager
-def _bar(off: bool) -> Iterator[Step]:
-    """A progress bar on stderr where that is a terminal: one line for each step."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = off or not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total or None)
-            bar.update(tasks[name], completed=done, total=total or None)
-
-        yield step
 
 
 def _give(records: Sequence[Record], output: Path | None, as_json: bool) -> None:

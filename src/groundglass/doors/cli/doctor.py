@@ -176,7 +176,7 @@ def _weights() -> str:
 def _prediction(limits: Limits) -> str:
     """Predict on a phantom from the file on, with a decoder that may use no socket.
 
-    Raises InputError where the phantom is refused: a sound installation answers for it.
+    Raises InputError if the phantom is refused: a sound installation answers for it.
     """
     import numpy as np
 

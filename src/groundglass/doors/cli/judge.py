@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,26 +14,24 @@ from click.core import ParameterSource
 
 from groundglass.data import manifest
 from groundglass.doors.cli.options import data_option, model_option, no_progress_option, threads_option
-from groundglass.doors.progress import progress
+from groundglass.doors.progress import named, progress
 from groundglass.doors.streams import console as console_for
-from groundglass.errors import ConfigError, ManifestError
-from groundglass.infer.model import Model, load, weights_path
+from groundglass.errors import ConfigError
+from groundglass.infer.model import load, weights_path
 from groundglass.infer.network import CARD_KEY
-from groundglass.infer.predict import Examination, label
 from groundglass.infer.wire import with_metadata
-from groundglass.judge import compare as comparing
-from groundglass.judge import score as scoring
 from groundglass.judge.cases import Case, check
-from groundglass.judge.evaluate import check_traits, surest_first
+from groundglass.judge.compare import Comparison, compare_cases
+from groundglass.judge.evaluate import check_traits
 from groundglass.judge.evaluate import evaluate as judge
 from groundglass.judge.results import About, dumps, to_csv, to_json
-from groundglass.report.words import RESEARCH_USE_ONLY, percent, worth
-from groundglass.types import Prediction, Record, Scan
+from groundglass.judge.score import Mistakes, cases_of, read_scores, score, write_scores
+from groundglass.report.words import RESEARCH_USE_ONLY, worth
+from groundglass.types import Record
 from groundglass.write import PUBLIC, require_file, require_folder, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_MISTAKES = 6
 
 _threshold = click.option(
     "--threshold",
@@ -42,39 +39,6 @@ _threshold = click.option(
     help="Scores from here on are called COVID.  [default: the card's; 0.5 for a table of scores without --model]",
 )
 _split = click.option("--split", default="val", show_default=True, type=click.Choice(["train", "val", "test"]))
-
-
-@dataclass(slots=True)
-class _Mistakes:
-    """The surest of the wrong answers as pictures; of all others nothing is kept."""
-
-    threshold: float
-    model: Model
-    kept: list[tuple[float, int, str, bytes]] = field(default_factory=list)
-    seen: int = 0
-
-    def watch(self, case: Case, scan: Scan, seen: Examination) -> None:
-        """Take one answered slice."""
-        from groundglass.report.gallery import draw
-
-        result = seen.result
-        if case.probability is None or not isinstance(result, Prediction):
-            return
-        if (case.probability >= self.threshold) == case.positive:
-            return
-        sure = -float(surest_first(np.array([case.probability]), self.threshold)[0])
-        if len(self.kept) == _MISTAKES and sure <= self.kept[0][0]:
-            return
-        truth = "COVID" if case.positive else "non-COVID"
-        caption = f"{case.path}: {percent(case.probability)}, labelled {truth}"
-        self.seen += 1
-        put = heapq.heappush if len(self.kept) < _MISTAKES else heapq.heapreplace
-        judged = replace(result, threshold=self.threshold, label=label(case.probability, self.threshold))
-        put(self.kept, (sure, self.seen, caption, draw(judged, scan, seen, self.model.card.window)))
-
-    def worst_first(self) -> list[tuple[str, bytes]]:
-        """Captions and PNGs."""
-        return [(caption, png) for _, _, caption, png in sorted(self.kept, reverse=True)]
 
 
 @click.command()
@@ -127,7 +91,7 @@ def evaluate(
     The test part of a manifest is opened once for each model, after everything was chosen on validation. The report
     shows the worst mistakes as pictures: it holds patients' images where the slices do.
     """
-    from groundglass.judge.pages import page
+    from groundglass.judge.pages import evaluation_page
 
     require_folder(output)
     # scores belong to the model that is named beside them, and not to whatever a setting names
@@ -135,26 +99,26 @@ def evaluate(
     loaded = load(model, threads) if scores is None or named else None
     records = _records(manifest_path)
     at = threshold if threshold is not None else loaded.operating_point.threshold if loaded is not None else 0.5
-    mistakes = _Mistakes(at, loaded) if loaded is not None and scores is None else None
+    mistakes = Mistakes(at, loaded) if loaded is not None and scores is None else None
     traits = [t.strip() for t in by.split(",") if t.strip()]
     asked_for = ctx.get_parameter_source("by") is not ParameterSource.DEFAULT
     with progress(no_progress) as step:
         if mistakes is not None:
             rows = _of_split(records, split)
             root = _root(manifest_path, data)
-            check_traits(scoring.cases_of(rows, root), traits)  # before hours of scoring
-            cases = scoring.score(rows, root, mistakes.model, lambda d, t: step("slices", d, t), mistakes.watch)
+            check_traits(cases_of(rows, root), traits)  # before hours of scoring
+            cases = score(rows, root, mistakes.model, step, mistakes.watch)
         else:
             cases = _scored(scores, records, manifest_path, data, split)
         if not asked_for:  # a table of scores need not have sources
             traits = [t for t in traits if any(c.traits.get(t) for c in cases)]
         temperature = loaded.card.temperature if loaded is not None else None
-        found = judge(cases, at, traits, prevalence, temperature, lambda d, t: step("groups", d, t))
+        found = judge(cases, at, traits, prevalence, temperature, step)
     name = loaded.name if loaded is not None else scores.stem if scores is not None else ""
     digest = manifest.sha256(records) if records is not None else ""
     about = About(name, loaded.sha256 if loaded is not None else "", digest, split if records is not None else "")
     part = f"the {split} part of manifest {digest[:12]}" if records is not None else "a table of scores"
-    text = page(
+    text = evaluation_page(
         found,
         f"{name} on {part}",
         "What was judged:",
@@ -164,7 +128,7 @@ def evaluate(
     write_bytes(output / "report.html", text.encode())
     write_bytes(output / "evaluation.json", to_json(about, found).encode(), PUBLIC)
     write_bytes(output / "evaluation.csv", to_csv(about, found.rows).encode(), PUBLIC)
-    scoring.write_scores(output / "scores.csv", cases, alone=records is None)
+    write_scores(output / "scores.csv", cases, alone=records is None)
     _print(
         [
             (r.measure, str(r.estimate), f"n={r.estimate.patients}", r.estimate.method)
@@ -209,48 +173,34 @@ def compare(
             else:
                 loaded = load(name, threads)
                 rows = _of_split(records, split)
-                cases = scoring.score(rows, _root(manifest_path, data), loaded, lambda d, t, n=name: step(n, d, t))  # type: ignore[misc]
+                cases = score(rows, _root(manifest_path, data), loaded, named(step, name))
                 at = loaded.operating_point.threshold
             check(cases)
             sides.append((cases, at if threshold is None else threshold))
-    a, b, left_out = comparing.matched(sides[0][0], sides[1][0])
-    try:
-        delong, p = comparing.paired_delong(a.probability, b.probability, a.positive)
-        found = list(comparing.compare(a, b, (sides[0][1], sides[1][1])))
-    except ValueError as error:
-        raise ManifestError("scores", [str(error)]) from error
+    thresholds = (sides[0][1], sides[1][1])
+    found = compare_cases(sides[0][0], sides[1][0], thresholds)
     if as_json:
-        said = {
-            "schema": "groundglass.comparison/1",
-            "first": first,
-            "second": second,
-            "thresholds": [at for _, at in sides],
-            "left_out": left_out,
-            "delong": {**asdict(delong), "p": p},
-            "differences": [
-                {"measure": d.measure, "first": d.first, "second": d.second, **asdict(d.difference)} for d in found
-            ],
-        }
-        click.echo(dumps(said), nl=False)
+        head = {"schema": "groundglass.comparison/1", "first": first, "second": second, "thresholds": thresholds}
+        click.echo(dumps({**head, **found.as_json()}), nl=False)
         return
-    rows_out = [
-        (
-            d.measure,
-            f"{d.first:.3f}",
-            f"{d.second:.3f}",
-            str(d.difference),
-            "yes" if d.decided else "no",
-            d.difference.method,
-        )
-        for d in found
+    _print(_compared(found), ("measure", "A", "B", "A - B", "decided", "method"))
+    click.echo("thresholds: A {:.3f}, B {:.3f}; --threshold sets both".format(*thresholds), err=True)
+    if found.left_out:
+        click.echo(f"{found.left_out} slices left out: one of the two gave no answer", err=True)
+
+
+def _compared(found: Comparison) -> list[tuple[str, ...]]:
+    rows = [
+        (d.measure, f"{d.first:.3f}", f"{d.second:.3f}", str(d.difference), _yes(d.decided), d.difference.method)
+        for d in found.differences
     ]
-    rows_out.insert(
-        1, ("AUROC (DeLong)", "", "", str(delong), "yes" if p < 0.05 else "no", f"{delong.method}, p = {p:.2g}")
-    )
-    _print(rows_out, ("measure", "A", "B", "A - B", "decided", "method"))
-    click.echo("thresholds: A {:.3f}, B {:.3f}; --threshold sets both".format(*(at for _, at in sides)), err=True)
-    if left_out:
-        click.echo(f"{left_out} slices left out: one of the two gave no answer", err=True)
+    delong = found.delong
+    name, how = "AUROC (DeLong)", f"{delong.method}, p = {found.p:.2g}"
+    return [rows[0], (name, "", "", str(delong), _yes(found.p < 0.05), how), *rows[1:]]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 @click.command()
@@ -275,7 +225,7 @@ def calibrate(
     What each operating point is worth is measured by cross-fitting over patients and written beside it, so that
     `predict --operating-point` can say so. The weights stay as they are; the file's hash changes.
     """
-    from groundglass.judge.operate import calibrate as fit
+    from groundglass.judge.calibrate import calibrate as fit
 
     require_file(output)
     if output.suffix != ".onnx":
@@ -284,16 +234,9 @@ def calibrate(
     records = manifest.load(manifest_path)
     with progress(no_progress) as step:
         rows = _of_split(records, "val")
-        cases = scoring.score(rows, _root(manifest_path, data), loaded, lambda d, t: step("slices", d, t))
+        cases = score(rows, _root(manifest_path, data), loaded, step)
     found = fit(cases, loaded.card.temperature, np.random.default_rng(seed))
-    card = replace(
-        loaded.card,
-        temperature=found.temperature,
-        thresholds={name: p.threshold for name, p in found.operating_points.items()},
-        operating_points=found.operating_points,
-        conformal=found.conformal,
-    )
-    content = with_metadata(weights_path(model).read_bytes(), CARD_KEY, asdict(card))
+    content = with_metadata(weights_path(model).read_bytes(), CARD_KEY, asdict(found.on(loaded.card)))
     write_bytes(output, content, PUBLIC)
     digest = load(output).sha256  # the file is opened as a user would open it
     click.echo(f"temperature {loaded.card.temperature:.3f} before, {found.temperature:.3f} now", err=True)
@@ -309,7 +252,7 @@ def _records(path: Path | None) -> tuple[Record, ...] | None:
 def _of_split(records: Sequence[Record] | None, split: str) -> list[Record]:
     if records is None:
         raise click.UsageError("expected --manifest to say which slices, got none")
-    return scoring.of_split(records, split)
+    return manifest.of_split(records, split)
 
 
 def _root(path: Path | None, data: Path | None) -> Path:
@@ -326,9 +269,9 @@ def _scored(
     if scores is None:
         raise click.UsageError("expected --manifest or --scores, got neither")
     if records is None:
-        return scoring.read_scores(scores)
+        return read_scores(scores)
     root = _root(path, data)
-    return scoring.read_scores(scores, scoring.cases_of(_of_split(records, split), root if root.is_dir() else None))
+    return read_scores(scores, cases_of(_of_split(records, split), root if root.is_dir() else None))
 
 
 def _print(

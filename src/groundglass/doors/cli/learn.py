@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from groundglass.doors.cli.options import required_data_option
-from groundglass.errors import ConfigError
+from groundglass.doors.cli.options import learn_module, no_progress_option, required_data_option
+from groundglass.doors.progress import progress
 from groundglass.write import require_file
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 
 @click.command()
@@ -39,27 +35,28 @@ if TYPE_CHECKING:
     help="CPU threads.  [default: one for each core; give 1 where others share the machine]",
 )
 @click.option("--seed", type=click.IntRange(0), default=None, help="Instead of the recipe's.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Instead of the recipe's, for example to leave another source out.",
+)
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the same recipe.")
 @click.option("--leaky", is_flag=True, help="Split by picture as the original did, to show what that leak is worth.")
 @click.option("--fast-dev-run", is_flag=True, help="A few images and two steps, to see that a recipe runs.")
 @click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too; needs the tensorboard extra.")
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@no_progress_option
 def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **options: Any) -> None:
     """Train what RECIPE (a TOML file) says and leave an ONNX file with its card.
 
     Needs the `learn` extra: pip install '.[learn]' in the clone. Progress goes to stderr, the path of the file to
     stdout.
     """
-    try:
-        from groundglass.learn.run import run
-        from groundglass.learn.setup import Options
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", f"train: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
-        ) from error
-    with _bar(no_progress) as show:
-        carried_out = Options(**options)
-        path = run(recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show)
+    with _stages(no_progress) as show:
+        carried_out = learn_module("setup").Options(**options)
+        path = learn_module("run").run(
+            recipe, data, output or Path("runs") / (recipe.stem + carried_out.suffix), carried_out, show
+        )
     click.echo(str(path))
 
 
@@ -69,61 +66,37 @@ def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **op
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The ONNX file to write."
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="Its recipe.  [default: recipes/NAME.toml here]")
-@click.option("--int8", is_flag=True, help="8-bit weights and activations, if validation loses next to nothing.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path, file_okay=False), help="Write a MONAI bundle into this folder too."
-)
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Its recipe.  [default: NAME.toml below recipes/]")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Instead of the recipe's, as for the run.")
+@no_progress_option
 def export(
     checkpoint: Path,
     data: Path,
     output: Path,
     recipe: Path | None,
-    int8: bool,
-    bundle: Path | None,
+    manifest: Path | None,
     no_progress: bool,
 ) -> None:
     """Calibrate CHECKPOINT on its validation split and write it as ONNX, with its card inside.
 
-    What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds, and
-    with --int8 what the 8 bits cost.
+    What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds.
     """
-    try:
-        from groundglass.learn.ship import export_run
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "extra", f"export: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
-        ) from error
+    export_run = learn_module("ship").export_run
     require_file(output)
-    with _bar(no_progress) as show:
-        report = export_run(checkpoint, recipe, data, output, int8, bundle, show)
+    with _stages(no_progress) as show:
+        report = export_run(checkpoint, recipe, manifest, data, output, show)
     click.echo(json.dumps(report, sort_keys=True))
 
 
 @contextmanager
-def _bar(hidden: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
-    """Progress on stderr: a bar for each stage, with the last loss and the last validation AUROC."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[measured]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=hidden or not sys.stderr.isatty()) as bar:
-        tasks: dict[str, TaskID] = {}
-        last: dict[str, float] = {}
+def _stages(hidden: bool) -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """A bar for each stage, with the last loss and the last validation AUROC."""
+    last: dict[str, float] = {}
+    names = {"loss": "loss", "val_auroc": "AUROC"}
+    with progress(hidden) as step:
 
         def show(stage: str, done: int, total: int, row: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, measured="")
             last.update(row)
-            named = {"loss": "loss", "val_auroc": "AUROC"}
-            measured = ", ".join(f"{word} {last[key]:.3f}" for key, word in named.items() if key in last)
-            bar.update(tasks[stage], completed=done, measured=measured)
+            step(stage, done, total, ", ".join(f"{word} {last[key]:.3f}" for key, word in names.items() if key in last))
 
         yield show

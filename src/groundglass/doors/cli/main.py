@@ -24,6 +24,7 @@ from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import open_streams
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.write import user_folder
 
 # Each command is imported when it is called, so that `predict` never waits for what `train` needs.
 COMMANDS = {
@@ -40,7 +41,8 @@ COMMANDS = {
     "deid": "groundglass.doors.cli.deid",
     "serve": "groundglass.doors.cli.serve",
     **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.cli.judge"),
-    **dict.fromkeys(("faithfulness", "saliency"), "groundglass.doors.cli.faithfulness"),
+    "faithfulness": "groundglass.doors.cli.faithfulness",
+    "saliency": "groundglass.doors.cli.saliency",
     "controls": "groundglass.doors.cli.controls",
     **dict.fromkeys(("choose", "cards"), "groundglass.doors.cli.choose"),
     **dict.fromkeys(
@@ -159,7 +161,7 @@ def _report(error: BaseException) -> int:
         status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
     else:
         kind = type(error).__name__
-        status, words = 1, f"internal: our fault ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
+        status, words = 1, f"internal error ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
     click.echo(f"groundglass: {words}", err=True)
     return status
 
@@ -206,28 +208,17 @@ def cli(ctx: click.Context) -> None:
     ctx.default_map = dict.fromkeys(COMMANDS, settings) | nested
 
 
-def _settings_file() -> Path | None:
-    base = os.environ.get("XDG_CONFIG_HOME")
-    try:
-        folder = Path(base) if base else Path.home() / ".config"
-    except RuntimeError:  # no home at all
-        return None
-    return folder / "groundglass" / "config.toml"
+def _settings_file() -> Path:
+    return user_folder("config") / "config.toml"
 
 
-def read_settings(path: Path | None) -> Mapping[str, Any]:
-    """The settings file as option defaults; empty where there is none.
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """The settings file as option defaults; empty if there is none.
 
     Raises ConfigError for what cannot be read or is no TOML, and for an unknown key.
     """
-    if path is None:
-        return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -235,8 +226,9 @@ def read_settings(path: Path | None) -> Mapping[str, Any]:
         raise ConfigError(
             "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
         ) from error
-    except ValueError as error:
-        raise ConfigError("config", "config.toml: a TOML file, got something else; mend or remove it") from error
+    from groundglass.data.toml import parse
+
+    settings = parse(content, "config", "config.toml")
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise ConfigError("config", f"config.toml: keys {', '.join(SETTINGS)}, got {unknown[0]!r}; remove it")

@@ -8,7 +8,7 @@ import json
 import click
 
 from groundglass.errors import ModelError
-from groundglass.report.words import printable, worth
+from groundglass.report.words import printable, second_worth, worth
 
 
 @click.group(invoke_without_command=True)
@@ -43,8 +43,10 @@ def card(name: str | None, as_json: bool) -> None:
         click.echo(json.dumps(values, allow_nan=False))
         return
     for key, value in values.items():
-        if key != "operating_points":
+        if key not in ("operating_points", "differential"):
             click.echo(f"{key.replace('_', ' ')}: {_words(value)}")
+    if model.card.differential is not None:
+        click.echo(second_worth(model.card.differential))
     for point in model.card.operating_points.values():
         click.echo(worth(point))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import click
+
+from groundglass.errors import ConfigError
+from groundglass.write import user_folder
 
 model_option = click.option(
     "--model",
@@ -39,6 +43,16 @@ required_data_option = click.option(
     required=True,
     help="The folder that manifest paths are relative to.  [env: GROUNDGLASS_DATA]",
 )
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
+)
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="GROUNDGLASS_CACHE",
+    help="Where measurements are kept; it holds small pictures of the images.  [default: ~/.cache/groundglass]",
+)
+no_cache_option = click.option("--no-cache", is_flag=True, help="Keep nothing between runs.")
 keep_option = click.option(
     "--keep",
     type=click.FloatRange(0),
@@ -63,8 +77,7 @@ def store_option(door: str, who: str) -> Callable[[Callable[..., None]], Callabl
     """Where a door keeps what it received, and what it still has to deliver."""
 
     def default() -> Path:
-        base = os.environ.get("XDG_STATE_HOME")
-        return (Path(base) if base else Path.home() / ".local" / "state") / "groundglass" / door
+        return user_folder("state") / door
 
     return click.option(
         "--store",
@@ -73,3 +86,18 @@ def store_option(door: str, who: str) -> Callable[[Callable[..., None]], Callabl
         show_default=f"~/.local/state/groundglass/{door}",
         help=f"The folder of this {who}: images until they are done with, and results until they are delivered.",
     )
+
+
+def cache_folder(given: Path | None, none: bool) -> Path | None:
+    """The folder that --cache and --no-cache ask for; None keeps nothing."""
+    return None if none else given or user_folder("cache")
+
+
+def learn_module(name: str) -> ModuleType:
+    """A module of the learn room. Raises ConfigError if the extra with torch is not installed."""
+    try:
+        return import_module(f"groundglass.learn.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "extra", f"{name}: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
+        ) from error

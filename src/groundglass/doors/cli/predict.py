@@ -7,24 +7,26 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from groundglass.doors.cli.dicom_results import DicomResults, result_folders
 from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
+from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import console as console_for
 from groundglass.doors.streams import require_stdout
-from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError
 from groundglass.read.ahead import Ahead
 from groundglass.read.scan import Decoder, Limits
 from groundglass.report import schema
 from groundglass.report.fault import internal
 from groundglass.report.schema import Failure, Result
-from groundglass.report.words import RESEARCH_USE_ONLY, worth
+from groundglass.report.words import RESEARCH_USE_ONLY, printable, second_question, worth
 from groundglass.types import Prediction, Refusal, Scan
 from groundglass.write import require_file, require_folder, write_bytes
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from groundglass.infer.predict import Examination
     from groundglass.report.gallery import Gallery
 
+# Of so many answers the table is followed by what the second question says of each; of more, `--json` holds it.
+_TOLD = 5
 # Columns of a table that goes into a file or a pipe, where nobody knows the width.
 _WIDTH = 160
 
@@ -77,9 +81,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             model_option,
             click.option(
                 "--tta",
-                type=click.Choice(["mirror", "original"]),
-                help="Answer from several views: the slice and its mirror image on average, or as the original system "
-                "did, both blur-and-mask settings x both halves, of which the most certain one decides.",
+                type=click.Choice(["original"]),
+                help="Answer as the original system did: both blur-and-mask settings x both halves, of which the most "
+                "certain one decides.",
             ),
             threads_option,
             click.option(
@@ -106,95 +110,39 @@ def _folder(option: str, what: str) -> Callable[[Callable[..., None]], Callable[
 @_shared
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the results here, at the end and at once.")
 @_folder("--sr", "Write a DICOM structured report (TID 1500) for each answer here.")
-@_folder("--sc", "Write Secondary Captures with heat and curve for each answer here.")
+@_folder(
+    "--sc", "Write Secondary Captures of key slices with what looks opaque, and of the curve, for each answer here."
+)
 @click.option("--key-images", is_flag=True, help="With --sr: also a Key Object Selection that names the key slices.")
-@_folder("--gsps", "Write presentation states that frame the heat on the key slices here.")
-@_folder("--heat-map", "Write the heat of all judged slices as a Parametric Map here.")
+@_folder("--gsps", "Write presentation states that frame what looks opaque on the key slices here.")
+@_folder(
+    "--heat-map",
+    "Write the opacity map of all judged slices as a Parametric Map here; the heat, where the model has no such map.",
+)
 @click.pass_context
 def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
-    """How likely each PATH shows COVID-19 pneumonia, or why no answer is given.
+    """How likely each PATH shows opacities as in COVID-19 pneumonia, how much of the lung, or why no answer is given.
 
     PATH is a PNG, JPEG, WebP, TIFF, DICOM or NIfTI file, a folder or zip of those, or - for paths on standard input,
     one a line. Results go to stdout, all else to stderr. DICOM results join the study of their series; they need the
     `dicom` extra: pip install '.[dicom]' in the clone.
     """
-    folders = _result_folders(given)
+    folders = result_folders(given)
     settings = _settings(given)
     if output is not None:
         require_file(output)
     signals = ctx.ensure_object(Signals)
     out = _Output(settings.json, output, signals)
-    with _opened(settings) as (ahead, model), out, _DicomResults(folders, model) as results:
+    with _opened(settings) as (ahead, model), out, DicomResults(folders, model) as results:
         for answer in _answers(ahead, model, settings):
             with signals.whole():  # the objects of an answer and its row go together
                 try:
-                    results.add(answer)
+                    results.add(answer.scan, answer.examination)
                 finally:
                     out.add(answer.result)
             del answer  # its scan must go before the next one comes
     status = exit_status(out.counts)
     ctx.exit(1 if results.faults else 4 if results.missing and not status else status)
-
-
-def _result_folders(given: dict[str, Any]) -> dict[str, Path]:
-    """Where each kind of DICOM object goes; empty where none is wanted. What fails, fails before any work."""
-    folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
-    if given.pop("key_images"):
-        if folders["sr"] is None:
-            raise click.UsageError("--key-images goes with --sr DIR")
-        folders["key-images"] = folders["sr"]
-    wanted = {kind: folder for kind, folder in folders.items() if folder is not None}
-    if wanted:
-        from groundglass.report.dicom import require_highdicom
-
-        require_highdicom()
-    for folder in wanted.values():
-        require_folder(folder)
-    return wanted
-
-
-class _DicomResults:
-    """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
-
-    def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
-        self._folders, self._model = folders, model
-        self.faults = self.missing = 0
-        self._decoder = Decoder(Limits.from_environment(os.environ))
-
-    def __enter__(self) -> _DicomResults:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._decoder.close()
-
-    def add(self, answer: Answer) -> None:
-        """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
-
-        Raises OutputError where they cannot be written.
-        """
-        if not self._folders or answer.scan is None or answer.examination is None:
-            return
-        if not isinstance(answer.result, Prediction):
-            return
-        from groundglass.infer import findings
-        from groundglass.report import dicom
-
-        try:
-            reported = dicom.report(findings.Answer(answer.scan, answer.examination), self._model, self._decoder)
-            for kind, made in dicom.objects(reported, self._folders):
-                write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
-        except InputError as error:
-            self.missing += 1
-            self._say(answer.result, f"{error.code}: {error.detail}")
-        except GroundglassError:
-            raise
-        except Exception as error:  # the answer stands, whatever becomes of its objects
-            self.faults += 1
-            failure = internal(answer.result.source, error)
-            self._say(answer.result, f"{failure.code}: {failure.detail}")
-
-    def _say(self, result: Prediction, why: str) -> None:
-        click.echo(f"groundglass: no DICOM result for {result.source}: {why}", err=True)
 
 
 @click.command()
@@ -207,13 +155,19 @@ class _DicomResults:
     metavar="FOLDER",
     help="Where pictures, index.html and manifest.json go.",
 )
+@click.option(
+    "--view",
+    type=click.Choice(["opacity", "activation"]),
+    help="What pictures show: the lung that looks opaque, or the class activation, which is what decided. By default "
+    "opacity, and activation where the model has no opacity map.",
+)
 @click.pass_context
-def explain(ctx: click.Context, /, output: Path, **given: Any) -> None:
-    """Show where the model looked: a picture for each PATH, a page with all of them and a manifest.
+def explain(ctx: click.Context, /, output: Path, view: str | None, **given: Any) -> None:
+    """Show what the model found: a picture for each PATH, a page with all of them and a manifest.
 
-    A picture shows slice, lung outline and signed heat from the same forward pass as the score; of a scan it shows the
-    highest slices. Paths, stdout and stderr are as for `predict`. FOLDER is empty, or that of an earlier explain, whose
-    pictures are replaced.
+    A picture shows slice, lung outline and the lung that looks opaque, or with --view activation the signed heat; both
+    come from the same forward pass as the probability. Of a scan it shows the highest slices. Paths, stdout and stderr
+    are as for `predict`. FOLDER is empty, or that of an earlier explain, whose pictures are replaced.
     """
     from groundglass.report.gallery import Gallery, earlier_pictures
 
@@ -222,16 +176,28 @@ def explain(ctx: click.Context, /, output: Path, **given: Any) -> None:
     earlier = earlier_pictures(output)
     signals = ctx.ensure_object(Signals)
     out = _Output(settings.json, None, signals)
-    with _opened(settings) as (ahead, model), out, _finished(Gallery(output, model, earlier), signals) as gallery:
-        for answer in _answers(ahead, model, settings):
-            with signals.whole():  # picture, manifest and row go together
-                result, picture = _drawn(answer, model)
-                gallery.add(result, picture)
-                out.add(result)
-            del answer  # its scan must go before the next one comes
+    with _opened(settings) as (ahead, model), out:
+        heat = _heat(view, model)
+        with _finished(Gallery(output, model, earlier, heat), signals) as gallery:
+            for answer in _answers(ahead, model, settings):
+                with signals.whole():  # picture, manifest and row go together
+                    result, picture = _drawn(answer, model, heat)
+                    gallery.add(result, picture)
+                    out.add(result)
+                del answer  # its scan must go before the next one comes
     if not settings.quiet:
         click.echo(f"{gallery.count} pictures; open {output / 'index.html'}", err=True)
     ctx.exit(exit_status(out.counts))
+
+
+def _heat(view: str | None, model: Model) -> bool:
+    """Whether pictures show the class activation. Raises ConfigError (`view`) for a map that the model lacks."""
+    if view == "opacity" and model.opaque_at is None:
+        raise ConfigError(
+            "view",
+            f"--view opacity: a model with an opacity map, got {model.name} without one; leave --view out",
+        )
+    return view == "activation" or model.opaque_at is None
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -264,15 +230,20 @@ def _opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
         with Ahead(settings.paths, decoder, as_scan=settings.as_scan, best_series=settings.best_series) as ahead:
             from groundglass.infer.model import load
 
-            yield ahead, load(settings.model, settings.threads, settings.operating_point)
+            model = load(settings.model, settings.threads, settings.operating_point)
+            if settings.tta is not None:
+                model.require_views(settings.tta)
+            yield ahead, model
 
 
 def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
-    with _progress(settings) as show:
+    done = 0
+    with progress(_hidden(settings)) as step:
         for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
             yield _answer(name, outcome, model, settings.tta)
             del outcome
-            show(ahead.total)
+            done += 1
+            step("inputs", done, ahead.total or 0)
     if ahead.skipped and not settings.quiet:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(ahead.skipped.items()))
         click.echo(f"skipped {ahead.skipped.total()} files or series: {reasons}", err=True)
@@ -304,7 +275,7 @@ def _finished(gallery: Gallery, signals: Signals) -> Iterator[Gallery]:
             gallery.finish()
 
 
-def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | None]:
+def _drawn(answer: Answer, model: Model, heat: bool) -> tuple[Result, tuple[str, bytes] | None]:
     """The result, and for an answer the name and the PNG of its picture."""
     from groundglass.report.gallery import draw, picture_name
 
@@ -312,29 +283,14 @@ def _drawn(answer: Answer, model: Model) -> tuple[Result, tuple[str, bytes] | No
     if not isinstance(result, Prediction) or scan is None or examination is None:
         return result, None
     try:
-        return result, (picture_name(result.source, scan), draw(result, scan, examination, model.card.window))
+        return result, (picture_name(result.source, scan), draw(result, scan, examination, model.card.window, heat))
     except Exception as error:  # one input must never stop the rest
         return internal(result.source, error), None
 
 
-def _progress(settings: Settings) -> AbstractContextManager[Callable[[int], None]]:
-    """A progress bar on stderr where that is a terminal, unless the rows themselves appear there one by one."""
-    shown = settings.json and sys.stdout.isatty()
-    if settings.quiet or settings.no_progress or shown or not sys.stderr.isatty():
-        return nullcontext(lambda total: None)
-    return _bar()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # rich would send our stdout through its console on stderr
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("inputs", total=None)
-        yield lambda total: progress.update(task, advance=1, total=total)
+def _hidden(settings: Settings) -> bool:
+    """Whether no bar is shown: not if the rows themselves appear on the terminal one by one."""
+    return settings.quiet or settings.no_progress or (settings.json and sys.stdout.isatty())
 
 
 class _Output:
@@ -394,6 +350,11 @@ def _print_table(results: Iterable[Result], file: TextIO) -> None:
     console = console_for(file, _WIDTH)
     results = list(results)
     console.print(results_table(results))
-    for point in {r.operating_point for r in results if isinstance(r, Prediction) and r.operating_point is not None}:
+    answers = [r for r in results if isinstance(r, Prediction)]
+    for point in {r.operating_point for r in answers if r.operating_point is not None}:
         console.print(worth(point), markup=False, highlight=False)
+    for answer in answers:
+        if answer.differential is not None and len(answers) <= _TOLD:
+            said = f"{printable(answer.source)}: {second_question(answer.differential)}"
+            console.print(said, markup=False, highlight=False)
     console.print(RESEARCH_USE_ONLY, style="dim")

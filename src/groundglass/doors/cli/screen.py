@@ -1,4 +1,4 @@
-"""`groundglass screen`: an archive, one row for each scan, exactly once; and what one asks of such a run."""
+"""`groundglass screen`: screen an archive, one row for each scan, exactly once; status, retry and export of a run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from groundglass.doors.cli.options import model_option, no_progress_option
+from groundglass.doors.progress import Show, progress
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.discover import ALL, Shard
 from groundglass.doors.screen.ledger import NAME, Extras, Ledger
@@ -28,7 +29,7 @@ from groundglass.report.words import RESEARCH_USE_ONLY, printable
 
 # The rate of a run that goes on is taken over this many seconds.
 _RECENT = 600.0
-# The part of a manifest that a reference is made of: people whom the model was not taught on.
+# The part of a manifest that a reference is made of: patients that the model was not trained on.
 _VALIDATION = "val"
 
 
@@ -155,20 +156,19 @@ def _screened(
         source, folder, model, workers or _cores(), Limits.from_environment(os.environ),
         item_seconds, scheduler, shard, extras,
     )  # fmt: skip
-    watcher = _watcher(quiet, no_progress)
-    with watcher:
-        progress, conserved = run_screen(wanted, watcher, ctx.ensure_object(Signals))
+    with _watcher(quiet or no_progress) as watch:
+        reached, conserved = run_screen(wanted, watch, ctx.ensure_object(Signals))
     click.echo(in_words(conserved))
-    for code, count in progress.unreported.items():
+    for code, count in reached.unreported.items():
         click.echo(f"{count} answers without the report that was asked for: {code}", err=True)
     if not quiet:
         click.echo(f"open {printable(str(folder / 'index.html'))}", err=True)
         click.echo(RESEARCH_USE_ONLY, err=True)
-    return progress
+    return reached
 
 
 def _exit_status(progress: Progress) -> int:
-    """0 where every input has all that was asked for, 3 where none has an answer, 4 between, 1 where we failed."""
+    """0 if every input has all that was asked for, 3 if none has an answer, 4 between, 1 if we failed."""
     if progress.internal or "internal" in progress.unreported:
         return 1
     without = progress.counts["refused"] + progress.counts["error"]
@@ -294,49 +294,15 @@ def reference(
     click.echo(f"{made.count} answers, {output}", err=True)
 
 
-# ---- what is shown meanwhile ----
+class _Watch:
+    """Shows progress events on the bar: how many inputs, by status, how fast, how long still."""
 
-
-class _Quiet:
-    """Shows nothing."""
-
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def discovered(self, files: int) -> None: ...
-
-    def answered(self, progress: Progress) -> None: ...
-
-
-class _Bar(_Quiet):
-    """A bar on stderr: how many, by status, how fast, how long still."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[words]}"),
-        )
-        # rich would send our stdout through its console on stderr
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-        self._task = self._bar.add_task("looking", total=None, words="")
+    def __init__(self, show: Show) -> None:
+        self._show = show
         self._before: int | None = None
 
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
     def discovered(self, files: int) -> None:
-        self._bar.update(self._task, completed=files, words="files")
+        self._show("files", files, 0)
 
     def answered(self, progress: Progress) -> None:
         counts = progress.counts
@@ -345,11 +311,13 @@ class _Bar(_Quiet):
         rate = (done - self._before) / max(progress.seconds, 1e-3)
         left = f", {rate:.1f} a second, {_duration(counts['open'] / rate)} left" if rate else ""
         words = f"ok {counts['ok']}, refused {counts['refused']}, error {counts['error']}{left}"
-        self._bar.update(self._task, description="inputs", completed=done, total=progress.total, words=words)
+        self._show("inputs", done, progress.total, words)
 
 
-def _watcher(quiet: bool, no_progress: bool) -> _Quiet:
-    return _Quiet() if quiet or no_progress or not sys.stderr.isatty() else _Bar()
+@contextmanager
+def _watcher(hidden: bool) -> Iterator[_Watch]:
+    with progress(hidden) as show:
+        yield _Watch(show)
 
 
 def _duration(seconds: float) -> str:

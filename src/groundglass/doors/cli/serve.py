@@ -94,7 +94,7 @@ def serve(
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal comes. Raises what keeps the model from loading, and OutputError where the port is taken."""
+    """Serve until a signal comes. Raises what keeps the model from loading, and OutputError if the port is taken."""
     import uvicorn
 
     from groundglass.doors.server.app import build, logger

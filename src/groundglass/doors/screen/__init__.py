@@ -4,7 +4,6 @@ places    where inputs come from: folders, zips, lists, manifests, S3
 discover  files -> ledger, headers only, and which files make a scan
 ledger    what is known, in one SQLite file: files, items, results
 work      one item -> one answer: the only code that answers, on this machine and on every other
-child     the process that does the work, and dies instead of the run
 attendant starts a child, feeds it, and replaces it when it hangs or dies
 cluster   attendants on the workers of dask.distributed
 run       lock, discover, answer, finish

@@ -95,7 +95,7 @@ def connected(
     """The cluster behind `scheduler`: `slurm`, or an address such as `tcp://head:8786` or `tls://head:8786`.
 
     With `slurm`, dask-jobqueue starts `workers` jobs as its own settings file says (`~/.config/dask/jobqueue.yaml`).
-    Raises RemoteError where no scheduler answers.
+    Raises RemoteError if no scheduler answers.
     """
     quiet = {"distributed.scheduler.allowed-failures": _UNLUCKY, "distributed.worker.daemon": False}
     with dask.config.set(quiet):

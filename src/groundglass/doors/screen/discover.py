@@ -54,10 +54,10 @@ def digest(*parts: str) -> str:
 def discover(
     source: Source, ledger: Ledger, decoder: Decoder, fetcher: Fetcher, shard: Shard, show: Callable[[int], None]
 ) -> None:
-    """Bring files and items of the ledger up to date with the source; `show` is told how many files were seen.
+    """Bring files and items of the ledger up to date with the source; `show` receives the number of files so far.
 
-    Stopped at any moment it leaves the items as they were, and the next time goes on with the files seen. Raises
-    InputError (`no_images`) where the whole source, not only the shard, has nothing to screen, RemoteError
+    Stopped at any moment it leaves the items as they were, and the next run continues with the files found. Raises
+    InputError (`no_images`) if the whole source, not only the shard, has nothing to screen, RemoteError
     (`source_gone`) where it went away meanwhile.
     """
     number = 1 + int(ledger.about("pass_tried") or 0)
@@ -252,7 +252,7 @@ def _task(name: str, kind: str, rows: Sequence[SeenFile], notices: Sequence[Sequ
 def task_of(item: Item, ledger: Ledger) -> dict[str, Any]:
     """The task of an item, put together from its files again.
 
-    Raises OutputError where the ledger does not hold them, which is our fault or somebody's hand.
+    Raises OutputError if the ledger does not hold them, which is an internal error or a change by hand.
     """
     for part, task in enumerate(tasks(ledger.files_of(item.scan, int(ledger.about("pass") or 0)))):
         if part == item.part:

@@ -86,7 +86,7 @@ NO_EXTRAS = Extras(False, False)
 class Result:
     """What the ledger holds of one item: its name and everything that its answer said.
 
-    `picture` and `report` are files of the run folder; None where they were not asked for, empty where there is none.
+    `picture` and `report` are files of the run folder; None if they were not asked for, empty if there is none.
     """
 
     name: str

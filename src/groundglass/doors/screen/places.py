@@ -47,7 +47,7 @@ class Left:
 class Source:
     """What to screen: `roots` as (shown, path). `listed` says that they are the lines of a list or manifest.
 
-    `base` is the folder that its relative paths are relative to, empty where it has none; `part` the split of the
+    `base` is the folder that its relative paths are relative to, empty if it has none; `part` the split of the
     manifest that was asked for, empty for all of it.
     """
 
@@ -58,12 +58,12 @@ class Source:
     part: str = ""
 
     def walk(self) -> Iterator[Place | Left]:
-        """Every file below every root. Raises RemoteError where an object store fails."""
+        """Every file below every root. Raises RemoteError if an object store fails."""
         for shown, path in self.roots:
             yield from _walk_remote(shown, path) if path.startswith(REMOTE) else _walk(shown, path)
 
     def anchor(self) -> str:
-        """What tells this archive from an empty mount point in its place; raises RemoteError where it is gone."""
+        """What tells this archive from an empty mount point in its place; raises RemoteError if it is gone."""
         if not self.roots:
             return ""
         first = self.roots[0][1]
@@ -94,7 +94,7 @@ def open_source(given: str, data: Path | None = None, base: str | None = None, p
 
     The paths of a manifest are relative to `data`, those of a list to `base`, by default the working directory. Of a
     manifest `part` takes one split only.
-    Raises ConfigError for what is none of these, InputError where it is not there, ManifestError for a bad manifest.
+    Raises ConfigError for what is none of these, InputError if it is not there, ManifestError for a bad manifest.
     """
     if given == "-":
         return _list(sys.stdin.buffer.read(), "-", base)
@@ -143,7 +143,7 @@ def _manifest(path: Path, data: Path | None, part: str) -> Source:
 
 
 def local_stamp(path: str) -> str:
-    """Size and time of change of a local file; empty where there is none."""
+    """Size and time of change of a local file; empty if there is none."""
     try:
         found = os.stat(path, follow_symlinks=False)
     except OSError:
@@ -186,7 +186,7 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Whatever goes wrong with a store is told as one kind of failure, without what the store said."""
+    """Any error of a store becomes one kind of failure, without the message of the store."""
     try:
         yield
     except GroundglassError:

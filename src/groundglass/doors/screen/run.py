@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -28,7 +26,7 @@ from groundglass.doors.signals import Signals
 from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
-from groundglass.write import require_folder, write_bytes
+from groundglass.write import Lock, Taken, lock_holder, require_folder, write_bytes
 
 if TYPE_CHECKING:
     from groundglass.infer.model import Model
@@ -49,7 +47,7 @@ _SECONDS_TO_RETURN = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a run is asked for. `command` starts a child; another one is for tests."""
+    """The configuration of a run. `command` starts a child; tests give another one."""
 
     source: Source
     folder: Path
@@ -65,7 +63,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Progress:
-    """What is told while a run goes on: inputs by status and in all, seconds in the ledger and in all, our faults.
+    """Progress counters: inputs by status and in total, seconds in the ledger and in total, internal errors.
 
     `unreported` counts by code, at the end, the answers whose report was asked for and could not be made.
     """
@@ -80,7 +78,7 @@ class Progress:
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes."""
+    """Receives progress events."""
 
     def discovered(self, files: int) -> None: ...
 
@@ -123,43 +121,26 @@ def locked(folder: Path) -> Iterator[None]:
     """
     require_folder(folder)
     try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = Lock(folder / _LOCK)
+    except Taken as error:
+        raise OutputError(
+            "taken", f"a run folder that no other run uses, got one that {error} uses; wait or stop that one"
+        ) from error
     except OSError as error:
         raise OutputError("write_failed", f"a folder to write to, got {error.strerror!r}; choose another") from error
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                "taken",
-                f"a run folder that no other run uses, got one that {holder(folder)} uses; wait or stop that one",
-            ) from error
-        try:
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        except OSError as error:
-            raise OutputError("write_failed", f"room to write, got {error.strerror!r}; free some, run again") from error
+    with lock:
         yield
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds a run folder, in words; None where nobody does."""
-    try:
-        with (folder / _LOCK).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read() or "another process"
-    except OSError:
-        pass
-    return None
+    """Who holds a run folder, in words; None if nobody does."""
+    return lock_holder(folder / _LOCK)
 
 
 def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress, dict[str, int]]:
     """Answer every input of the source that has no answer yet, write tables and summary, and say what became of all.
 
-    Stopped at any moment, it goes on when it is run again. Raises OutputError where the folder is taken, cannot be
+    Stopped at any moment, it goes on when it is run again. Raises OutputError if the folder is taken, cannot be
     written or belongs to another source; ModelError, InputError, RemoteError and ConfigError as their parts do.
     """
     from groundglass.infer.model import load
@@ -323,7 +304,7 @@ def _from_pool(
                     answer = future.result()
                 except (CancelledError, Unprepared) as error:
                     raise _Lost from error
-                except Abandoned:  # dask: the worker that had it was told to leave
+                except Abandoned:  # dask stopped the worker that had it
                     running[pool.submit(task)] = (item, task, times)
                     continue
                 except Exception as error:

@@ -22,6 +22,7 @@ from groundglass.errors import ConfigError, GroundglassError
 from groundglass.infer.model import Model, weights_path
 from groundglass.judge.drift import Drift, Reference, drift, from_json
 from groundglass.read.limits import Limits
+from groundglass.report.document import frame
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.write import write_bytes
 
@@ -32,7 +33,6 @@ _OURS = re.compile(r"[0-9a-f]{24}")
 PAGE, MANIFEST = "index.html", "manifest.json"
 _SLOWEST, _FAILED, _BINS = 10, 100, 20
 _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy", "pyarrow", "distributed", "s3fs")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 # What the bars of the page need beyond the shared style.
 _STYLE = (
     ".bars{display:flex;align-items:flex-end;gap:2px;height:8rem;border-bottom:1px solid}"
@@ -70,7 +70,7 @@ class Tally:
 def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[str, int]:
     """Write tables, page and manifest, and give the numbers of the conservation law, to which the run is held.
 
-    Raises GroundglassError (`conservation`) where seen is not ok + refused + error + skipped: that is our fault.
+    Raises GroundglassError (`conservation`) if seen is not ok + refused + error + skipped: an internal error.
     """
     conserved = conservation(ledger, model.sha256)
     outputs = _write_tables(folder, ledger, model.sha256)
@@ -97,7 +97,7 @@ def _drop(folder: Path, kept: Collection[str]) -> None:
 def conservation(ledger: Ledger, model: str) -> dict[str, int]:
     """Inputs seen by discovery and what became of each: ok, refused, error, skipped.
 
-    Raises GroundglassError (`conservation`) where the sum is another than what was seen.
+    Raises GroundglassError (`conservation`) if the sum is another than what was seen.
     """
     counts = ledger.counts(model)
     skipped = sum(json.loads(ledger.about("skipped") or "{}").values())
@@ -145,7 +145,7 @@ def reference_path(name: str) -> Path:
 
 
 def reference_of(name: str, model: Model) -> Reference | None:
-    """The model's reference; None where there is none for it."""
+    """The model's reference; None if there is none for it."""
     try:
         known = from_json(json.loads(reference_path(name).read_bytes()))
     except (OSError, ValueError):
@@ -194,14 +194,11 @@ def page(
     codes = [(code, str(count)) for code, count in ledger.codes(model.sha256).items()]
     slowest = [(name, f"{seconds:.2f} s") for seconds, name in sorted(tally.slowest, reverse=True)]
     failed = [(name, code, str(tries)) for name, code, tries in tally.failed]
-    return "".join(
+    return frame(
+        "Groundglass: screening",
+        style,
         (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_text(_POLICY)}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Groundglass: screening</title><style>{style}</style></head>\n<body>",
-            f'<p class="use" role="note">{_text(RESEARCH_USE_ONLY)}</p>\n<main><h1>Screening</h1>',
-            f"<p><strong>{_text(in_words(conserved))}</strong></p>",
+            f"<h1>Screening</h1><p><strong>{_text(in_words(conserved))}</strong></p>",
             f"<h2>Scores</h2>{_scores(tally, model)}",
             _table("Without an answer, by reason", ("code", "inputs"), codes),
             _table("Left out", ("reason", "files"), [(k, str(v)) for k, v in skipped.items()]),
@@ -211,8 +208,7 @@ def page(
             f"<h2>Drift</h2>{_drift(known, found)}",
             f"<h2>The model</h2><p>{_text(model.name)}, sha256 {short(model.sha256)}</p>",
             f"<footer><p>{_text(RESEARCH_USE_ONLY)}</p><p>Groundglass {_text(version('groundglass'))}</p></footer>",
-            "</main></body></html>\n",
-        )
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from groundglass.doors.screen.ledger import NAME, Ledger, Result
 from groundglass.errors import ConfigError, OutputError
-from groundglass.report.schema import FIELDS, to_json, well_formed
+from groundglass.report.schema import FIELDS, SCHEMA, from_row, to_json, to_row, well_formed
 from groundglass.types import Prediction
 from groundglass.write import writing
 
@@ -29,30 +29,43 @@ _ROWS_TOGETHER = 5_000
 def row_of(result: Result) -> dict[str, Any]:
     """The published row of a result."""
     row: dict[str, Any] = json.loads(result.line)
+    if row["schema"] != SCHEMA:  # kept by an earlier version of the software
+        row = to_row(from_row(row), row["version"])
     row["input"] = well_formed(result.name)
     return row
 
 
+# A published field that is an object -> the columns that hold it.
+_APART = {
+    "model": ("model", "model_sha256"),
+    "opaque": ("opaque_share", "opaque_left", "opaque_right", "opaque_sides"),
+}
+_NUMBERS = ("opaque_share", "opaque_left", "opaque_right", "differential")
+
+
 def columns() -> tuple[str, ...]:
-    """The columns of CSV and Parquet: the published fields, the model's name and hash apart, and our own."""
-    names = [part for name in FIELDS for part in ((name, "model_sha256") if name == "model" else (name,))]
+    """The columns of CSV and Parquet: the published fields, those that are objects in parts, and our own."""
+    names = [part for name in FIELDS for part in _APART.get(name, (name,))]
     return (*(n for n in names if n != "schema"), *_OWN)
 
 
 def _numeric(name: str) -> bool:
-    return get_type_hints(Prediction).get(name) in (float, float | None)
+    return name in _NUMBERS or get_type_hints(Prediction).get(name) in (float, float | None)
 
 
 def flat(result: Result) -> dict[str, str | float | None]:
     """A result as one line of a table: lists become their number or their codes, nothing is left out but slices."""
     row = row_of(result)
     model = row.pop("model") or {"name": None, "sha256": None}
+    opaque = row.pop("opaque") or dict.fromkeys(("total", "left", "right", "sides"))
     own = (
         None if result.content.startswith("unread-") else result.content,
         result.picture or None,
         result.report or None,
     )
     row |= {"model": model["name"], "model_sha256": model["sha256"], **dict(zip(_OWN, own, strict=True))}
+    row |= dict(zip(_APART["opaque"], (opaque[k] for k in ("total", "left", "right", "sides")), strict=True))
+    row["differential"] = (row["differential"] or {}).get("probability")
     row["operating_point"] = (row["operating_point"] or {}).get("name")
     row["slices"] = None if row["slices"] is None else str(len(row["slices"]))
     return {name: _cell(row[name]) for name in columns()}
@@ -132,7 +145,7 @@ WRITERS: Mapping[str, Callable[[Path, Iterable[Result]], None]] = {
 def export(folders: Iterable[Path], path: Path) -> int:
     """Write the results of one run, or of the shards of one, into one table, and say how many.
 
-    Raises OutputError where the runs are of different models or hold an input twice, ConfigError for another ending.
+    Raises OutputError if the runs are of different models or hold an input twice, ConfigError for another ending.
     """
     kind = path.suffix.lstrip(".")
     if kind not in WRITERS:
@@ -170,7 +183,7 @@ class _Counted:
 
 
 def opened(folder: Path) -> Ledger:
-    """The ledger of a run folder, to read. Raises ConfigError where there is none."""
+    """The ledger of a run folder, to read. Raises ConfigError if there is none."""
     if not (folder / NAME).is_file():
         raise ConfigError("run", "a folder that `groundglass screen` wrote, got another; name that one")
     return Ledger(folder / NAME, readonly=True)

@@ -4,6 +4,10 @@ An answer is a JSON object: `content` is the hash of what was read; `row` is the
 holds what drift is measured on; `picture` the overlay as base64 PNG and `report` the structured report as base64 DICOM
 (empty for a scan of another format), where asked for, or `unreported` the code of why there is none; `seconds` by step.
 Where the content is what it was before (`former`), there is `same` and no row.
+
+`python -m groundglass.doors.screen.work FOLDER` answers items one after another over two pipes, in a process of its
+own: what an item does to it (a crash, a hang, memory without end) is done to it alone. The first message holds the
+settings, each further one an item; the reply to an item is one message with the content hash, and one with the answer.
 """
 
 from __future__ import annotations
@@ -11,14 +15,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import queue
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from groundglass.child import confine, own_pipes, read_frame, write_frame
 from groundglass.doors.screen.places import Fetcher, local_stamp
 from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.infer.transforms import to_gray
@@ -40,7 +49,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every worker of a run is told. `sha256` is of the model that the run is for; `seconds` bound one item."""
+    """The settings of every worker of a run. `sha256` is of the model that the run is for; `seconds` bound one item."""
 
     model: str
     sha256: str
@@ -62,7 +71,7 @@ class Settings:
 def load_model(settings: Settings) -> Model:
     """The model of the run, on one thread: a worker for each core is faster than threads, and always says the same.
 
-    Raises ModelError where this machine has another model or another version than the one that started the run.
+    Raises ModelError if this machine has another model or another version than the one that started the run.
     """
     from importlib.metadata import version
 
@@ -81,7 +90,7 @@ def load_model(settings: Settings) -> Model:
 
 
 class Worker:
-    """Answers items one after another with one model and one decoder. `told` gets the content hash before the rest."""
+    """Answers items one after another with one model and one decoder. `on_content` receives the content hash first."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
@@ -93,7 +102,7 @@ class Worker:
     def close(self) -> None:
         self._decoder.close()
 
-    def answer(self, task: Mapping[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    def answer(self, task: Mapping[str, Any], on_content: Callable[[str], None]) -> dict[str, Any]:
         """The answer for a task. Bad input and failures are rows, not exceptions."""
         clock = _Clock()
         content = unread(task)
@@ -101,7 +110,7 @@ class Worker:
             local = {path: self._fetcher.local(path) for path in dict.fromkeys(f[0] for f in task["files"])}
             clock.lap("fetch")
             content = self._content(task, local)
-            told(content)
+            on_content(content)
             clock.lap("hash")
             if content == task.get("former"):
                 return {"content": content, "same": True}
@@ -245,3 +254,37 @@ def failed(task: Mapping[str, Any], code: str, content: str | None, settings: Se
 def _out_of_memory(name: str, settings: Settings) -> Failure:
     detail = f"an answer within {settings.memory_bytes // GIB} GiB of memory, got a need for more; give fewer slices"
     return Failure(name, "memory_limit", detail)
+
+
+def _messages(stream: BinaryIO) -> queue.SimpleQueue[Any]:
+    """What arrives, read by a thread: when the other end dies, so does this process, whatever it is doing."""
+    arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def listen() -> None:
+        while (message := read_frame(stream)) is not None:
+            arrived.put(message)
+        os._exit(0)
+
+    threading.Thread(target=listen, name="listen", daemon=True).start()
+    return arrived
+
+
+def serve(folder: Path, kind: type[Worker] = Worker) -> None:
+    """Answer items until standard input closes; `folder` is for files that must be fetched first."""
+    requests, replies = own_pipes()
+    arrived = _messages(requests)
+    settings = Settings(**arrived.get())
+    confine(settings.memory_bytes)
+    try:
+        worker = kind(settings, folder)
+    except GroundglassError as error:
+        write_frame(replies, {"stop": [type(error).__name__, error.code, error.detail]})
+        return
+    write_frame(replies, {"ready": True})
+    while True:
+        task = arrived.get()
+        write_frame(replies, worker.answer(task, lambda content: write_frame(replies, {"content_is": content})))
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

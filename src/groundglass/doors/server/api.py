@@ -9,23 +9,22 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from groundglass.doors.server import openapi
-from groundglass.doors.server.dicom_results import TITLES
 from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
-from groundglass.doors.server.outcome import Outcome
+from groundglass.doors.server.outcome import TITLES, Outcome
 from groundglass.doors.server.plain_words import measured, words
 from groundglass.doors.server.problem import Problem, problem_of
 from groundglass.doors.server.service import Service
 from groundglass.doors.server.upload import FIELD, Upload
-from groundglass.doors.server.view import View, heat_png, lungs_png, picture
+from groundglass.doors.server.view import View, found_png, lungs_png, picture
 from groundglass.doors.server.watch import Watch
 from groundglass.errors import GroundglassError, InputError
 from groundglass.read.sniff import SNIFF_BYTES, sniff
@@ -49,6 +48,10 @@ Threshold = Annotated[
 JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 ObjectName = Annotated[str, InPath(pattern="^(sr|sc)-[0-9]{1,4}$")]
 Number = Annotated[int, InPath(ge=0, le=1_000_000)]
+Shown = Annotated[
+    Literal["opacity", "activation"] | None,
+    Query(description="Opaque lung, or what decided; default: opacity, and activation where the model has no map."),
+]
 AsScan = Annotated[bool, Query(description="Plain pictures are slices of one scan, in the order of the parts.")]
 Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /scans as long as the job is held.")]
 
@@ -308,6 +311,7 @@ def scan_of(outcome: Outcome) -> dict[str, Any]:
             "window": {"center": view.window.center, "width": view.window.width},
             "scale": view.scale if math.isfinite(view.scale) else 0.0,
             "ranked": ranked,
+            "map": view.opaque_at is not None,
         }
     return {"result": row, "words": words(row, inside).to_json(), "view": shown}
 
@@ -319,7 +323,13 @@ def report_of(service: Service, outcome: Outcome) -> str:
     if isinstance(result, Prediction) and outcome.view is not None:
         shown = ((f"{result.source}: {percent(result.probability)}", picture(outcome.view)),)
     model = service.model
-    return page([Entry(result, shown)], version=version("groundglass"), card=model.card, sha256=model.sha256)
+    return page(
+        [Entry(result, shown)],
+        version=version("groundglass"),
+        card=model.card,
+        sha256=model.sha256,
+        heat=model.opaque_at is None,
+    )
 
 
 def _download(name: str) -> dict[str, str]:
@@ -352,16 +362,18 @@ def _add_overlay(routes: APIRouter, service: Service) -> None:
     @routes.get(
         "/v1/overlay/{id}/{scan}/{index}",
         tags=["pictures"],
-        summary="The heat of one slice, transparent",
+        summary="What was found on one slice, transparent",
         responses=png,
     )
-    def heat(request: Request, id: JobId, scan: Number, index: Number) -> Response:
-        only(request)
-        view = at(id, scan, index)
-        found = view.attribution(index)
-        if found is None:
+    def found(request: Request, id: JobId, scan: Number, index: Number, view: Shown = None) -> Response:
+        only(request, "view")
+        held = at(id, scan, index)
+        if view == "opacity" and held.opaque_at is None:
+            raise Problem(404, "no_map", "view=activation, as the model has no opacity map, got opacity; leave it out")
+        made = found_png(held, index, activation=view == "activation")
+        if made is None:
             raise Problem(404, "not_judged", "a slice that was judged, got one without lung; choose another")
-        return Response(heat_png(view, found), media_type="image/png")
+        return Response(made, media_type="image/png")
 
     @routes.get(
         "/v1/overlay/{id}/{scan}/{index}/lungs",

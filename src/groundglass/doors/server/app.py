@@ -99,7 +99,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return Answer(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
+    return Answer(Problem(500, "internal", "an answer, got an internal error; please report it"))
 
 
 def logger() -> logging.Logger:

@@ -25,7 +25,7 @@ class Clients:
         self._known: dict[str, _Client] = {}
 
     def enter(self, address: str) -> None:
-        """Count a request. Raises Problem (429) where it is one too many."""
+        """Count a request. Raises Problem (429) if it is one too many."""
         bounds, now = self._bounds, self._clock()
         if len(self._known) > 10_000:
             self._known = {a: c for a, c in self._known.items() if c.active or now - c.seen < 60}

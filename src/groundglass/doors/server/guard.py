@@ -44,7 +44,7 @@ Headers = list[tuple[bytes, bytes]]
 class Guard:
     """ASGI around the routes. `model` gives the name and hash of the loaded model for every answer.
 
-    `refuse_if_full` raises Problem (503) where there is no room for more work: then a request for it goes no further,
+    `refuse_if_full` raises Problem (503) if there is no room for more work: then a request for it goes no further,
     because a refusal must cost next to nothing.
     """
 
@@ -90,7 +90,7 @@ class Guard:
             raise
         except Exception as error:  # a door: whatever is wrong, the client gets a problem and the log a line
             exchange.fault = type(error).__name__
-            await exchange.refuse(Problem(500, "internal", "an answer, got a fault of ours; please report it"))
+            await exchange.refuse(Problem(500, "internal", "an answer, got an internal error; please report it"))
         finally:
             self._active -= 1
             if entered and self._clients is not None:
@@ -100,7 +100,7 @@ class Guard:
     def below(self, problem: Problem, scope: Scope | None, began: float) -> tuple[Headers, bytes]:
         """Headers and body of an answer that the protocol gives below the routes; its line of log is written here.
 
-        `scope` is that of the request, or None where its head did not come or was no HTTP; `began` is when it began.
+        `scope` is that of the request, or None if its head did not come or was no HTTP; `began` is when it began.
         """
         scope = {"method": "-", "headers": []} if scope is None else scope
         state = scope.setdefault("state", {})
@@ -115,7 +115,7 @@ class Guard:
         return exchange.completed(_raw(headers)), content
 
     def _admit(self, scope: Scope, exchange: Exchange) -> None:
-        """Raises Problem where the request head says enough."""
+        """Raises Problem if the request head says enough."""
         bounds, headers = self._settings.bounds, exchange.headers
         if self._active > bounds.requests:
             raise Problem(503, "busy", "fewer requests at a time, got too many; try again", {"Retry-After": "1"})
@@ -151,9 +151,9 @@ class Guard:
 
     def _tell(self, scope: Scope, exchange: Exchange) -> None:
         """One line of log for an exchange: allowed fields only, and of the path only its template."""
-        if exchange.told:
+        if exchange.reported:
             return
-        exchange.told = True
+        exchange.reported = True
         route = getattr(scope.get("route"), "path", "-")
         self._counted(route, exchange.status)
         line = {
@@ -182,7 +182,7 @@ class Exchange:
         self.status = 0
         self.code: str | None = None
         self.fault: str | None = None
-        self.told = False
+        self.reported = False
         self.received = self.sent = 0
         self.most = settings.limits.study_bytes + MIB
         self.started = time.monotonic()
@@ -194,7 +194,7 @@ class Exchange:
         self._body_done = False
 
     def check_size(self) -> None:
-        """Raises Problem (413) where the stated length is too much already."""
+        """Raises Problem (413) if the stated length is too much already."""
         length = self.headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.most:
             raise self._too_large()
@@ -325,9 +325,9 @@ def _client_of(scope: Scope, behind_proxy: bool) -> str:
     what the client claims. Nothing but the count depends on it.
     """
     if behind_proxy:
-        told = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        if told:
-            return str(told[-1].decode("latin-1").rpartition(",")[2].strip()[:64])
+        addresses = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        if addresses:
+            return str(addresses[-1].decode("latin-1").rpartition(",")[2].strip()[:64])
     return str((scope.get("client") or ("?",))[0])
 
 

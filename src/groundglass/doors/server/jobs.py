@@ -77,7 +77,7 @@ class Jobs:
         return job
 
     def get(self, id: str) -> Job:
-        """The job with this id. Raises Problem (404) where there is none any more."""
+        """The job with this id. Raises Problem (404) if there is none any more."""
         job = self._jobs.get(id)
         if job is None:
             raise Problem(404, "no_job", "the id of a job that is still held, got another; send the files again")

@@ -11,7 +11,7 @@ from groundglass.report.words import RESEARCH_USE_ONLY
 
 Schema = dict[str, Any]
 
-DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probability with its evidence, or a refusal.
+DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probability and how much is opaque, or a refusal.
 
 **{RESEARCH_USE_ONLY}**
 
@@ -45,6 +45,24 @@ RESULT: Schema = {
             "description": (
                 "Name, threshold, and the sensitivity and specificity that the model's card states, each with its "
                 "interval or null. Null where the request gave a threshold of its own: nothing was measured there."
+            ),
+        },
+        "opaque": {
+            "type": ["object", "null"],
+            "description": (
+                "Share of lung that looks opaque: `total`, `left` and `right`, the patient's, and `sides`, which says "
+                "whether the file or a convention tells left from right. Null where the model has no opacity map."
+            ),
+        },
+        "ct_class": {
+            "enum": ["CT-0", "CT-1", "CT-2", "CT-3", "CT-4", None],
+            "description": "CT severity class by the share of lung on judged slices.",
+        },
+        "differential": {
+            "type": ["object", "null"],
+            "description": (
+                "Given opacities, COVID-19 pneumonia rather than another disease: `probability`, null where too little "
+                "is opaque to ask, beside what it was worth, `auroc` and `auroc_left_out`."
             ),
         },
     },

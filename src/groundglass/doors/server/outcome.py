@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-from groundglass.doors.server.dicom_results import dicom_results
 from groundglass.doors.server.view import View, view_of
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder, watched
 from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model
-from groundglass.infer.predict import examine, label
+from groundglass.infer.predict import Examination, examine, label
+from groundglass.read.isolate import Decoder
 from groundglass.read.scan import Input, find, read
+from groundglass.report import dicom
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
+
+# kind of `report.dicom` -> what the page calls it
+TITLES = {"sr": "Structured report (DICOM SR)", "sc": "Picture (DICOM Secondary Capture)"}
+
+
+def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> dict[str, bytes]:
+    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty if the scan was refused, or did not come as DICOM.
+
+    An internal error costs the answer its objects and is logged by its kind alone; it never costs the answer.
+    """
+    if find_spec("highdicom") is None or not isinstance(examination.result, Prediction) or not scan.files:
+        return {}
+    made: dict[str, bytes] = {}
+    try:
+        reported = dicom.report(Answer(scan, examination), model, decoder)
+        for kind, dataset in dicom.objects(reported, TITLES):
+            number = 1 + sum(name.startswith(f"{kind}-") for name in made)
+            made[f"{kind}-{number}"] = dicom.to_bytes(dataset)
+    except InputError:  # it has an answer, and no study to go back into
+        return {}
+    except Exception as error:
+        logging.getLogger(__name__).error("no DICOM results: %s", type(error).__name__)
+        return {}
+    return made
+
 
 # The name of whatever was sent; what a client calls its files may be a patient's name.
 NAME = "upload"
@@ -46,7 +75,7 @@ class Judge:
     threshold: float | None = None
 
     def one(self, path: Path, decoder: WatchedDecoder, watch: Watch, *, look: bool = False) -> Outcome:
-        """The result of a file that holds one scan. Raises InputError where it cannot be read as such."""
+        """The result of a file that holds one scan. Raises InputError if it cannot be read as such."""
         watch.enter("reading")
         inputs = find(path, decoder=decoder)
         if len(inputs.inputs) > 1:
@@ -65,21 +94,21 @@ class Judge:
         *,
         as_scan: bool = False,
         look: bool = False,
-        told: Callable[[Outcome], None],
+        on_result: Callable[[Outcome], None],
     ) -> None:
-        """Tell the outcome of every scan in the files of one folder, or in one file. Bad input raises nothing."""
+        """Call `on_result` with the outcome of every scan in a file or in one folder. Bad input raises nothing."""
         watch.enter("listing")
         root = paths[0] if len(paths) == 1 else paths[0].parent
         try:
             found = find(root, as_scan=as_scan, decoder=decoder)
         except InputError as error:
-            told(Outcome(Refusal(NAME, error.code, error.detail)))
+            on_result(Outcome(Refusal(NAME, error.code, error.detail)))
             return
         for entry in found:
             if isinstance(entry, Input):
-                told(self._safely(entry, named(entry.name, root), decoder, watch, look))
+                on_result(self._safely(entry, named(entry.name, root), decoder, watch, look))
             else:
-                told(Outcome(Refusal(named(entry[0], root), entry[1].code, entry[1].detail)))
+                on_result(Outcome(Refusal(named(entry[0], root), entry[1].code, entry[1].detail)))
 
     def _safely(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
         try:
@@ -94,7 +123,7 @@ class Judge:
     def _read_and_judge(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
         watch.enter("reading", len(entry.files))
         scan = read(dataclasses.replace(entry, name=name), decoder)
-        # every slice is seen by the lung-field network, and at most every one by the classifier
+        # the lung-field network gets every slice, the classifier at most every slice
         watch.enter("judging", 2 * len(scan.voxels))
         started = time.perf_counter()
         examination = examine(scan, watched(self.model, watch))
@@ -127,7 +156,7 @@ def at_threshold(result: Prediction, threshold: float) -> Prediction:
 
 
 def failure(name: str, error: BaseException) -> Failure:
-    """The row for a fault of ours."""
+    """The row for an internal error."""
     if isinstance(error, GroundglassError):
         return Failure(name, error.code, error.detail)
-    return Failure(name, "internal", f"an answer, got {type(error).__name__}: our fault; please report it")
+    return Failure(name, "internal", f"an answer, got {type(error).__name__}, an internal error; please report it")

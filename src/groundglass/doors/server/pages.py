@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import io
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
@@ -20,14 +23,54 @@ from groundglass.doors.server.guard import Answer, exchange_of, same_token
 from groundglass.doors.server.outcome import Judge, Outcome
 from groundglass.doors.server.plain_words import worth
 from groundglass.doors.server.problem import TITLES, Problem, problem_of
-from groundglass.doors.server.samples import SAMPLES, Samples
 from groundglass.doors.server.service import Service
-from groundglass.doors.server.spool import full_disk
-from groundglass.doors.server.upload import FIELD, Upload
+from groundglass.doors.server.upload import FIELD, Upload, full_disk
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Watch
 from groundglass.errors import GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, short
+
+# name -> what it is called on the page, and the file that is sent
+SAMPLES = {
+    "ground-glass": ("Ground-glass opacities", "ground-glass.png"),
+    "consolidation": ("Consolidation", "consolidation.png"),
+    "healthy": ("Healthy lungs", "healthy.png"),
+    "series": ("A series of 12 slices (DICOM)", "series.zip"),
+    "photo": ("A photograph (is refused)", "photo.png"),
+}
+_TYPES = {".png": "image/png", ".zip": "application/zip"}
+
+
+class Samples:
+    """Draws all samples when the first one is asked for, and keeps them in memory: less than 2 MB."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[str, bytes] = {}
+        self._lock = asyncio.Lock()
+
+    async def get(self, name: str) -> tuple[bytes, str]:
+        """The bytes of a sample and their media type. Raises Problem: 404, and 507 where there is no room to draw."""
+        if name not in SAMPLES:
+            raise Problem(404, "no_sample", f"a sample: {', '.join(SAMPLES)}, got another; choose one")
+        file = SAMPLES[name][1]
+        async with self._lock:
+            if not self._drawn:
+                self._drawn = await asyncio.to_thread(_draw)
+        return self._drawn[file], _TYPES[Path(file).suffix]
+
+
+def _draw() -> dict[str, bytes]:
+    from groundglass.phantom.files import write_examples
+
+    with full_disk(), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_examples(folder)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted((folder / "volume").iterdir()):
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        return {"series.zip": packed.getvalue(), **{p.name: p.read_bytes() for p in folder.glob("*.png")}}
+
 
 _STATIC = {
     "page.css": "text/css; charset=utf-8",
@@ -159,12 +202,12 @@ async def _judged(service: Service, request: Request, upload: Upload, judge: Jud
     watch = Watch()
     name = exchange_of(request.scope).id
 
-    def told(outcome: Outcome) -> None:
+    def on_result(outcome: Outcome) -> None:
         service.note(outcome, f"{name}-{len(outcomes) + 1}")
         outcomes.append(outcome)
 
     def work(decoder: Any) -> None:
-        judge.all(upload.files, decoder, watch, as_scan="as_scan" in upload.fields, look=True, told=told)
+        judge.all(upload.files, decoder, watch, as_scan="as_scan" in upload.fields, look=True, on_result=on_result)
 
     study = len(upload.files) > 1 or is_study(upload.files[0])
     await service.run(request, work, watch, study=study)

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
-from groundglass.report.words import LABEL_WORDS, percent
+from groundglass.report.schema import from_row
+from groundglass.report.words import answered, asked, percent, second_question, severity
+from groundglass.types import Prediction
 
 # Codes of `warnings` in plain words, where the sentence that comes with the code is too terse for a reader.
 _PLAIN = {
@@ -48,6 +50,8 @@ class Words:
     meaning: str
     certainty: str
     worth: str
+    severity: str
+    second: str
     lungs: str
     heat: str
     warnings: tuple[str, ...]
@@ -57,7 +61,7 @@ class Words:
 
 
 def measured(sha256: str, point: str) -> tuple[Measured, ...]:
-    """Sensitivity and specificity of the model with this hash at this operating point; empty where unknown."""
+    """Sensitivity and specificity of the model with this hash at this operating point; empty if unknown."""
     text = files("groundglass.doors.server").joinpath("measured.csv").read_text(encoding="utf-8")
     return tuple(
         Measured(
@@ -81,28 +85,41 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
         refused = row["status"] == "refused"
         verdict = "No answer: this cannot be judged" if refused else "No answer: the software failed"
         seems, instead = _refusal(row["detail"]) if refused else (_sentence(row["detail"]), "")
-        return Words(row["status"], verdict, "", seems, instead, "", "", "", warnings)
+        return Words(row["status"], verdict, "", seems, instead, "", "", "", "", "", warnings)
     probability, threshold = row["probability"], row["threshold"]
+    result = from_row(row)
+    assert isinstance(result, Prediction)
     count = len(row["slices"])
     judged = "" if count == 1 else f" {count} slices show lung and were judged."
     return Words(
         status=row["label"],
-        verdict=_sentence(LABEL_WORDS[row["label"]]).removesuffix("."),
+        verdict=_sentence(answered(result)).removesuffix("."),
         probability=percent(probability),
         meaning=(
-            f"Of 100 pictures that look like this one to the model, {_of_hundred(probability)} show COVID-19 "
-            "pneumonia, among pictures like those that it was checked on."
+            f"Of 100 pictures that look like this one to the model, {_of_hundred(probability)} show {asked(result)}, "
+            "among pictures like those that it was checked on."
         ),
         certainty=_certainty(row, probability, threshold),
         worth=worth(row["operating_point"]),
+        severity=_severity(result),
+        second="" if result.differential is None else second_question(result.differential),
         lungs=f"Lung fills {100 * row['lung_fraction']:.0f} % of the picture.{judged}",
-        heat=_heat(heat_in_lungs),
+        heat=_heat(heat_in_lungs) if result.opaque is None else "",
         warnings=warnings,
     )
 
 
+def _severity(result: Prediction) -> str:
+    """How much of the lung looks opaque, and how left and right are known; empty without an opacity map."""
+    said = severity(result)
+    if not said or result.opaque is None:
+        return said
+    known = "" if result.opaque.sides == "file" else " Right and left hold if the picture is shown as usual."
+    return f"{said}.{known}"
+
+
 def worth(point: Mapping[str, Any] | None) -> str:
-    """What the model's card says an operating point was worth, from its JSON; empty where it says nothing."""
+    """What the model's card says an operating point was worth, from its JSON; empty if it says nothing."""
     if point is None or point["sensitivity"] is None or point["specificity"] is None:
         return ""
     finds, clears = _of(point["sensitivity"]), _of(point["specificity"])

@@ -79,7 +79,7 @@ class Pool:
         return self._closed or self._reserved >= self._room
 
     def reserve(self) -> None:
-        """Take a place. Raises Full where there is none; each place is given back by `release`."""
+        """Take a place. Raises Full if there is none; each place is given back by `release`."""
         with self._changed:
             if self.full:
                 raise Full

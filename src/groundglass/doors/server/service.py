@@ -21,8 +21,7 @@ from groundglass.doors.server.outcome import Judge, Outcome
 from groundglass.doors.server.pool import Full, Pool
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.settings import Settings
-from groundglass.doors.server.spool import Spool
-from groundglass.doors.server.upload import Admit, Upload
+from groundglass.doors.server.upload import Admit, Spool, Upload
 from groundglass.doors.server.upload import receive as receive_upload
 from groundglass.doors.server.view import picture
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
@@ -113,7 +112,7 @@ class Service:
     # ---- one request -----------------------------------------------------------------------------------------------
 
     def reserve(self) -> None:
-        """Take a place in the queue. Raises Problem (503) where there is none."""
+        """Take a place in the queue. Raises Problem (503) if there is none."""
         try:
             self.pool.reserve()
         except Full:
@@ -139,7 +138,7 @@ class Service:
                 await asyncio.to_thread(self.spool.remove, folder)
 
     def refuse_if_full(self) -> None:
-        """Raises Problem (503) where the queue is full now; only `reserve` and `place` say for sure."""
+        """Raises Problem (503) if the queue is full now; only `reserve` and `place` say for sure."""
         if self.pool.full:
             raise self._busy()
 
@@ -217,7 +216,7 @@ class Service:
         def work(decoder: WatchedDecoder) -> None:
             job.state = "running"
             look = view or self.settings.keep is not None
-            judge.all(upload.files, decoder, job.watch, as_scan=as_scan, look=look, told=keep)
+            judge.all(upload.files, decoder, job.watch, as_scan=as_scan, look=look, on_result=keep)
 
         future = asyncio.wrap_future(self.pool.submit(work, job.watch, study=True))
         try:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +19,67 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from groundglass.doors.server.problem import Problem
-from groundglass.doors.server.spool import full_disk
-from groundglass.read.limits import MIB
+from groundglass.read.limits import GIB, MIB
+from groundglass.write import Lock, lock_holder
+
+_PREFIX = "groundglass-serve-"
+_LOCK = "lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Spool:
+    """One folder below the system's temporary folder, 0700, held by a lock for as long as the service lives."""
+
+    def __init__(self) -> None:
+        base = Path(tempfile.gettempdir())
+        _sweep(base)
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        self._lock = Lock(self.folder / _LOCK)
+
+    def close(self) -> None:
+        """Remove the folder and all that is in it."""
+        self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def name(self) -> Path:
+        """Where the files of a request may lie: a name that nobody guesses."""
+        return self.folder / secrets.token_hex(16)
+
+    def make(self, folder: Path) -> None:
+        """Make the folder of one request, which `remove` takes away. Raises Problem (507) if the disk is full."""
+        with full_disk():
+            state = os.statvfs(self.folder)
+            free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+            if free < min(GIB, total // 20):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            folder.mkdir(0o700)
+
+    def remove(self, folder: Path) -> None:
+        """Take the folder of a request away."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """A full disk as the problem that it is for the client."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        detail = "room for the upload, got a full disk; try again later"
+        raise Problem(507, "disk_full", detail, {"Retry-After": "60"}) from error
+
+
+def _sweep(base: Path) -> None:
+    """Remove what a service of ours that was killed has left; one that lives holds its lock."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            if (folder / _LOCK).is_file() and lock_holder(folder / _LOCK) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
 
 FIELD = "file"
 # What is received before it is parsed and written, so that a study costs few changes of thread.
@@ -46,7 +111,7 @@ async def receive(
     """Write each part named `file` into `folder` as 000001, 000002, ...
 
     `fields` names the text fields that may come too. `admit` gets those that came before the first file, and raises
-    Problem where nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
+    Problem if nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
     multipart/form-data, 422 for a wrong field, 507 where the disk is full.
     """
     parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields), admit)

@@ -11,9 +11,11 @@ import numpy as np
 
 from groundglass.infer.predict import Examination, Seen
 from groundglass.infer.transforms import to_gray
-from groundglass.report.picture import MONTAGE_TILES, colors, montage, outline, overlay, to_png
-from groundglass.types import Attribution, Float32, Mask, Prediction, Scan, Unit, Window
+from groundglass.report.curve import overview
+from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, outline, overlay, to_png
+from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Window
 
+_TINT_ALPHA = 170
 # Levels of gray that a plain picture is sent in; HU are sent as they are.
 _GRAY_LEVELS = 255
 
@@ -22,7 +24,8 @@ _GRAY_LEVELS = 255
 class View:
     """A scan of shape (D, H, W) and what the model found in it; `spacing` is row and column in mm, or None.
 
-    `scale` is the strongest heat of either sign on any slice: full colour for all of them.
+    `scale` is the strongest heat of either sign on any slice: full colour for all of them. `opaque_at` is that of the
+    model, None where it has no opacity map.
     """
 
     result: Prediction
@@ -34,11 +37,13 @@ class View:
     slices: tuple[bytes, ...]
     lungs: tuple[bytes, ...]
     seen: Seen
+    opaque_at: float | None = None
 
     @property
     def size(self) -> int:
         """Bytes that are held."""
-        return sum(map(len, self.slices)) + sum(map(len, self.lungs)) + self.seen.maps.nbytes
+        maps = self.seen.maps.nbytes + (0 if self.seen.opacity is None else self.seen.opacity.nbytes)
+        return sum(map(len, self.slices)) + sum(map(len, self.lungs)) + maps
 
     def voxels(self, index: int) -> Float32:
         """One slice (H, W) in HU or gray."""
@@ -53,10 +58,20 @@ class View:
         return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
 
     def attribution(self, index: int) -> Attribution | None:
-        """Where the model looked on a slice, or None where it was not judged."""
+        """Where the model looked on a slice, or None if it was not judged."""
         if index not in self.result.slices:
             return None
         return self.seen.attribution(self.result.slices.index(index), self.mask(index), index)
+
+    def opacity(self, index: int) -> Opacity | None:
+        """What looks opaque on a slice, or None where it was not judged or the model has no opacity map."""
+        if self.opaque_at is None or index not in self.result.slices:
+            return None
+        return self.seen.opacity_at(self.result.slices.index(index), self.mask(index), index, self.opaque_at)
+
+    def found(self, index: int, activation: bool = False) -> Look | None:
+        """What a picture of a slice shows: what looks opaque, or what decided; None where it was not judged."""
+        return (None if activation else self.opacity(index)) or self.attribution(index)
 
     def ranked(self) -> list[int]:
         """The judged slices, highest probability first."""
@@ -65,7 +80,7 @@ class View:
 
 
 def view_of(scan: Scan, examination: Examination, window: Window) -> View | None:
-    """The view of an answered scan; None where it was refused."""
+    """The view of an answered scan; None if it was refused."""
     result, seen = examination.result, examination.seen
     if not isinstance(result, Prediction) or seen is None:
         return None
@@ -84,6 +99,7 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
         slices=tuple(_packed(voxels, scan.unit) for voxels in scan.voxels),
         lungs=tuple(zlib.compress(np.packbits(field.lungs).tobytes(), 1) for field in examination.found),
         seen=seen,
+        opaque_at=examination.opaque_at,
     )
 
 
@@ -100,6 +116,22 @@ def heat_png(view: View, attribution: Attribution) -> bytes:
         share = np.clip(attribution.heat / np.float32(view.scale), -1, 1)
     strength = np.sqrt(np.abs(share)) * np.clip((np.abs(share) - 0.03) / 0.12, 0, 1)
     return _rgba(np.dstack([colors(share), np.rint(255 * strength).astype(np.uint8)]))
+
+
+def opacity_png(opacity: Opacity) -> bytes:
+    """What looks opaque on one slice as a transparent PNG: a tint, and a full edge."""
+    color = np.zeros((*opacity.opaque.shape, 4), np.uint8)
+    color[opacity.opaque] = (*TINT, _TINT_ALPHA)
+    color[outline(opacity.opaque)] = (*TINT_EDGE, 255)
+    return _rgba(color)
+
+
+def found_png(view: View, index: int, activation: bool) -> bytes | None:
+    """What was found on one slice as a transparent PNG; None where it was not judged."""
+    shown = view.found(index, activation)
+    if shown is None:
+        return None
+    return opacity_png(shown) if isinstance(shown, Opacity) else heat_png(view, shown)
 
 
 def lungs_png(mask: Mask) -> bytes:
@@ -123,9 +155,9 @@ def picture(view: View, only: Sequence[int] | None = None) -> bytes:
     chosen = view.ranked()[:MONTAGE_TILES] if only is None else list(only)
     shown = []
     for index in chosen:
-        found = view.attribution(index)
+        found = view.found(index)
         if found is not None:
             shown.append((to_gray(view.voxels(index), view.unit, view.window), found))
     if view.shape[0] == 1:
         return to_png(overlay(*shown[0], view.result))
-    return to_png(montage(shown, view.result))
+    return to_png(overview(shown, view.result, view.shape[0]))

@@ -1,4 +1,4 @@
-"""Counts what has been done of one piece of work, and stops it where nobody waits for it any more."""
+"""Progress and cancellation of one job."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Watch:
         self.step(0)
 
     def step(self, count: int = 1) -> None:
-        """Raises Stopped where the work shall end."""
+        """Raises Stopped if the work shall end."""
         if self._stop.is_set():
             raise Stopped
         self.done += count
@@ -58,11 +58,11 @@ class WatchedDecoder(Decoder):
         return reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedNetwork(Network):
-    """A network that counts the slices it has seen."""
+    """A network that counts the slices it is given."""
 
-    watch: Watch
+    watch: Watch = dataclasses.field(kw_only=True)
 
     def run(self, batch: Float32) -> dict[str, Float32]:
         outputs = Network.run(self, batch)
@@ -74,6 +74,7 @@ def watched(model: Model, watch: Watch) -> Model:
     """The same model, each slice of which is a step."""
 
     def of(network: Network) -> _WatchedNetwork:
-        return _WatchedNetwork(network.session, network.sha256, network.card, network.size, watch)
+        values = {f.name: getattr(network, f.name) for f in dataclasses.fields(network)}
+        return _WatchedNetwork(**values, watch=watch)
 
     return dataclasses.replace(model, classifier=of(model.classifier), field=of(model.field))

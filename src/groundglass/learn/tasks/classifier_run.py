@@ -15,14 +15,20 @@ import torch
 from torch import nn
 
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import LABELS, PINNED, load, parse_card, weights_folder
 from groundglass.infer.network import Network, read_onnx
-from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, fit_thresholds, sigmoid
+from groundglass.judge.calibrate import (
+    equal_weights,
+    fit_conformal,
+    fit_temperature,
+    fit_thresholds,
+    operating_points,
+    sigmoid,
+)
 from groundglass.judge.intervals import jackknife, share
 from groundglass.judge.metrics import weighted_auroc
-from groundglass.judge.operate import operating_points
-from groundglass.judge.shortcuts import people
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import (
@@ -36,13 +42,13 @@ from groundglass.learn.examples import (
 from groundglass.learn.nets.backbones import load_weights
 from groundglass.learn.nets.classifier import ClassifierOutputs
 from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
-from groundglass.learn.prepared import PreparedStore, cache_folder
+from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.train import train
 from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask, OperatingPoint, Record
-from groundglass.write import PUBLIC, write_bytes
+from groundglass.write import PUBLIC, user_folder, write_bytes
 
 CPU = torch.device("cpu")
 # Heads that are taught and not exported.
@@ -77,7 +83,7 @@ def _examples(
 ) -> tuple[tuple[Example, ...], tuple[Example, ...], dict[str, list[str]], int]:
     """Training and validation pictures, what was refused, and how many phantoms are among the first."""
     recipe = setup.recipe
-    store = PreparedStore(cache_folder())
+    store = PreparedStore(user_folder("cache"))
     rng = np.random.default_rng([recipe.seed, 1])
     try:
         if setup.options.leaky:

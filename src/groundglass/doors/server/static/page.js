@@ -215,6 +215,7 @@ async function rowOf(id, number, job, scans) {
     answer: result.status === "ok" ? answers[result.label] : result.status === "refused" ? "refused" : "failed",
     probability: result.probability,
     threshold: result.threshold,
+    opaque: result.opaque ? result.opaque.total : null,
     slices: result.slices ? result.slices.length : null,
   };
 }
@@ -233,6 +234,7 @@ function failure(job, error) {
     answer: "failed",
     probability: null,
     threshold: null,
+    opaque: null,
     slices: null,
   };
 }
@@ -251,7 +253,7 @@ function show(row) {
     byId("scale-mark").setAttribute("x", Math.min(198.5, 200 * result.threshold));
     byId("scale-words").textContent = `Probability ${words.probability}, threshold ${(100 * result.threshold).toFixed(1)} % (the line on the bar)`;
   }
-  list("words", [words.meaning, words.certainty, words.worth, words.lungs, words.heat].filter(Boolean));
+  list("words", [words.meaning, words.severity, words.second, words.certainty, words.worth, words.lungs, words.heat].filter(Boolean));
   list("warnings", words.warnings);
   byId("warnings-part").hidden = words.warnings.length === 0;
   byId("keep").hidden = row.id === null;

@@ -2,8 +2,9 @@
 
 const byId = (id) => document.getElementById(id);
 const percent = (p) => (p < 0.001 ? "< 0.1 %" : p > 0.999 ? "> 99.9 %" : `${(100 * p).toFixed(1)} %`);
-const COLUMNS = ["name", "answer", "probability", "threshold", "slices"];
-const COLUMNS_OF_CSV = ["input", "status", "code", "detail", "probability", "label", "threshold", "slices", "model", "sha256", "warnings"];
+export const ofLung = (share) => (share > 0 && share < 0.01 ? "less than 1 %" : `${(100 * share).toFixed(0)} %`);
+const COLUMNS = ["name", "answer", "probability", "threshold", "opaque", "slices"];
+const COLUMNS_OF_CSV = ["input", "status", "code", "detail", "probability", "label", "threshold", "opaque_share", "opaque_left", "opaque_right", "ct_class", "differential", "slices", "model", "sha256", "warnings"];
 
 export class Queue {
   constructor(choose) {
@@ -71,7 +72,8 @@ export class Queue {
       cell.textContent = value;
     } else {
       cell.className = "number";
-      cell.textContent = value === null ? "" : key === "slices" ? String(value) : percent(value);
+      const words = { slices: String, opaque: (share) => `${ofLung(share)}, ${row.result.ct_class}` }[key] || percent;
+      cell.textContent = value === null ? "" : words(value);
     }
     return cell;
   }
@@ -91,6 +93,9 @@ export class Queue {
       result.probability ?? "",
       result.label ?? "",
       result.threshold ?? "",
+      ...["total", "left", "right"].map((side) => (result.opaque && result.opaque[side]) ?? ""),
+      result.ct_class ?? "",
+      (result.differential && result.differential.probability) ?? "",
       result.slices ? result.slices.length : "",
       result.model ? result.model.name : "",
       result.model ? result.model.sha256 : "",

@@ -1,4 +1,6 @@
-// Shows the slices of one scan with heat and lung outline: window, zoom, pan, keys, wheel, touch.
+// Shows the slices of one scan with opaque lung or heat, and lung outline: window, zoom, pan, keys, wheel, touch.
+
+import { ofLung } from "./queue.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
@@ -22,6 +24,11 @@ export class Viewer {
     this.held = new Map();
     const view = scan.view;
     this.chance = new Map(scan.result.slices.map((s) => [s.index, s.probability]));
+    this.opaque = new Map(scan.result.slices.filter((s) => s.opaque_share !== null).map((s) => [s.index, s.opaque_share]));
+    byId("shown-part").hidden = !view.map;
+    byId("shown").value = view.map ? "opacity" : "activation";
+    byId("curve-words").hidden = !view.map;
+    this.sayFound();
     this.level = { ...view.window };
     this.reset();
     byId("window-part").hidden = view.unit !== "HU";
@@ -59,7 +66,7 @@ export class Viewer {
           if (!answer.ok) throw new Error("These results are no longer held. Send the file again.");
           return answer.arrayBuffer();
         }),
-        this.chance.has(index) ? picture(place) : null,
+        this.chance.has(index) ? picture(`${place}?view=${byId("shown").value}`) : null,
         picture(`${place}/lungs`),
       ]);
       return { pixels: new Int16Array(pixels), heat, lungs };
@@ -94,17 +101,29 @@ export class Viewer {
   say() {
     const view = this.scan.view;
     const chance = this.chance.get(this.index);
-    const words = chance === undefined ? "not judged: no lung here" : percent(chance);
+    const share = this.opaque.get(this.index);
+    const opaque = share === undefined ? "" : `, ${ofLung(share)} of its lung looks opaque`;
+    const words = chance === undefined ? "not judged: no lung here" : percent(chance) + opaque;
+    byId("legend-words").textContent =
+      share === undefined ? "Not judged" : `Tinted: lung that looks opaque; ${ofLung(share)} of the lung on this slice`;
     const text = view.slices > 1 ? `Slice ${this.index + 1} of ${view.slices}: ${words}` : `One slice: ${words}`;
     byId("place").textContent = text;
     byId("slice").setAttribute("aria-valuetext", text);
-    this.canvas.setAttribute("aria-label", `${text}. Slice with heat and lung outline.`);
+    this.canvas.setAttribute("aria-label", `${text}. Slice with ${byId("heat-name").textContent.toLowerCase()} and lung outline.`);
     byId("window-words").textContent = `Now ${Math.round(this.level.center)} / ${Math.round(this.level.width)} HU.`;
     const here = byId("chart").querySelector(".here");
     if (here) here.setAttribute("x", this.index);
     for (const button of byId("highest").children) {
       button.setAttribute("aria-current", String(Number(button.dataset.index) === this.index));
     }
+  }
+
+  // What the overlay is called, and which legend goes with it.
+  sayFound() {
+    const opacity = byId("shown").value === "opacity";
+    byId("heat-name").textContent = opacity ? "Opaque lung" : "Heat";
+    byId("legend-opacity").hidden = !opacity;
+    byId("legend-heat").hidden = opacity;
   }
 
   paintBase() {
@@ -169,6 +188,10 @@ export class Viewer {
       const high = p === undefined ? 4 : Math.max(2, 100 * p);
       add("rect", { x: i + 0.08, y: 100 - high, width: 0.84, height: high, class: kind });
     }
+    const line = [...this.opaque].sort((a, b) => a[0] - b[0]);
+    // a slice that was not judged leaves a gap
+    const path = line.map(([i, s], n) => `${n && line[n - 1][0] === i - 1 ? "L" : "M"}${i + 0.5} ${100 - 100 * s}`);
+    if (path.length > 1) add("path", { d: path.join(""), class: "opaque" });
     const y = 100 - 100 * threshold;
     add("line", { x1: 0, x2: slices, y1: y, y2: y, class: "threshold" });
     add("rect", { x: 0, y: 0, width: 1, height: 100, class: "here" });
@@ -245,6 +268,11 @@ export class Viewer {
       { passive: false },
     );
     canvas.addEventListener("keydown", (event) => this.key(event));
+    byId("shown").addEventListener("change", () => {
+      this.held = new Map();
+      this.sayFound();
+      if (this.scan) this.go(this.index);
+    });
     for (const id of ["heat", "lungs", "opacity"]) byId(id).addEventListener("input", () => this.paint());
     byId("slice").addEventListener("input", (event) => this.go(Number(event.target.value)));
     byId("chart").addEventListener("click", (event) => {

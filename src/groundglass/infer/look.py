@@ -1,0 +1,124 @@
+"""A first look at each slice: its lung field, and whether the picture can be judged at all.
+
+A slice on a plain ground, or the one axial lung CT among several viewports, is cut out and looked at alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from groundglass.infer.field import LEAST_LUNG, Field, enlarged
+from groundglass.infer.frame import MAPS, FrameHead
+from groundglass.infer.network import Network
+from groundglass.infer.panels import SMALL, Box, panels, share
+from groundglass.infer.pixels import blocks, sharpness
+from groundglass.infer.transforms import resize
+from groundglass.types import Float32
+
+# Why a picture that shows lung cannot be judged.
+FLAWS = ("cut", "several", "other_anatomy", "few_pixels", "compressed")
+# The longer side of the smallest picture of a slice in the sets that were measured is 115 pixels.
+FEWEST_PIXELS = 100
+# results/refusals.csv: pictures of 64 real pixels a side stay below, whole slices of every set above.
+LEAST_SHARPNESS = 0.128
+# A third of what ground-glass differs from healthy lung, in gray levels of 255.
+LARGEST_STEP = 25.0
+LARGEST_BLOCKINESS = 1.4
+# More viewports than this are several slices, or nothing.
+_MOST_PANELS = 9
+
+
+def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> list[Field]:
+    """The lung field of each slice of gray (D, H, W) in [0, 1], and what is wrong with the picture.
+
+    `network` is the lung-field network with `frame.MAPS` as one more output.
+    """
+    found: list[Field] = []
+    for start in range(0, len(gray), batch):
+        part = list(gray[start : start + batch])
+        small = [_at_size(g, network) for g in part]
+        boxes = [_all_that_is_shown(s, g) for s, g in zip(small, part, strict=True)]
+        shown = [g if b is None else g[b] for g, b in zip(part, boxes, strict=True)]
+        small = [s if b is None else _at_size(g, network) for s, g, b in zip(small, shown, boxes, strict=True)]
+        fields = _fields(small, shown, network, head)
+        for g, s, b, f in zip(part, small, boxes, fields, strict=True):
+            found.append(_judged(g, s, b, f, network, head))
+    return found
+
+
+def _judged(g: Float32, small: Float32, box: Box | None, field: Field, network: Network, head: FrameHead) -> Field:
+    """The field of a slice (H, W), or of its only viewport with lung, as one of the whole picture."""
+    shown = g if box is None else g[box]
+    if field.flaw or not _is_lung(field, network):
+        viewport, field = _viewport(shown, panels(small, *shown.shape), field, network, head)
+        if viewport is not None:
+            shown, box = shown[viewport], _within(box, viewport)
+    if not field.flaw and _is_lung(field, network):
+        field = replace(field, flaw=_flaw_of_pixels(shown))
+    return field if box is None else _placed(field, box, g.shape)
+
+
+def _all_that_is_shown(small: Float32, g: Float32) -> Box | None:
+    """The box around all that a picture shows on its plain ground, where that is a small part of it."""
+    boxes = panels(small, *g.shape)
+    if not boxes:
+        return None
+    around = tuple(slice(min(b[i].start for b in boxes), max(b[i].stop for b in boxes)) for i in (0, 1))
+    return (around[0], around[1]) if share((around[0], around[1]), *g.shape) < SMALL else None
+
+
+def _viewport(
+    shown: Float32, boxes: Sequence[Box], field: Field, network: Network, head: FrameHead
+) -> tuple[Box | None, Field]:
+    """The one viewport that shows an axial lung CT; with two or more of them the picture holds several slices."""
+    if not 2 <= len(boxes) <= _MOST_PANELS:
+        return None, field
+    parts = [shown[b] for b in boxes]
+    fields = _fields([_at_size(p, network) for p in parts], parts, network, head)
+    lungs = [i for i, f in enumerate(fields) if _is_lung(f, network) and f.flaw != "other_anatomy"]
+    if len(lungs) == 1:
+        return boxes[lungs[0]], fields[lungs[0]]
+    return None, replace(field, flaw="several") if lungs else field
+
+
+def _within(outer: Box | None, inner: Box) -> Box:
+    """A box of a part of the picture as a box of the picture."""
+    if outer is None:
+        return inner
+    rows, columns = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
+    return rows, columns
+
+
+def _fields(small: Sequence[Float32], shown: Sequence[Float32], network: Network, head: FrameHead) -> list[Field]:
+    """The fields of pictures `shown`, each (H, W), from their forms at the network's size."""
+    out = network.run(np.ascontiguousarray(np.stack(small)[:, None], np.float32))
+    frames = head.run(out[MAPS], out["lungs"])
+    return [
+        Field(enlarged(mask[0], *g.shape), kinds, head.flaw(f))
+        for mask, kinds, f, g in zip(out["lungs"], out["kinds"], frames, shown, strict=True)
+    ]
+
+
+def _at_size(picture: Float32, network: Network) -> Float32:
+    return resize(picture, network.size, network.size)
+
+
+def _is_lung(field: Field, network: Network) -> bool:
+    return field.accepted >= float(network.card["accept"]) and field.fraction >= LEAST_LUNG
+
+
+def _flaw_of_pixels(shown: Float32) -> str:
+    if max(shown.shape) < FEWEST_PIXELS or sharpness(shown) < LEAST_SHARPNESS:
+        return "few_pixels"
+    step, blockiness = blocks(shown)
+    return "compressed" if step > LARGEST_STEP or blockiness > LARGEST_BLOCKINESS else ""
+
+
+def _placed(field: Field, box: Box, shape: tuple[int, ...]) -> Field:
+    """A field of a part of the picture as a field of the whole picture."""
+    lungs = np.zeros(shape, bool)
+    lungs[box] = field.lungs
+    return replace(field, lungs=lungs, box=box)

@@ -1,0 +1,149 @@
+"""The network of two questions: a map of opaque lung with the answer that is pooled from it, and which disease it is.
+
+The map comes first: each cell of 8 x 8 pixels says how likely it is opaque. The slice's answer is a function of the
+share of lung that is opaque, so that the picture is the reason of the number and keeps its meaning between hospitals.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundglass.learn.nets.ct_encoder import make_encoder
+
+STRIDE = 8
+# A cell is never surer than this, so that no logarithm runs away.
+_LEAST = 1e-4
+# The second summary of a slice is a power mean of its cells: it rises with the most opaque part.
+_POWER = 4
+# Where nothing is opaque, the second question still needs some features to look at.
+_BACKGROUND = 0.02
+_HIDDEN = 128
+
+
+class OpacityAnswers(NamedTuple):
+    """What a batch is taught on; h = w = S / 8.
+
+    `margin` (N,) is the logit of question 1, `cells` (N, h, w) the logits of the map, `lung` (N, h, w) the share of
+    each cell that is lung, `differential` (N,) the logit of question 2.
+    """
+
+    margin: Tensor
+    cells: Tensor
+    lung: Tensor
+    differential: Tensor
+
+
+class OpacityNet(nn.Module):
+    """(N, 2, S, S): a prepared lung box in [0, 1] and its lung field in {0, 1}."""
+
+    def __init__(self, trunk: str, dropout: float) -> None:
+        super().__init__()
+        self.trunk = make_encoder(trunk)
+        channels = self.trunk.channels
+        self.standard = nn.ModuleList(
+            nn.BatchNorm2d(c, affine=False, momentum=None)
+            for c in channels  # type: ignore[arg-type]
+        )
+        self.hidden = nn.ModuleList(nn.Conv2d(c, _HIDDEN, 1) for c in channels)
+        self.cell = nn.Conv2d(_HIDDEN, 1, 1)
+        self.weigh = nn.Parameter(torch.tensor([0.6, 0.3]))
+        self.bias = nn.Parameter(torch.tensor(1.0))
+        self.standard_branch = nn.BatchNorm2d(channels[-1], affine=False, momentum=None)  # type: ignore[arg-type]
+        self.differential = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(channels[1] + channels[-1], 64), nn.ReLU(), nn.Linear(64, 1)
+        )
+        nn.init.zeros_(self.cell.weight)
+        nn.init.constant_(self.cell.bias, -2.0)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logit of question 1 (N,)."""
+        return self.answers(x).margin
+
+    def answers(self, x: Tensor) -> OpacityAnswers:
+        stages = self.trunk(x[:, :1])
+        maps = [standard(m) for standard, m in zip(self.standard, stages, strict=True)]
+        hidden = [conv(m) for conv, m in zip(self.hidden, maps, strict=True)]
+        cells = self.cell(torch.relu(torch.stack([_at_stride(h, hidden[0]) for h in hidden]).sum(dim=0)))[:, 0].float()
+        lung = F.avg_pool2d(x[:, 1:], STRIDE)[:, 0].float()
+        opaque = probability(cells)
+        margin = sum(self.summaries(opaque, lung)) + self.bias
+        # The second question must not change what the first one sees: its gradient ends here.
+        weight = (opaque.detach() + _BACKGROUND) * lung
+        own = self.standard_branch(self.trunk.branch(stages[1].detach()))
+        pooled = torch.cat([_mean(m.float(), weight) for m in (maps[1].detach(), own)], dim=1)
+        return OpacityAnswers(margin, cells, lung, self.differential(pooled)[:, 0])
+
+    def summaries(self, opaque: Tensor, lung: Tensor) -> tuple[Tensor, Tensor]:
+        """The two parts of the margin (N,): of the share of lung that is opaque, and of its most opaque part."""
+        total = _total(lung)
+        share = (opaque * lung).sum(dim=(1, 2)) / total
+        most = ((opaque**_POWER * lung).sum(dim=(1, 2)) / total + _LEAST**_POWER) ** (1 / _POWER)
+        weigh = F.softplus(self.weigh)
+        return weigh[0] * _logit(share), weigh[1] * _logit(most)
+
+
+class OpacityOutputs(nn.Module):
+    """The exported form: `logits` (N, 2), `cam` (N, 2, h, w), `opacity_map` (N, 1, h, w), `differential` (N, 1).
+
+    The margin is a constant and the two summaries of the map. `cam` divides each summary among the cells in proportion
+    to what the cell adds to it, so that the margin is the mean of `cam[1] - cam[0]` plus that constant, exactly.
+    """
+
+    def __init__(self, net: OpacityNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        answers = self.net.answers(x)
+        lung = answers.lung
+        opaque = probability(answers.cells)
+        share, most = self.net.summaries(opaque, lung)
+        weigh = F.softplus(self.net.weigh)
+        nothing = _logit(torch.full_like(share, _LEAST))
+        cam = (share - weigh[0] * nothing)[:, None, None] * _parts(opaque, lung)
+        cam = cam + (most - weigh[1] * nothing)[:, None, None] * _parts(opaque**_POWER, lung)
+        half = answers.margin / 2
+        return (
+            torch.stack([-half, half], dim=1),
+            torch.stack([-cam / 2, cam / 2], dim=1),
+            (opaque * (lung > 0).float())[:, None],
+            answers.differential[:, None],
+        )
+
+
+def probability(cells: Tensor) -> Tensor:
+    """Logits of the map -> probabilities, bounded away from 0 and 1. Any shape."""
+    return torch.sigmoid(cells).clamp(_LEAST, 1 - _LEAST)
+
+
+def _at_stride(features: Tensor, other: Tensor) -> Tensor:
+    """Features (N, C, h, w) repeated to the rows and columns of another map, of which they are a half or as many."""
+    return (
+        features if features.shape[2] == other.shape[2] else F.interpolate(features, scale_factor=2.0, mode="nearest")
+    )
+
+
+def _mean(features: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean of features (N, C, h, w) by a map of weights (N, H, W), whose cells are as large or half."""
+    if features.shape[2] != weight.shape[1]:
+        weight = F.avg_pool2d(weight[:, None], 2)[:, 0]
+    return (features * weight[:, None]).sum(dim=(2, 3)) / _total(weight)[:, None]
+
+
+def _total(weight: Tensor) -> Tensor:
+    return weight.sum(dim=(1, 2)).clamp_min(1e-6)
+
+
+def _logit(share: Tensor) -> Tensor:
+    bounded = share.clamp(_LEAST, 1 - _LEAST)
+    return torch.log(bounded) - torch.log1p(-bounded)
+
+
+def _parts(opaque: Tensor, lung: Tensor) -> Tensor:
+    """What each cell adds to a sum over the lung (N, h, w), with mean 1 over the cells of a slice."""
+    parts = opaque * lung
+    return parts / _total(parts)[:, None, None] * float(parts.shape[1] * parts.shape[2])

@@ -1,0 +1,471 @@
+"""Laws of `groundglass predict` and `explain`: one result an input, exit statuses, what goes where."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+from PIL import Image
+
+from groundglass.doors.cli.predict import _Output, exit_status
+from groundglass.doors.signals import Signals
+from groundglass.errors import INPUT_CODES
+from groundglass.infer.model import PINNED
+from groundglass.report.schema import Failure, Result
+from groundglass.types import Prediction, Refusal, Scan
+from tests import mapped
+from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, Invoke, rows
+
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
+OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)
+REFUSED = Refusal("x", "empty", "y")
+FAILED = Failure("x", "internal", "y")
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A file that no reader can read."""
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("results", "status"),
+    [
+        ([OK], 0),
+        ([OK, OK], 0),
+        ([REFUSED], 3),
+        ([REFUSED, REFUSED], 3),
+        ([OK, REFUSED], 4),
+        ([OK, FAILED], 1),
+        ([REFUSED, FAILED], 1),
+    ],
+)
+def test_the_exit_status_says_how_many_were_answered(results: list[Result], status: int) -> None:
+    assert exit_status(Counter(map(type, results))) == status
+
+
+def test_the_examples_are_answered_and_two_are_refused(invoke: Invoke) -> None:
+    done = invoke("predict", EXAMPLES, "--json")
+    assert done.exit_code == 4
+    by_name = {Path(row["input"]).name: row for row in rows(done.stdout)}
+    assert {name for name, row in by_name.items() if row["status"] == "refused"} == {"head.png", "photo.png"}
+    assert len(by_name) == 7
+    assert by_name["healthy.png"]["label"] == "non-covid"
+    assert {by_name[n]["label"] for n in ("ground-glass.png", "consolidation.png", "volume")} == {"covid"}
+    # The same voxels as DICOM and as NIfTI.
+    dicom, nifti = (by_name[name]["slices"] for name in ("volume", "volume.nii.gz"))
+    assert [s["probability"] for s in dicom] == pytest.approx([s["probability"] for s in nifti], abs=1e-6)
+
+
+def test_json_is_one_object_a_line_by_the_published_schema(groundglass: Groundglass, broken: Path) -> None:
+    done = groundglass("predict", HEALTHY, broken, EXAMPLES / "volume", "absent.png", "--json")
+    assert done.returncode == 4
+    assert done.stderr == ""
+    found = rows(done.stdout)
+    assert [row["status"] for row in found] == ["ok", "refused", "ok", "refused"]
+    for row in found:
+        jsonschema.validate(row, SCHEMA)
+        assert row["status"] == "ok" or row["code"] in INPUT_CODES
+    assert found[0]["model"] == {"name": "first", "sha256": PINNED["first"]}
+    assert found[0]["input"] == str(HEALTHY)
+
+
+def test_one_bad_file_never_stops_the_rest(invoke: Invoke, broken: Path) -> None:
+    folder = broken.parent
+    (folder / "a.png").write_bytes(HEALTHY.read_bytes())
+    (folder / "c.png").write_bytes(HEALTHY.read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    done = invoke("predict", folder, "--json")
+    assert done.exit_code == 4
+    assert [row["status"] for row in rows(done.stdout)] == ["ok", "refused", "ok"]
+    assert "skipped 1" in done.stderr
+
+
+def test_our_own_fault_is_a_row_and_never_stops_the_rest(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    from groundglass.infer import predict
+
+    real, calls = predict.examine, []
+
+    def examine(scan: object, model: object, views: str | None) -> object:
+        calls.append(scan)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return real(scan, model, views)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predict, "examine", examine)
+    done = invoke("predict", HEALTHY, HEALTHY, "--json")
+    assert done.exit_code == 1
+    assert [row["status"] for row in rows(done.stdout)] == ["error", "ok"]
+    assert rows(done.stdout)[0]["code"] == "internal"
+
+
+def test_the_table_is_on_stdout_and_all_else_on_stderr(groundglass: Groundglass, broken: Path) -> None:
+    done = groundglass("predict", HEALTHY, broken)
+    assert done.returncode == 4
+    assert "healthy.png" in done.stdout
+    assert "broken.png" in done.stdout
+    assert USE in done.stdout
+    assert "\x1b" not in done.stdout  # no colour into a pipe
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [(), ("--quiet",), ("--no-progress",)], ids=str)
+def test_the_progress_bar_is_for_terminals_and_on_stderr(words: tuple[str, ...], home: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "groundglass", "predict", "--json", *[str(HEALTHY)] * 3, *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        found = rows(process.stdout.read().decode())
+    said = b""
+    while part := _read(ours):
+        said += part
+    assert len(found) == 3
+    assert (b"3/3" in said) is (not words)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so when the other side has gone
+        return b""
+
+
+def test_paths_come_from_standard_input(invoke: Invoke, broken: Path) -> None:
+    for separator in ("\n", "\0"):
+        listed = separator.join([str(HEALTHY), str(broken)])
+        assert (
+            invoke("predict", "-", "--json", input=listed).stdout == invoke("predict", HEALTHY, broken, "--json").stdout
+        )
+    assert invoke("predict", "-", input="").exit_code == 2
+
+
+def test_a_folder_of_images_is_one_scan_on_demand(invoke: Invoke, tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(HEALTHY.read_bytes())
+    assert len(rows(invoke("predict", tmp_path, "--json").stdout)) == 2
+    (scan,) = rows(invoke("predict", tmp_path, "--json", "--as-scan").stdout)
+    assert [s["index"] for s in scan["slices"]] == [0, 1]
+
+
+@pytest.mark.parametrize("words", [("--json",), ()], ids=str)
+def test_the_output_file_holds_what_stdout_would(words: tuple[str, ...], invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "results"
+    done = invoke("predict", HEALTHY, *words, "-o", path)
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert path.read_text() == invoke("predict", HEALTHY, *words).stdout
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_place_that_cannot_be_written_is_exit_6_before_any_work(
+    command: str, invoke: Invoke, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("groundglass.infer.model.load", never)
+    for place in (broken / "below-a-file", *([Path(os.devnull), broken.parent] if command == "predict" else [broken])):
+        done = invoke(command, HEALTHY, "-o", place)
+        assert done.exit_code == 6
+        assert done.stdout == ""
+
+
+def test_a_name_that_is_no_text_is_no_reason_to_fail(groundglass: Groundglass, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\x1b[31m.png")
+    path.write_bytes(HEALTHY.read_bytes())
+    for words in (("--json",), ()):
+        done = groundglass("predict", path, *words)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+
+
+def test_no_socket_is_opened(home: Path) -> None:
+    code = (
+        "import sys\n"
+        "def hook(event, arguments):\n"
+        "    if event.startswith('socket.'): print('SOCKET', event)\n"
+        "sys.addaudithook(hook)\n"
+        "from groundglass.doors.cli.main import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "predict", str(HEALTHY), str(EXAMPLES / "volume"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "SOCKET" not in done.stdout
+
+
+def _bit_flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes, bytes], bytes | None]] = {
+    "missing": lambda own, other: None,
+    "empty": lambda own, other: b"",
+    "truncated": lambda own, other: own[: len(own) // 2],
+    "one-bit-flipped": lambda own, other: _bit_flipped(own),
+    "another-network": lambda own, other: other,
+    "pickle": lambda own, other: b"cos\nsystem\n(S'touch MARKER'\ntR.",
+}
+
+
+@pytest.mark.parametrize("damaged", ["first", "field"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_weights_are_exit_5_and_never_run(
+    damage: str, damaged: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.infer import model
+
+    whole = {name: (model.weights_folder() / f"{name}.onnx").read_bytes() for name in ("first", "field")}
+    other = whole["field" if damaged == "first" else "first"]
+    content = DAMAGES[damage](whole[damaged], other)
+    for name, own in whole.items():
+        new = content if name == damaged else own
+        if new is not None:
+            (tmp_path / f"{name}.onnx").write_bytes(new)
+    monkeypatch.setattr(model, "weights_folder", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for words in (("predict", HEALTHY, "--json"), ("models", "verify"), ("explain", HEALTHY, "-o", tmp_path / "out")):
+        done = invoke(*words)
+        assert done.exit_code == 5
+        assert done.stdout == ""
+        assert "weights_" in done.stderr
+    assert not (tmp_path / "MARKER").exists()
+
+
+def test_the_doctor_says_that_weights_are_damaged(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.infer.model.weights_folder", lambda: tmp_path)
+    done = invoke("doctor")
+    assert done.exit_code == 5
+    assert "FAIL  weights: weights_missing" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"cos\nsystem\n(S'touch MARKER'\ntR."], ids=["empty", "text", "pickle"]
+)
+def test_a_model_file_that_is_none_is_exit_5(content: bytes, invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "own.onnx"
+    path.write_bytes(content)
+    done = invoke("predict", HEALTHY, "--model", path)
+    assert done.exit_code == 5
+    assert done.stdout == ""
+
+
+def test_explain_writes_a_picture_each_a_page_and_a_manifest(invoke: Invoke, broken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = invoke("explain", HEALTHY, EXAMPLES / "volume", broken, "-o", folder, "--json")
+    assert done.exit_code == 4
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [{k: v for k, v in row.items() if k != "picture"} for row in manifest["results"]] == rows(done.stdout)
+    names = [row["picture"] for row in manifest["results"]]
+    assert names[2] is None
+    assert {p.name for p in folder.iterdir()} == {"index.html", "manifest.json", *names[:2]}
+    page = (folder / "index.html").read_text()
+    assert USE in page
+    for name in names[:2]:
+        with Image.open(folder / name, formats=["PNG"]) as picture:
+            assert picture.mode == "RGB"
+        assert base64.b64encode((folder / name).read_bytes()).decode() in page
+
+
+def test_explain_again_gives_the_same_bytes(invoke: Invoke, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        assert invoke("explain", HEALTHY, "-o", folder, "-q").exit_code == 0
+    first, second = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
+    assert first == second
+
+
+def _names(folder: Path) -> tuple[set[str], set[str]]:
+    """The pictures in a folder, and those that its manifest lists."""
+    listed = {row["picture"] for row in json.loads((folder / "manifest.json").read_text())["results"]}
+    assert (folder / "index.html").is_file()
+    return {p.name for p in folder.iterdir()} - {"index.html", "manifest.json"}, listed - {None}
+
+
+def test_the_pictures_of_an_earlier_explain_give_way(invoke: Invoke, tmp_path: Path) -> None:
+    for example, count in (("volume", 1), ("healthy.png", 1), ("head.png", 0)):
+        invoke("explain", EXAMPLES / example, "-o", tmp_path / "out", "-q")
+        there, listed = _names(tmp_path / "out")
+        assert there == listed
+        assert len(there) == count
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"schema": "groundglass.gallery/1", "results": [{"picture": "a.txt"}]}']
+)
+def test_explain_touches_no_folder_with_files_of_somebody(content: bytes, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    (tmp_path / "manifest.json").write_bytes(content)
+    done = invoke("explain", HEALTHY, "-o", tmp_path)
+    assert done.exit_code == 6
+    assert "not_a_gallery" in done.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.txt": b"mine", "manifest.json": content}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_explain_that_is_stopped_leaves_no_picture_unexplained(number: int, home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    copies = [tmp_path / f"{n}.png" for n in range(60)]
+    for copy in copies:
+        copy.write_bytes(HEALTHY.read_bytes())
+    command = [sys.executable, "-m", "groundglass", "explain", *map(str, copies), "-o", str(folder), "--json", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(number)
+        lines += process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 128 + number
+    assert 3 <= len(lines) < len(copies)
+    there, listed = _names(folder)
+    assert there == listed
+    assert len(there) == len(lines)
+
+
+def test_a_picture_that_cannot_be_drawn_never_stops_the_rest(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.report import gallery
+
+    real, drawn = gallery.overlay, []
+
+    def overlay(*given: object) -> object:
+        drawn.append(given)
+        return 1 / 0 if len(drawn) == 1 else real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gallery, "overlay", overlay)
+    done = invoke("explain", HEALTHY, EXAMPLES / "ground-glass.png", "-o", tmp_path / "out", "--json")
+    assert done.exit_code == 1
+    assert [row["status"] for row in rows(done.stdout)] == ["error", "ok"]
+    there, listed = _names(tmp_path / "out")
+    assert there == listed
+    assert len(there) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_weights_that_fail_midway_lose_nothing_that_was_finished(
+    command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.errors import ModelError
+    from groundglass.infer import predict
+
+    real, calls = predict.examine, []
+
+    def examine(scan: object, model: object, views: str | None) -> object:
+        calls.append(None)
+        if len(calls) == 2:
+            raise ModelError("not_finite", "logits: finite values, got NaN or infinity")
+        return real(scan, model, views)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predict, "examine", examine)
+    done = invoke(command, *[HEALTHY] * 3, *(["-o", tmp_path / "out"] if command == "explain" else []))
+    assert done.exit_code == 5
+    assert done.stdout.count("healthy.png") == 1
+    assert "not_finite" in done.stderr
+    if command == "explain":
+        there, listed = _names(tmp_path / "out")
+        assert there == listed
+        assert len(there) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_at_most_two_scans_are_in_memory(
+    command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groundglass.read import ahead
+
+    real, read_so_far, alive = ahead.read, [], []
+
+    def read(entry: object, decoder: object) -> Scan:
+        alive.append(sum(voxels() is not None for voxels in read_so_far))
+        scan = real(entry, decoder)  # type: ignore[arg-type]
+        read_so_far.append(weakref.ref(scan.voxels))
+        return scan
+
+    monkeypatch.setattr(ahead, "read", read)
+    words = ["-o", tmp_path / "out"] if command == "explain" else []
+    assert invoke(command, *[HEALTHY] * 6, *words).exit_code == 0
+    assert len(alive) == 6
+    assert max(alive) <= 1  # the one in use while the next is read
+
+
+def test_json_rows_do_not_pile_up_in_memory() -> None:
+    out = _Output(True, None, Signals())
+    for _ in range(3):
+        out.add(OK)
+    assert out.counts == {Prediction: 3}
+    assert not any(OK in value for value in vars(out).values() if isinstance(value, list))
+
+
+def test_a_name_of_300_letters_is_exit_6(invoke: Invoke, tmp_path: Path) -> None:
+    for command in ("predict", "explain"):
+        assert invoke(command, HEALTHY, "-o", tmp_path / ("x" * 300)).exit_code == 6
+
+
+def test_predict_and_explain_say_the_same(invoke: Invoke, tmp_path: Path) -> None:
+    one = invoke("predict", HEALTHY, "--json").stdout
+    assert invoke("explain", HEALTHY, "-o", tmp_path / "out", "--json").stdout == one
+
+
+@pytest.fixture(scope="module")
+def mapped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with an opacity map."""
+    return mapped.write(tmp_path_factory.mktemp("mapped") / "mapped.onnx")
+
+
+def test_the_table_tells_how_much_lung_is_opaque_and_what_the_second_question_is_worth(
+    mapped_file: Path, invoke: Invoke
+) -> None:
+    done = invoke("predict", EXAMPLES / "ground-glass.png", "--model", mapped_file)
+    assert done.exit_code == 0
+    assert re.search(r"%, CT-[0-4]", done.stdout)
+    assert "of 100 pairs" in done.stdout or "not asked" in done.stdout
+
+
+def test_explain_shows_what_is_opaque_or_what_decided(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:
+    pictures = []
+    for view in ((), ("--view", "opacity"), ("--view", "activation")):
+        folder = tmp_path / str(len(pictures))
+        assert (
+            invoke("explain", EXAMPLES / "ground-glass.png", "-o", folder, "--model", mapped_file, *view).exit_code == 0
+        )
+        (picture,) = folder.glob("*.png")
+        pictures.append(picture.read_bytes())
+        assert ("Where the model looked" in (folder / "index.html").read_text()) is ("activation" in view)
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_view_that_the_model_cannot_give_is_wrong_usage(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:
+    no_map = invoke("explain", HEALTHY, "-o", tmp_path / "out", "--view", "opacity", "--model", "first")
+    assert no_map.exit_code == 2
+    assert "a model with an opacity map, got first" in no_map.stderr
+    other = invoke("predict", HEALTHY, "--tta", "original", "--model", mapped_file)
+    assert other.exit_code == 2
+
+
+def test_the_card_tells_what_the_second_question_is_worth(mapped_file: Path, invoke: Invoke) -> None:
+    said = invoke("models", "card", mapped_file).stdout
+    assert "opaque at: 0.5" in said
+    assert "85 of 100 pairs" in said
+    card = json.loads(invoke("models", "card", mapped_file, "--json").stdout)
+    assert card["differential"]["least_share"] == mapped.DIFFERENTIAL.least_share

@@ -1,0 +1,402 @@
+"""Laws of the page, in a real browser: what a user sees, and that nothing leaves the origin."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from tests.doors.server.http_client import form, part, request
+from tests.doors.server.server_process import EXAMPLES, Serve, Served, stop
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+if CHROMIUM is None and not os.environ.get("CI"):
+    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
+USE = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
+PATIENCE = 120_000  # the machine may be busy; no test is timed
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser: Any, service: Served) -> Iterator[Open]:
+    """Open the page; at the end no request has left the origin and the console holds no error."""
+    asked: list[str] = []
+    errors: list[str] = []
+    contexts = []
+
+    def start(url: str | None = None, **options: Any) -> Any:
+        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | options))
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url or service.url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert [u for u in asked if not u.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:"))] == []
+    assert errors == []
+
+
+def _give(page: Any, *paths: Path) -> None:
+    page.locator("#file").set_input_files([str(p) for p in paths])
+    page.get_by_role("button", name="Predict").click()
+
+
+def _verdict(page: Any, text: str) -> None:
+    page.locator("#verdict", has_text=text).wait_for()
+
+
+def _pixels(page: Any) -> str:
+    return str(page.locator("#canvas").evaluate("c => c.toDataURL()"))
+
+
+def _drawn(page: Any, before: str = "") -> str:
+    """The canvas when it shows something other than before."""
+    for _ in range(400):
+        if (now := _pixels(page)) != before and page.locator("#place").text_content():
+            return now
+        page.wait_for_timeout(50)
+    raise AssertionError("the canvas did not change")
+
+
+def test_a_picture_gets_its_number_with_words(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "ground-glass.png")
+    _verdict(page, "At or above the threshold")
+    assert page.locator("#number").text_content() == "99.0 %"
+    words = page.locator("#words").text_content()
+    assert "Of 100 pictures" in words
+    assert "inside the lungs" in words
+    assert "not a DICOM file" in page.locator("#warnings").text_content()
+    assert "sensitivity" in page.locator("main").text_content()
+    assert page.get_by_text(USE).first.is_visible()
+
+
+def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(opened: Open) -> None:
+    page = opened()
+    place = page.url
+    box = page.locator("h1").bounding_box()
+    mouse = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(EXAMPLES / "ground-glass.png")], "dragOperationsMask": 1}
+
+    def drag(kind: str) -> None:
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 5, "y": box["y"] + 5, "data": data})
+
+    drag("dragEnter")
+    drag("dragOver")
+    page.locator("#drop.over").wait_for()
+    drag("drop")
+    _verdict(page, "At or above the threshold")
+    assert [shown.url for shown in page.context.pages] == [place]  # a browser opens a dropped file beside it
+    assert page.locator("#source").text_content() == "ground-glass.png"
+    assert page.locator("#drop.over").count() == 0
+
+
+def test_a_chosen_folder_is_queued(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("ground-glass.png", "healthy.png"):
+        shutil.copy(EXAMPLES / name, tmp_path / "folder")
+    page = opened()
+    page.locator("#folder").set_input_files(tmp_path / "folder")
+    page.get_by_role("button", name="Predict").click()
+    page.locator("#rows tbody tr").nth(1).wait_for()
+    assert set(page.locator("#rows tbody th").all_text_contents()) == {"ground-glass.png", "healthy.png"}
+
+
+def test_the_limits_of_use_stay_in_sight(opened: Open) -> None:
+    page = opened(viewport={"width": 390, "height": 600})
+    page.get_by_role("button", name="Ground-glass").click()
+    _verdict(page, "At or above")
+    page.locator("footer").scroll_into_view_if_needed()
+    box = page.locator(".use").bounding_box()
+    assert box["y"] == 0
+
+
+def test_a_dicom_file_has_a_window_to_drag(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "volume" / "IM0005.dcm")
+    _verdict(page, "threshold")
+    before = _drawn(page)
+    page.locator("#window").select_option("40 400")
+    soft = _drawn(page, before)
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 150, steps=4)
+    page.mouse.up()
+    assert _drawn(page, soft)
+    assert page.locator("#window").input_value() == ""
+
+
+def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: Open) -> None:
+    page = opened()
+    page.get_by_role("button", name="A series of 12").click()
+    _verdict(page, "At or above")
+    _drawn(page)
+    place = page.locator("#place")
+    chances = [float(b.split(": ")[1].split(" ")[0]) for b in page.locator("#highest button").all_text_contents()]
+    assert chances == sorted(chances, reverse=True)
+    first = int(place.text_content().split()[1])
+    page.locator("#canvas").focus()
+    page.keyboard.press("ArrowUp")
+    page.locator("#place", has_text=f"Slice {first + 1} of 12").wait_for()
+    page.locator("#canvas").hover()
+    page.mouse.wheel(0, -100)
+    page.locator("#place", has_text=f"Slice {first} of 12").wait_for()
+    box = page.locator("#chart").bounding_box()
+    page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    page.locator("#place", has_text="Slice 1 of 12").wait_for()
+    page.keyboard.press("End")
+
+
+def test_heat_and_outline_go_and_fade(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "ground-glass.png")
+    _verdict(page, "At or above")
+    full = _drawn(page)
+    page.locator("#opacity").fill("10")
+    faint = _drawn(page, full)
+    page.locator("#canvas").focus()
+    page.keyboard.press("h")
+    without = _drawn(page, faint)
+    page.keyboard.press("l")
+    bare = _drawn(page, without)
+    page.keyboard.press("+")
+    closer = _drawn(page, bare)
+    page.keyboard.press("0")
+    assert _drawn(page, closer) == bare
+
+
+@pytest.mark.parametrize(("name", "words"), [("photo.png", "something other than a CT"), ("head.png", "a head CT")])
+def test_a_refusal_says_what_it_seems_to_be_and_what_to_give(opened: Open, name: str, words: str) -> None:
+    page = opened()
+    _give(page, EXAMPLES / name)
+    _verdict(page, "No answer")
+    said = page.locator("#words").text_content()
+    assert f"This looks like {words}." in said
+    assert "What to do: give" in said
+    assert page.locator("#viewer").is_hidden()
+
+
+def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, tmp_path: Path) -> None:
+    broken = tmp_path / "=cmd.png"
+    broken.write_bytes((EXAMPLES / "healthy.png").read_bytes()[:9000])
+    page = opened()
+    _give(page, EXAMPLES / "healthy.png", broken, EXAMPLES / "ground-glass.png")
+    page.locator("#rows tbody tr").nth(2).wait_for()
+    page.locator("#rows thead").get_by_role("button", name="Probability").click()
+    names = page.locator("#rows tbody th").all_text_contents()
+    assert names == ["ground-glass.png", "healthy.png", "=cmd.png"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert [row["status"] for row in rows] == ["ok", "ok", "refused"]
+    assert rows[2]["input"] == "'=cmd.png"
+    assert rows[2]["probability"] == ""
+
+
+def test_the_result_can_be_kept_as_json_picture_and_report(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "ground-glass.png")
+    _verdict(page, "At or above")
+    kept = {}
+    for name in ("Result (JSON)", "Picture (PNG)", "Report to print (HTML)"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        kept[download.value.suggested_filename] = download.value.path().read_bytes()
+    assert json.loads(kept["groundglass-result.json"])["input"] == "ground-glass.png"
+    assert kept["groundglass-overlay.png"].startswith(b"\x89PNG")
+    assert USE.encode() in kept["groundglass-report.html"]
+
+
+def test_what_is_forgotten_is_gone(opened: Open, service: Served) -> None:
+    page = opened()
+    with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as accepted:
+        _give(page, EXAMPLES / "ground-glass.png")
+    _verdict(page, "At or above")
+    with page.expect_response(lambda r: r.request.method == "DELETE"):
+        page.get_by_role("button", name="Forget all results").click()
+    with service.client() as client:
+        assert client.get(f"/v1/jobs/{accepted.value.json()['id']}").status_code == 404
+    assert page.locator("#result").is_hidden()
+
+
+def test_without_javascript_a_form_gives_the_same_answer(opened: Open) -> None:
+    page = opened(java_script_enabled=False)
+    _give(page, EXAMPLES / "ground-glass.png", EXAMPLES / "photo.png")
+    assert page.get_by_role("heading", name="2 results").is_visible()
+    assert "99.0 %" in page.locator("main").text_content()
+    assert "What to do: give" in page.locator("main").text_content()
+    assert page.locator("img").evaluate("i => i.naturalWidth") > 100
+    page.get_by_role("link", name="Give another scan").click()
+    page.get_by_role("button", name="Healthy lungs").click()
+    assert "Below the threshold" in page.locator("main").text_content()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width: int, service: Served) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test]'").Axe()
+
+    def check(page: Any) -> None:
+        found = axe.run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+
+    page = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    check(page)
+    page.get_by_role("button", name="A series of 12").click()
+    _verdict(page, "At or above")
+    _drawn(page)
+    check(page)
+    page.get_by_role("button", name="A photograph").click()
+    page.locator("#rows tbody tr").nth(1).wait_for()
+    check(page)
+    page.goto(f"{service.url}/docs")
+    check(page)
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(opened: Open) -> None:
+    page = opened(viewport={"width": 360, "height": 700}, has_touch=True)
+    page.get_by_role("button", name="A series of 12").tap()
+    _verdict(page, "At or above")
+    _drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_with_a_token_the_page_asks_for_it(browser: Any, serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t" * 40)
+    (tmp_path / "token").chmod(0o600)
+    served = serve("--token-file", tmp_path / "token")
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(served.url)
+    _give(page, EXAMPLES / "ground-glass.png")
+    page.locator("#trouble", has_text="the token").or_(page.locator("#trouble", has_text="Bearer")).wait_for()
+    page.get_by_label("Token").fill("t" * 40)
+    _give(page, EXAMPLES / "ground-glass.png")
+    _verdict(page, "At or above")
+    _drawn(page)
+    page.close()
+
+
+@pytest.fixture
+def bare(browser: Any) -> Iterator[Any]:
+    """A page whose console may hold errors: a browser writes one for each answer of 4xx or 5xx."""
+    made = browser.new_page()
+    made.set_default_timeout(PATIENCE)
+    yield made
+    made.close()
+
+
+def test_what_was_not_taken_or_not_sent_gets_a_row_that_says_why(bare: Any, serve: Serve) -> None:
+    served = serve(env={"GROUNDGLASS_LIMIT_STUDY_BYTES": "50000"})
+    bare.goto(served.url)
+    _give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
+    bare.locator("#rows tbody tr").nth(1).wait_for()
+    assert bare.locator("#rows tbody td.error").all_text_contents() == ["failed"]
+    assert bare.locator("#rows tbody td.refused").all_text_contents() == ["refused"]
+    bare.locator("#rows").get_by_role("button", name="healthy.png").click()
+    _verdict(bare, "not judged")
+    assert "Expected a file of at most" in bare.locator("#words").text_content()
+    assert bare.locator("#keep").is_hidden()
+    stop(served)
+    _give(bare, EXAMPLES / "head.png")
+    bare.locator("#rows tbody tr").nth(2).wait_for()
+    assert "cannot be reached" in bare.locator("#words").text_content()
+
+
+@pytest.fixture
+def crowded(bare: Any, serve: Serve, tmp_path: Path) -> Iterator[list[socket.socket]]:
+    """A page of a service to which this address sends already all that it may; closing the uploads gives it room."""
+    (tmp_path / "token").write_text("t" * 40)
+    (tmp_path / "token").chmod(0o600)
+    served = serve("--behind-proxy", "--token-file", tmp_path / "token")
+    bare.goto(served.url)
+    bare.get_by_label("Token").fill("t" * 40)
+    token = b"Authorization: Bearer " + b"t" * 40 + b"\r\n"
+    half = request(form(part(bytes(4 << 20))), more=token)[: 2 << 20]  # so much has 200 seconds for its rest
+    uploads = [socket.create_connection(("127.0.0.1", served.port), timeout=60) for _ in range(8)]
+    for upload in uploads:
+        upload.sendall(half)
+    yield uploads
+    for upload in uploads:
+        upload.close()
+
+
+def test_a_page_that_sends_too_much_waits_and_sends_again(bare: Any, crowded: list[socket.socket]) -> None:
+    with bare.expect_response(lambda r: r.status == 429):
+        _give(bare, EXAMPLES / "ground-glass.png")
+    bare.locator("#status", has_text="trying again").wait_for()
+    for upload in crowded:
+        upload.close()
+    _verdict(bare, "At or above")
+    assert bare.locator("#rows tbody tr").count() == 1
+
+
+def test_stop_ends_the_waiting_for_a_busy_service(bare: Any, crowded: list[socket.socket]) -> None:
+    with bare.expect_response(lambda r: r.status == 429):
+        _give(bare, EXAMPLES / "ground-glass.png", EXAMPLES / "healthy.png")
+    bare.locator("#status", has_text="trying again").wait_for()
+    bare.get_by_role("button", name="Stop").click()
+    bare.locator("#work").wait_for(state="hidden")
+    assert bare.locator("#rows tbody tr").count() == 0
+    assert bare.locator("#trouble").is_hidden()
+
+
+def test_pictures_of_one_scan_stand_in_the_order_of_their_names(opened: Open, tmp_path: Path) -> None:
+    for name, picture in (("s10", "ground-glass"), ("s2", "healthy"), ("s1", "healthy")):
+        shutil.copy(EXAMPLES / f"{picture}.png", tmp_path / f"{name}.png")
+    page = opened()
+    page.get_by_label("slices of one scan").check()
+    _give(page, *(tmp_path / f"{name}.png" for name in ("s10", "s2", "s1")))
+    page.locator("#highest button").nth(2).wait_for()
+    assert page.locator("#highest button").first.text_content().startswith("3: ")
+
+
+def test_a_zipped_series_can_be_kept_as_dicom(opened: Open, tmp_path: Path, series_zip: bytes) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
+    (tmp_path / "series.zip").write_bytes(series_zip)
+    page = opened()
+    _give(page, tmp_path / "series.zip")
+    _verdict(page, "At or above")
+    source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
+    titles = page.locator("#downloads button").all_text_contents()
+    assert len(set(titles)) == len(titles)
+    for name, modality in (("Structured report (DICOM SR)", "SR"), ("Picture (DICOM Secondary Capture)", "OT")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).first.click()
+        made = pydicom.dcmread(download.value.path())
+        assert (made.Modality, made.StudyInstanceUID) == (modality, source.StudyInstanceUID)
+
+
+def test_the_page_weighs_less_than_100_kb(service: Served) -> None:
+    with service.client() as client:
+        parts = ["/", *(f"/static/{n}" for n in ("page.css", "page.js", "viewer.js", "queue.js", "icon.svg"))]
+        answers = [client.get(part) for part in parts]
+    assert {a.status_code for a in answers} == {200}
+    assert sum(len(a.content) + len(str(a.headers)) for a in answers) <= 100_000
+    assert all("http" not in a.text.replace("http://www.w3.org/2000/svg", "") for a in answers[1:])

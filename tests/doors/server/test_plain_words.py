@@ -1,0 +1,80 @@
+"""Laws of the words: what a result says to a person."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from groundglass.doors.server.plain_words import measured, words
+from groundglass.infer.model import OPERATING_POINT, PINNED
+from groundglass.report.schema import to_row
+from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
+from tests.doors.server.server_process import ROOT
+
+
+def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:
+    label = "covid" if probability >= 0.4 else "non-covid"
+    given = Prediction("a", "first", "0" * 64, probability, label, 0.4, (0,), (probability,), 0.3, 0.5)  # type: ignore[arg-type]
+    return to_row(given) | more
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"), [(0.0, "fewer than 1"), (0.5, "about 50"), (1.0, "more than 99"), (0.004, "fewer than 1")]
+)
+def test_no_probability_is_told_as_certain(probability: float, said: str) -> None:
+    assert said in words(_row(probability)).meaning
+
+
+def test_an_operating_point_is_told_with_its_intervals_where_the_card_states_them() -> None:
+    found, cleared = (Estimate(v, v - 0.05, v + 0.05, 0.95, n, "jackknife") for v, n in ((0.83, 140), (0.81, 65)))
+    said = words(_row(operating_point=asdict(OperatingPoint("screen", 0.4, found, cleared)))).worth
+    assert "screen" in said
+    assert "finds 83 of 100 that show it (sensitivity, 95 % interval 78 to 88, 140 people)" in said
+    assert "clears 81 of 100 that do not (specificity, 95 % interval 76 to 86, 65 people)" in said
+    assert words(_row(operating_point=asdict(OperatingPoint("screen", 0.4)))).worth == ""
+    assert words(_row(operating_point=None)).worth == ""
+
+
+def test_a_number_near_its_threshold_is_told_as_undecided() -> None:
+    assert "undecided" in words(_row(0.45)).certainty
+    assert "undecided" not in words(_row(0.9)).certainty
+
+
+def test_uncertainty_and_conformal_set_are_told_where_the_model_gives_them() -> None:
+    said = words(_row(uncertainty=0.8, prediction_set=["covid", "non-covid"])).certainty
+    assert "cannot tell" in said
+    assert "high (80 of 100)" in said
+    assert "Only one" in words(_row(prediction_set=["covid"])).certainty
+    assert "do not rely" in words(_row(prediction_set=[])).certainty
+
+
+def test_heat_outside_the_lungs_is_a_warning() -> None:
+    assert "wary" in words(_row(), 0.3).heat
+    assert "wary" not in words(_row(), 0.7).heat
+    assert words(_row(), None).heat.startswith("No heat")
+
+
+def test_a_refusal_says_what_it_seems_to_be_and_what_to_give() -> None:
+    refusal = Refusal(
+        "a", "no_lung", "an axial lung CT, got what looks like a head CT; give the lungs", (Notice("x", "y"),)
+    )
+    said = words(to_row(refusal))
+    assert (said.meaning, said.certainty) == ("This looks like a head CT.", "What to do: give the lungs.")
+    said = words(to_row(Refusal("a", "empty", "expected an image, got a file of 0 bytes; copy it again")))
+    assert said.meaning == "Expected an image, but got a file of 0 bytes."
+
+
+def test_the_measured_figures_are_those_of_the_leaderboard() -> None:
+    found = measured(PINNED["first"], OPERATING_POINT)
+    with (ROOT / "results" / "first-p5-test.csv").open(newline="") as file:
+        rows = {(r["group"], r["measure"]): r for r in csv.DictReader(file)}
+    assert {m.measure for m in found} == {"sensitivity", "specificity"}
+    for m in found:
+        row = rows[m.group, m.measure]
+        assert (m.value, m.low, m.high) == (float(row["value"]), float(row["low"]), float(row["high"]))
+        assert m.patients == int(row["patients"])
+    assert measured("0" * 64, OPERATING_POINT) == ()
+    assert measured(PINNED["first"], "screen") == ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -83,21 +84,24 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_the_python_of_the_how_to_runs_the_networks_once_a_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (block,) = re.findall(
+    blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8"), re.M | re.S
     )
     shutil.copytree(ROOT / "examples" / "volume", tmp_path / "study")
+    shutil.copy(ROOT / "examples" / "ground-glass.png", tmp_path / "slice.png")
     monkeypatch.chdir(tmp_path)
     real, runs = predict.examine, []
 
-    def examine(scan: Scan, model: Model) -> predict.Examination:
+    def examine(scan: Scan, model: Model, views: str | None = None) -> predict.Examination:
         runs.append(scan)
-        return real(scan, model)
+        return real(scan, model, views)
 
     monkeypatch.setattr(predict, "examine", examine)
-    names: dict[str, Any] = {}
-    exec(compile(block, "predict.md", "exec"), names)
-    assert len(runs) == 1
+    hu = np.full((2, 64, 64), -1000, np.int16)
+    names: dict[str, Any] = {"data": (tmp_path / "slice.png").read_bytes(), "hu": hu}
+    for block in blocks:
+        exec(compile(block, "predict.md", "exec"), names)
+    assert len(runs) == 2  # `gg.predict` of one slice, and one scan of the study
     assert isinstance(names["result"], Prediction)
     assert len(names["heat"]) > 1
 

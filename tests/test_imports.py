@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"doors"},
 }
 # Doors that several doors use.
-SHARED_DOORS = {"progress", "signals"}
+SHARED_DOORS = {"progress", "signals", "streams"}
 TORCH = {
     "torch",
     "torchvision",

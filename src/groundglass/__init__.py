@@ -3,8 +3,7 @@
 Research use only. Not a medical device. Not for diagnosis, triage or treatment.
 
     import groundglass as gg
-    model = gg.load()
-    print(gg.predict(gg.read("slice.png"), model))
+    print(gg.predict("slice.png"))
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
+    from groundglass.infer.ask import examine, explain, opacities, predict
     from groundglass.infer.model import Model, load
-    from groundglass.infer.predict import examine, explain, opacities, predict
     from groundglass.read.scan import read, read_all
     from groundglass.types import Attribution, ModelCard, Notice, Opacity, Prediction, Refusal, Scan, Window
 
@@ -66,7 +65,7 @@ _PLACES = {
     ),
     "groundglass.read.scan": ("read", "read_all"),
     "groundglass.infer.model": ("Model", "load"),
-    "groundglass.infer.predict": ("examine", "explain", "opacities", "predict"),
+    "groundglass.infer.ask": ("examine", "explain", "opacities", "predict"),
     "groundglass.types": ("Attribution", "ModelCard", "Notice", "Opacity", "Prediction", "Refusal", "Scan", "Window"),
 }
 

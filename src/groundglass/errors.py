@@ -30,12 +30,14 @@ INPUT_CODES: dict[str, int] = {
     "unreadable": 422,
     "decode_limit": 422,
     "several_scans": 422,
+    "own_result": 422,
     # plain images
     "too_small": 422,
     "animated": 422,
     "transparent": 422,
     "not_grayscale": 422,
     "flat_image": 422,
+    "narrow_range": 422,
     # DICOM
     "length_exceeds_file": 422,
     "no_pixels": 422,
@@ -47,8 +49,10 @@ INPUT_CODES: dict[str, int] = {
     "not_axial": 422,
     "not_axial_original": 422,
     "bad_uid": 422,
+    "patient_identity": 422,
     "possible_burned_in_phi": 422,
     # series
+    "several_patients": 422,
     "gap": 422,
     "incomplete": 422,
     "conflicting_slices": 422,

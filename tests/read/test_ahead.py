@@ -32,7 +32,7 @@ def test_every_input_comes_once_and_in_order(folder: Path) -> None:
     names = [Path(name).name for name, _ in found]
     assert names == ["absent", *(f"{n}.png" for n in range(6)), "0.png", "notes.txt"]
     assert [isinstance(outcome, Scan) for _, outcome in found] == [False, *[True] * 7, False]
-    assert (inputs.total, inputs.skipped) == (9, 1)
+    assert (inputs.total, inputs.skipped) == (9, {"not_an_image": 1})
 
 
 def test_no_more_than_one_scan_is_read_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from groundglass.read.choice import one_a_study, ranked
 from groundglass.read.find import Found, Input
 from groundglass.read.limits import Limits
+from groundglass.read.patients import NOBODY
 from groundglass.read.series import SliceHeader
 from groundglass.types import File
 
@@ -15,7 +16,7 @@ LIMITS = Limits()
 
 def header(z: float, *, number: int = 1, study: str = "s", thickness: float = 1.0) -> SliceHeader:
     return SliceHeader(
-        f"{study}/{number}", "p", "k", None, None, (0.0, 0.0, z), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 1.0),
+        f"{study}/{number}", NOBODY, "k", None, None, (0.0, 0.0, z), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 1.0),
         thickness, None, 512, 512, (), number,
     )  # fmt: skip
 

@@ -187,10 +187,6 @@ def test_P17_sixteen_bits_are_divided_by_65535_and_never_clipped(read_bytes: Cal
     assert scan.notices[0].detail.startswith("16-bit image, HU unknown")
 
 
-def test_P17_a_dark_sixteen_bit_image_is_told(read_bytes: Callable[[bytes], Scan]) -> None:
-    assert "narrow_range" in {notice.code for notice in read_bytes(png_of(GRAY.astype(np.uint16) * 16)).notices}
-
-
 def test_P18_coloured_marks_are_accepted_with_a_notice(read_bytes: Callable[[bytes], Scan]) -> None:
     marked = RGB.copy()
     marked[40:44, 40:60] = (255, 0, 0)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundglass.errors import InputError
+from groundglass.read.patients import NOBODY
 from groundglass.read.scan import Decoder, Input, Limits, find, read, read_all
 from groundglass.read.series import SliceHeader, arrange, split
 from groundglass.types import Scan
@@ -250,14 +251,37 @@ def test_images_of_two_sizes_are_not_one_scan(tmp_path: Path, decoder: Decoder) 
         read(tmp_path, decoder, as_scan=True)
 
 
-def test_links_are_not_followed(tmp_path: Path, decoder: Decoder) -> None:
-    outside = put(tmp_path / "outside", series(2))
+def test_links_to_files_are_followed_and_links_to_folders_are_counted(tmp_path: Path, decoder: Decoder) -> None:
+    outside = put(tmp_path / "outside", series(4))
     inside = put(tmp_path / "inside", series(3))
     (inside / "link").symlink_to(outside)
-    (inside / "link.dcm").symlink_to(outside / "000.dcm")
+    (inside / "round").symlink_to(inside)
+    (inside / "again.dcm").symlink_to(inside / "000.dcm")
+    (inside / "lost.dcm").symlink_to(tmp_path / "nothing.dcm")
+    (inside / "link.dcm").symlink_to(outside / "003.dcm")
     found = find(inside, decoder=decoder)
-    assert [len(i.files) for i in found.inputs] == [3]
-    assert found.skipped == {"symlink": 2}
+    assert [len(i.files) for i in found.inputs] == [4]
+    assert found.skipped == {"symlink": 3, "broken_link": 1}
+    assert np.array_equal(read(inside, decoder).voxels, volume(4))
+
+
+def test_a_series_of_links_as_git_annex_makes_it_is_read_once(tmp_path: Path, decoder: Decoder) -> None:
+    kept = put(tmp_path / "set" / ".git" / "annex", series(4))
+    for number in range(4):
+        (tmp_path / "set" / f"{number}.dcm").symlink_to(kept / f"{number:03}.dcm")
+    assert np.array_equal(read(tmp_path / "set", decoder).voxels, volume(4))
+
+
+def test_a_folder_of_nothing_but_links_to_folders_says_so(tmp_path: Path, decoder: Decoder) -> None:
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    (cohort / "a").symlink_to(put(tmp_path / "elsewhere", series(2)))
+    (cohort / "b").symlink_to(tmp_path / "never fetched")
+    with pytest.raises(
+        InputError, match="1 symbolic links whose file is not there, 1 symbolic links that are not"
+    ) as no:
+        read(cohort, decoder)
+    assert no.value.code == "no_images"
 
 
 def test_a_bad_image_never_stops_the_good_ones(tmp_path: Path, decoder: Decoder) -> None:
@@ -282,7 +306,7 @@ def test_nothing_to_read_is_said(tmp_path: Path, decoder: Decoder) -> None:
 def _slice(z: float, acquisition: str | None = None) -> SliceHeader:
     return SliceHeader(
         "s",
-        "p",
+        NOBODY,
         "k",
         acquisition,
         None,

@@ -300,6 +300,55 @@ def test_part_of_a_series_whose_rest_was_purged_is_refused_until_all_is_there_ag
     assert not worklist.part_purged(digest(f"{ROOT}.1"))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [({"PatientID": "OTHER"}, "several_patients"), ({"PatientBirthDate": "19010203"}, None)],
+    ids=["two-patients", "one-patient"],
+)
+def test_a_study_of_two_patients_is_refused_and_sent_nowhere(
+    tags: dict[str, str],
+    code: str | None,
+    tmp_path: Path,
+    worklist: Worklist,
+    model: Model,
+    decoder: Decoder,
+    clock: Clock,
+) -> None:
+    from pydicom import dcmread
+
+    series = chest_series(tmp_path / "chest", 3)
+    for path in sorted(series.iterdir())[::2]:
+        ds = dcmread(path)
+        for name, value in tags.items():
+            setattr(ds, name, value)
+        ds.save_as(path)
+    take(Inbox(worklist, decoder), series)
+    clock.now += 21
+    (line,) = running(worklist, model, decoder, clock, Away(clock, 0.0)).answer(20)
+    assert ("answered" in line) if code is None else line.endswith(f"refused, {code}")
+    assert bool(worklist.outgoing()) == (code is None)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_answer_that_could_not_be_filed_under_its_patient_is_refused_and_not_our_fault(
+    tmp_path: Path, worklist: Worklist, model: Model, decoder: Decoder, clock: Clock
+) -> None:
+    from pydicom import dcmread
+
+    series = chest_series(tmp_path / "chest", 3)
+    for path in series.iterdir():
+        ds = dcmread(path)
+        ds.PatientID = "x" * 70
+        ds.save_as(path)
+    take(Inbox(worklist, decoder), series)
+    clock.now += 21
+    (line,) = running(worklist, model, decoder, clock, Away(clock, 0.0)).answer(20)
+    assert line.endswith("refused, patient_identity")
+    assert worklist.counts()["studies_refused"] == 1
+    assert worklist.outgoing() == []
+
+
 def test_nothing_is_purged_between_a_file_and_its_row(
     worklist: Worklist, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,8 +138,8 @@ def test_a_name_that_is_long_or_holds_control_characters_is_drawn() -> None:
         picture.overlay(gray, attribution, prediction(source=name))
 
 
-def test_the_png_holds_the_pixels_and_nothing_else() -> None:
+def test_the_png_holds_the_pixels_and_who_made_it() -> None:
     out = picture.overlay(*attributed_slice(64), prediction())
     image = Image.open(io.BytesIO(picture.to_png(out)))
     assert np.array_equal(np.asarray(image), out)
-    assert image.info == {}
+    assert image.info == {"Software": "Groundglass"}

@@ -14,12 +14,14 @@ from groundglass.infer.predict import Examination, examine
 from groundglass.read.choice import ranked, study_of, told_of
 from groundglass.read.find import Input
 from groundglass.read.isolate import Decoder
+from groundglass.read.patients import by_patient
 from groundglass.read.scan import find, read
 from groundglass.types import Attribution, Float64, Opacity, Prediction, Refusal, Scan
 
 KEY_SLICES = 4
 # Key slices lie at least this far apart, so that they are not one lesion seen four times.
 APART_MM = 10.0
+_SEVERAL = "expected one patient in a study, got files of {}; give each patient UIDs of their own and send them again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
 def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answer | Refusal]:
     """One outcome for each study in a folder: the best suited series that can be answered for, or why none can.
 
+    A study whose files name several patients is refused: whom its result would be filed under is not known.
     Raises InputError where the folder holds nothing that can be read.
     """
     found = find(folder, decoder=decoder)
@@ -81,6 +84,10 @@ def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answ
         name, error = next(e for e in found if not isinstance(e, Input))
         yield Refusal(name, error.code, error.detail)
     for series in studies.values():
+        patients = by_patient([header.patient for one in series for header in one.headers])
+        if len(patients) > 1:
+            yield Refusal(series[0].name, "several_patients", _SEVERAL.format(len(patients)))
+            continue
         yield _answer_study(ranked(series, decoder.limits), decoder, model)
 
 

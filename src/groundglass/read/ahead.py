@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from groundglass.read.choice import one_a_study
-from groundglass.read.find import Input
+from groundglass.read.find import Found, Input, find_files, together
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import find, read
 from groundglass.types import Scan
@@ -23,8 +24,9 @@ class Ahead:
     While entered, a thread of its own is the only user of `decoder`. At most two scans are in memory: the one in use
     and the next; for that, whoever iterates drops the one in use before asking for the next. An exception that is no
     InputError is our fault; it is handed out too, and the rest is still read.
+    DICOM files that are given one by one are read together, so that those of one series are one scan.
     `best_series` hands out, of the series of one study, the best suited one only.
-    `total` counts the inputs known so far, `skipped` what was left out: files that are no images, and other series.
+    `total` counts the inputs known so far, `skipped` what was left out, by reason.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Ahead:
     ) -> None:
         self._paths, self._decoder, self._as_scan, self._best_series = paths, decoder, as_scan, best_series
         self.total = len(paths)
-        self.skipped = 0
+        self.skipped: Counter[str] = Counter()
         self._ready: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(1)
         self._stopped = False
@@ -64,19 +66,19 @@ class Ahead:
         self._ready.put(None)
 
     def _outcomes(self) -> Iterator[Outcome]:
-        for path in self._paths:
+        for paths in together(self._paths, as_scan=self._as_scan):
             self._room.acquire()
             if self._stopped:
                 return
             try:
-                found = find(path, as_scan=self._as_scan, decoder=self._decoder)
+                found = self._found(paths)
                 if self._best_series:
                     found = one_a_study(found, self._decoder.limits)
             except Exception as error:
-                yield path, error
+                yield paths[0], error
                 continue
-            self.total += len(found) - 1
-            self.skipped += sum(found.skipped.values())
+            self.total += len(found) - len(paths)
+            self.skipped.update(found.skipped)
             if not found.entries:
                 self._room.release()
             for number, entry in enumerate(found):
@@ -85,6 +87,11 @@ class Ahead:
                 if self._stopped:
                     return
                 yield self._read(entry) if isinstance(entry, Input) else entry
+
+    def _found(self, paths: Sequence[str]) -> Found:
+        if len(paths) > 1:
+            return find_files(paths, as_scan=self._as_scan, decoder=self._decoder)
+        return find(paths[0], as_scan=self._as_scan, decoder=self._decoder)
 
     def _read(self, entry: Input) -> Outcome:
         try:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from groundglass.errors import InputError
 from groundglass.read.limits import MIB, Limits
-from groundglass.read.sniff import SNIFF_BYTES, sniff
+from groundglass.read.sniff import BARE_DICOM, SNIFF_BYTES, sniff
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -229,6 +229,9 @@ def members(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[d
         if kind in ("raster", "dicom", "nifti"):
             found.append([number, shown(info.filename), kind, None, ""])
             continue
-        reason = "not_an_image" if kind is None else "nested_archive"
+        if kind == "bare_dicom":
+            found.append([number, shown(info.filename), None, *BARE_DICOM])
+            continue
+        reason = {None: "not_an_image", "own_result": "own_result"}.get(kind, "nested_archive")
         skipped[reason] = skipped.get(reason, 0) + 1
     yield {"members": found, "skipped": skipped}

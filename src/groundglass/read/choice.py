@@ -16,6 +16,7 @@ import numpy as np
 from groundglass.errors import InputError
 from groundglass.read.find import Found, Input
 from groundglass.read.limits import Limits
+from groundglass.read.patients import by_patient
 from groundglass.read.series import THICK_MM, arrange
 from groundglass.types import Notice
 
@@ -45,12 +46,14 @@ def _unsuited(one: Input, limits: Limits) -> tuple[float, ...]:
 def one_a_study(found: Found, limits: Limits) -> Found:
     """Of the series of each study only the best suited one; its notice names the others, `skipped` counts them.
 
-    What is no DICOM series stays as it is.
+    Where two patients share a study UID, each has a best one. What is no DICOM series stays as it is.
     """
-    studies: dict[str, list[Input]] = defaultdict(list)
-    for entry in found:
-        if isinstance(entry, Input) and (study := study_of(entry)) is not None:
-            studies[study].append(entry)
+    studies: dict[tuple[str, int], list[Input]] = defaultdict(list)
+    within = [entry for entry in found if isinstance(entry, Input) and study_of(entry) is not None]
+    patients = by_patient([entry.headers[0].patient for entry in within])
+    for number, positions in enumerate(patients):  # two patients under one study UID have a best series each
+        for position in positions:
+            studies[str(study_of(within[position])), number].append(within[position])
     chosen: dict[int, Input] = {}
     for several in studies.values():
         best, *others = ranked(several, limits)

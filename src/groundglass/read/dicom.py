@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,11 @@ from groundglass.read.archive import Files
 from groundglass.read.elements import Pixels, walk
 from groundglass.read.hounsfield import Rescale, to_hu
 from groundglass.read.limits import Limits
+from groundglass.read.sniff import OWN_RESULT
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+# What our own DICOM results say of who made them (`report.dicom`).
+MANUFACTURER = "Groundglass"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _RLE = "1.2.840.10008.1.2.5"
@@ -29,7 +33,12 @@ _TAGS = {
     "sop_class": 0x00080016,
     "sop_instance": 0x00080018,
     "modality": 0x00080060,
+    "manufacturer": 0x00080070,
     "patient": 0x00100020,
+    "patient_name": 0x00100010,
+    "issuer": 0x00100021,
+    "birth_date": 0x00100030,
+    "sex": 0x00100040,
     "body_part": 0x00180015,
     "thickness": 0x00180050,
     "tilt": 0x00181120,
@@ -38,6 +47,7 @@ _TAGS = {
     "study": 0x0020000D,
     "series": 0x0020000E,
     "number": 0x00200011,
+    "image": 0x00200013,
     "acquisition": 0x00200012,
     "position": 0x00200032,
     "orientation": 0x00200037,
@@ -57,9 +67,14 @@ _TAGS = {
     "burned_in": 0x00280301,
     "intercept": 0x00281052,
     "slope": 0x00281053,
+    "rescale_type": 0x00281054,
+    "units": 0x00541001,
 }
 _PIXEL_DATA = 0x7FE00010
 _PLANAR_CONFIGURATION = 0x00280006
+_MODALITY_LUT = 0x00283000
+# US is "unspecified" (PS3.3 C.11.1.1.2); then the values must look like HU, as they must without any type.
+_HU_TYPES = ("HU", "US")
 # The first that is installed decodes. pydicom would try the next after a failure, and GDCM ends the process on some
 # damaged JPEG-LS that pyjpegls refuses.
 _CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
@@ -78,8 +93,13 @@ class Tags:
     def __init__(self, data: bytes, pixels: bool) -> None:
         from pydicom import dcmread
 
-        wanted = [*_TAGS.values(), *([_PIXEL_DATA, _PLANAR_CONFIGURATION] if pixels else [])]
+        wanted = [*_TAGS.values(), _MODALITY_LUT, *([_PIXEL_DATA, _PLANAR_CONFIGURATION] if pixels else [])]
         self.dataset = dcmread(io.BytesIO(data), stop_before_pixels=not pixels, specific_tags=list(wanted))
+
+    @property
+    def has_lookup(self) -> bool:
+        """Whether a modality lookup table says how stored values become output units (C.11.1)."""
+        return _MODALITY_LUT in self.dataset
 
     def raw(self, name: str) -> bytes:
         """The value as it stands in the file; pydicom has not looked at it, so it cannot complain of it aloud."""
@@ -102,6 +122,15 @@ class Tags:
         value = self.raw(name).strip(b"\x00 ")
         return hashlib.sha256(value).hexdigest()[:32] if value else None
 
+    def identity(self) -> list[str | None]:
+        """Digests of what the file says of its patient, in the order of `patients.Identity`.
+
+        Of a name its first group of components counts, without case and without what only separates (PS3.5 6.2.1).
+        """
+        name = b" ".join(self.raw("patient_name").split(b"=")[0].replace(b"^", b" ").upper().split())
+        plain = [self.digest(key) for key in ("patient", "issuer", "birth_date", "sex")]
+        return [*plain[:3], hashlib.sha256(name).hexdigest()[:32] if name.strip(b"\x00") else None, plain[3]]
+
     def floats(self, name: str, count: int) -> list[float] | None:
         """`count` decimal strings (DS, PS3.5 6.2). Raises InputError where they are no finite numbers."""
         text = self.text(name)
@@ -117,6 +146,11 @@ class Tags:
             raise InputError(code, detail)
         return values
 
+    def whole(self, name: str) -> int | None:
+        """An integer string (IS, PS3.5 6.2), None where it is none."""
+        text = self.text(name) or ""
+        return int(text) if _IS.fullmatch(text) else None
+
     def short(self, name: str) -> int | None:
         """An unsigned short (US); any other value representation is refused."""
         element = self.dataset.get_item(_TAGS[name])
@@ -127,6 +161,31 @@ class Tags:
         if (element.VR not in (None, "US", "SS")) or len(element.value) != 2:
             raise InputError("unreadable", f"expected {name} as one unsigned short, got another form; export it again")
         return int.from_bytes(element.value, "big" if self.dataset.original_encoding[1] is False else "little")
+
+    def pattern(self, name: str) -> int | None:
+        """The raw 16-bit pattern of a padding value, in whatever representation a writer gave it; None for others.
+
+        It should be US or SS as PixelRepresentation says (C.7.5.1.1.2). No file is refused for it: it takes nothing
+        away from the pixels.
+        """
+        element = self.dataset.get_item(_TAGS[name])
+        if element is None or element.value in (None, b""):
+            return None
+        value, form = element.value, element.VR
+        try:
+            if isinstance(value, bytes) and form in ("IS", "DS", "LO", "SH"):
+                value = float(value.decode("ascii").split("\\")[0])
+            elif isinstance(value, bytes) and form in ("FL", "FD"):
+                order = ">" if self.dataset.original_encoding[1] is False else "<"
+                value = struct.unpack_from(order + {"FL": "f", "FD": "d"}[form], value)[0]
+            elif isinstance(value, bytes):
+                order = "big" if self.dataset.original_encoding[1] is False else "little"
+                size = 4 if form in ("UL", "SL") or (form is None and len(value) == 4) else 2
+                value = int.from_bytes(value[:size], order, signed=True)  # type: ignore[arg-type]
+            number = int(value)
+        except (ValueError, TypeError, OverflowError, struct.error):
+            return None
+        return number & 0xFFFF if -0x8000 <= number <= 0xFFFF else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +207,10 @@ def header(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
 def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any] | NDArray[Any]]:
     """Yield the header of one file with `shape` (1, H, W) and `dtype`, then its plane in HU."""
     tags, described, pixels = _opened(files, item, limits, pixels=True)
-    if described.get("directory"):
+    if described.get("dicom_directory"):
         raise InputError("unsupported", "expected an image, got a DICOM directory; give the folder that it describes")
+    if described.get("own_result"):
+        raise InputError(*OWN_RESULT)
     if described["refused"] is not None:
         raise InputError(*described["refused"])
     assert pixels is not None
@@ -170,7 +231,9 @@ def _opened(
     walked = walk(data, limits)
     tags = Tags(data, pixels)
     if tags.dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-        return tags, {"directory": True}, None
+        return tags, {"dicom_directory": True}, None
+    if tags.text("manufacturer") == MANUFACTURER and tags.text("sop_class") != CT:
+        return tags, {"own_result": True}, None
     refused: list[str] | None = None
     try:
         _refuse(tags, walked.pixels, limits)
@@ -205,7 +268,7 @@ def _described(tags: Tags, preamble: bytes) -> dict[str, Any]:
         notices.append(["decubitus", "the patient lay on one side; the image was turned by its geometry"])
     return {
         "series": None if tags.digest("series") is None else f"{tags.digest('study')}/{tags.digest('series')}",
-        "patient": tags.digest("patient"),
+        "patient": tags.identity(),
         "kernel": tags.digest("kernel"),
         "acquisition": tags.digest("acquisition"),
         "temporal": tags.digest("temporal"),
@@ -214,7 +277,8 @@ def _described(tags: Tags, preamble: bytes) -> dict[str, Any]:
         "spacing": optional("spacing", 2),
         "thickness": one("thickness"),
         "tilt": one("tilt"),
-        "number": int(tags.text("number") or 0) if _IS.fullmatch(tags.text("number") or "") else None,
+        "number": tags.whole("number"),
+        "image": tags.whole("image"),
         "rows": _short_or_zero(tags, "rows"),
         "columns": _short_or_zero(tags, "columns"),
         "notices": notices,
@@ -323,7 +387,14 @@ def _layout(tags: Tags, pixels: Pixels, limits: Limits) -> Layout:
 
 def _rescale(tags: Tags) -> Rescale:
     slope, intercept = tags.floats("slope", 1), tags.floats("intercept", 1)
-    padding, limit = tags.short("padding"), tags.short("padding_limit")
+    padding, limit = tags.pattern("padding"), tags.pattern("padding_limit")
+    kind = (tags.text("rescale_type") or "HU").upper()
+    if kind not in _HU_TYPES or (tags.text("units") or "HU").upper() != "HU":
+        raise InputError(
+            "not_hu", "expected values in HU, got another quantity by RescaleType or Units; give the series in HU"
+        )
+    if tags.has_lookup and not (slope and intercept):
+        raise InputError("rescale", "expected rescale slope and intercept, got a lookup table; export it with both")
     return Rescale(slope[0] if slope else None, intercept[0] if intercept else None, padding, limit)
 
 

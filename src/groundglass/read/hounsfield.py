@@ -18,6 +18,8 @@ OUTSIDE_HU = -1024.0
 LOWEST_HU, HIGHEST_HU = -1100.0, 10_000.0
 # A chest holds air; the share of voxels at or below this HU that makes values believable as HU.
 AIR_HU, AIR_SHARE = -500.0, 0.01
+# Of a body's voxels fewer are denser: that is bone and metal alone.
+DENSE_HU, DENSE_SHARE = 500.0, 0.10
 # Metal raises a few pixels above any limit; the reconstruction circle's edge blends a few below it.
 _HIGH_SHARE, _LOW_SHARE = 0.001, 0.01
 _MISSING = [
@@ -61,7 +63,8 @@ def to_hu(
             raise InputError("rescale", "expected rescale slope and intercept, got none; export it with both")
         notices.append(_MISSING)
     refuse_implausible(hu, outside)
-    if (rescale.intercept or 0.0) >= 0.0 and bool((hu >= 0.0).all()):
+    intercept = rescale.intercept or 0.0
+    if (intercept >= 0.0 and bool((hu >= 0.0).all())) or (intercept == 0.0 and never_rescaled(hu[~outside])):
         raise InputError(
             "implausible_hu", "expected air below 0 HU, got none; the values were never rescaled, export it again"
         )
@@ -119,7 +122,26 @@ def looks_like_hu(values: NDArray[np.float32]) -> bool:
     above = float(np.count_nonzero(values > HIGHEST_HU)) / values.size
     below = float(np.count_nonzero((values < LOWEST_HU) & (values != values.min()))) / values.size
     dense = float(np.count_nonzero(values > 2000.0)) / values.size
+    if never_rescaled(values):
+        return False
     return air >= AIR_SHARE and above <= _HIGH_SHARE and below <= _LOW_SHARE and dense <= 0.5
+
+
+def never_rescaled(values: NDArray[np.float32]) -> bool:
+    """Whether the only air is one constant value, as padding is, and all else lies far too high.
+
+    Stored values have air near 0 and tissue near 1000; what a scanner writes outside its field of view looks like air.
+    """
+    lowest = values.min(initial=np.inf)
+    rest = values[values != lowest]
+    return rest.size > 0 and unlike_hu(
+        int(np.count_nonzero(rest <= AIR_HU)), int(np.count_nonzero(rest > DENSE_HU)), rest.size
+    )
+
+
+def unlike_hu(air: int, dense: int, count: int) -> bool:
+    """Whether of `count` voxels beside the padding too few are air and too many dense for the HU of a body."""
+    return air < AIR_SHARE * count and dense >= DENSE_SHARE * count
 
 
 def refuse_implausible(hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> None:

@@ -27,9 +27,10 @@ _FORMS = {
     "CS": re.compile(r"[A-Z0-9_ ]{1,16}\Z"),
     "IS": re.compile(r"[+-]?\d{1,11}\Z"),
     "DS": re.compile(rf"{_NUMBER}(\\{_NUMBER}){{0,5}}\Z"),
-    "SH": re.compile(r"[^\\\x00-\x1f\x7f]{1,16}\Z"),
-    "LO": re.compile(r"[^\\\x00-\x1f\x7f]{1,64}\Z"),
-    "PN": re.compile(r"[^\\\x00-\x1f\x7f]{1,194}\Z"),
+    # U+FFFD stands for bytes that the character set of the file does not have
+    "SH": re.compile(r"[^\\\x00-\x1f\x7f\ufffd]{1,16}\Z"),
+    "LO": re.compile(r"[^\\\x00-\x1f\x7f\ufffd]{1,64}\Z"),
+    "PN": re.compile(r"(?!\Z)[^\\=\x00-\x1f\x7f\ufffd]{0,64}(=[^\\=\x00-\x1f\x7f\ufffd]{0,64}){0,2}\Z"),
     "US": re.compile(r"\d{1,5}\Z"),
 }
 ATTRIBUTES = {
@@ -71,12 +72,15 @@ _STORED = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
 )  # fmt: skip
+# What says whose a result is.
+_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName")
 # Without these nothing can refer to a file.
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
-    """Yield `{"values": ...}`: the attributes of one file by keyword, as text.
+    """Yield `values`, the attributes of one file by keyword, as text, and `unrepeatable`, the names of those that say
+    whose it is, but not in a way that DICOM allows.
 
     Raises InputError: what the structure of the file breaks, and `bad_uid` where a UID of it is missing or is none.
     """
@@ -88,7 +92,10 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
     values = {name: _text(dataset, name, form) for name, form in ATTRIBUTES.items()}
     if any(values[name] is None for name in _REQUIRED):
         raise InputError("bad_uid", "expected UIDs of study, series and instance, got a wrong or none; export it again")
-    yield {"values": {name: value for name, value in values.items() if value is not None}}
+    yield {
+        "values": {name: value for name, value in values.items() if value is not None},
+        "unrepeatable": [name for name in _WHOSE if values[name] is None and _given(dataset, name)],
+    }
 
 
 def content(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
@@ -108,6 +115,13 @@ def content(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[d
         hashed.update(f"{name}={dataset.get(name)!s}\n".encode("utf-8", "surrogatepass"))
     hashed.update(dataset.get("PixelData") or b"")
     yield {"content": hashed.hexdigest()}
+
+
+def _given(dataset: Any, name: str) -> bool:
+    """Whether an attribute holds anything but padding."""
+    element = dataset.get_item(name)
+    value = None if element is None else element.value
+    return bool(value.strip(b" \x00") if isinstance(value, bytes) else str(value or "").strip(" \x00"))
 
 
 def _text(dataset: Any, name: str, form: str) -> str | None:

@@ -246,11 +246,13 @@ def serve(operations: Mapping[str, tuple[str, str]] = OPERATIONS) -> None:
         except ImportError:
             detail = "expected the image libraries, got an installation without them; install groundglass again"
             write_frame(replies, {"error": "unsupported", "detail": detail})
-        except Exception as error:  # the one parser boundary: every exception of every library ends here
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the one parser boundary: every exception of every library, Rust panics too
             write_frame(replies, {"error": "unreadable", "detail": _unreadable(error)})
 
 
-def _unreadable(error: Exception) -> str:
+def _unreadable(error: BaseException) -> str:
     # The type only: a library's message may quote what it found in the file.
     return f"expected a well-formed file, got one that its parser refused ({type(error).__name__}); export it again"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import InputError
 from groundglass.read.archive import Files
-from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, HIGHEST_HU, OUTSIDE_HU
+from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, DENSE_HU, HIGHEST_HU, OUTSIDE_HU, unlike_hu
 from groundglass.read.limits import MIB, Limits
 from groundglass.read.sniff import is_nifti
 
@@ -49,8 +49,9 @@ class _Source:
         return part
 
     def _inflate(self, count: int) -> bytes:
+        """At most `count` bytes, over as many members as the file has (RFC 1952, 2.2); none at the end."""
         assert self._gzip is not None
-        while not self._gzip.eof:
+        while not self._gzip.eof or self._next_member():
             packed = self._rest or self._stream.read(MIB)
             if not packed:
                 raise _truncated()
@@ -58,10 +59,20 @@ class _Source:
                 part = self._gzip.decompress(packed, count)
             except zlib.error as error:
                 raise InputError("unreadable", "expected intact gzip data, got damaged ones; copy it again") from error
-            self._rest = self._gzip.unconsumed_tail
+            self._rest = self._gzip.unconsumed_tail or self._gzip.unused_data
             if part:
                 return part
         return b""
+
+    def _next_member(self) -> bool:
+        """Whether another member follows. What else stands behind the last one, zeros say, is left alone, as gunzip
+        leaves it."""
+        if len(self._rest) < 2:
+            self._rest += self._stream.read(MIB)
+        if not self._rest.startswith(b"\x1f\x8b"):
+            return False
+        self._gzip = zlib.decompressobj(wbits=31)
+        return True
 
     def finish(self) -> None:
         """Read to the end, so that the gzip checksum is verified. A volume may be followed by at most 1 MiB."""
@@ -187,7 +198,8 @@ def _planes(
 ) -> Iterator[NDArray[np.float32]]:
     depth, plane = shape[0], shape[1] * shape[2]
     at_once = max(1, _CHUNK_BYTES // (plane * dtype.itemsize))
-    air, high, low = 0, 0, 0
+    air, high, low, dense = 0, 0, 0, 0
+    lowest, padding = np.inf, 0
     for first in range(0, depth, at_once):
         count = min(at_once, depth - first)
         data = source.take(count * plane * dtype.itemsize)
@@ -201,7 +213,16 @@ def _planes(
         air += int(np.count_nonzero(values <= AIR_HU))
         high += int(np.count_nonzero(values > HIGHEST_HU))
         low += int(np.count_nonzero(values < -1e5))
+        dense += int(np.count_nonzero(values > DENSE_HU))
+        least = float(values.min())
+        if least < lowest:
+            lowest, padding = least, 0
+        padding += int(np.count_nonzero(values == lowest))
         yield np.maximum(values, np.float32(OUTSIDE_HU))
+    if lowest <= AIR_HU and unlike_hu(air - padding, dense, depth * plane - padding):
+        raise InputError(
+            "not_hu", "expected HU, got values that were never rescaled; give the volume with its slope and intercept"
+        )
     if air < AIR_SHARE * depth * plane or high > 0.001 * depth * plane or low:
         raise InputError("not_hu", "expected HU with air near -1000, got other values; give the volume in HU")
 

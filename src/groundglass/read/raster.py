@@ -30,6 +30,8 @@ MARKED_SHARE = 0.0002
 COLOUR_SHARE = 0.15
 # The share of one single value from which an image counts as flat; 0.88 is the most seen in a real CT window.
 FLAT_SHARE = 0.90
+# The range of 16-bit values below which a picture was never windowed: HU span some 4000, a window all of 65536.
+NARROW_RANGE = 8192
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -50,8 +52,8 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
     bits = 16 if gray.dtype.itemsize == 2 else 8
     unknown = "8-bit image, HU unknown" if bits == 8 else "16-bit image, HU unknown; gray is value / 65535"
     notices.insert(0, ["hu_unknown", unknown])
-    if bits == 16 and int(gray.max()) < 4096:
-        notices.append(["narrow_range", "16-bit image uses the lowest 12 bits only; it is dark after value / 65535"])
+    if bits == 16:
+        _refuse_narrow(gray)
     plane = np.ascontiguousarray(gray, dtype="|u1" if bits == 8 else "<u2")[np.newaxis]  # (1, H, W)
     yield {
         "shape": list(plane.shape),
@@ -165,7 +167,10 @@ def _gray(data: bytes, limits: Limits, notices: Notices) -> NDArray[Any]:
         upright = ImageOps.exif_transpose(image)
     if image.getexif().get(0x0112, 1) in range(2, 9):
         notices.append(["orientation_applied", "the file's EXIF orientation was applied"])
-    return _by_mode(upright, notices)
+    gray = _by_mode(upright, notices)
+    # Pillow turns 8-bit TIFF whose zero is white (TIFF 6.0, PhotometricInterpretation), but not 16-bit.
+    white_is_zero = gray.dtype.itemsize == 2 and image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
+    return 65535 - gray if white_is_zero else gray
 
 
 def _refuse_form(image: Image) -> None:
@@ -219,6 +224,23 @@ def _refuse_flat(gray: NDArray[Any]) -> None:
     share = float(np.bincount(gray.ravel()).max()) / gray.size
     if share >= FLAT_SHARE:
         raise InputError("flat_image", f"expected an image, got one value on {share:.0%} of it; give a whole CT slice")
+
+
+def _refuse_narrow(gray: NDArray[Any]) -> None:
+    """A slice that holds HU with an offset, or 12 bits in 16, is almost black or flat gray after value / 65535.
+
+    What is constant around it, black or white, says nothing of its range.
+    """
+    inside = gray[(gray != gray.min()) & (gray != gray.max())]
+    if inside.size == 0:
+        return
+    low, high = (int(value) for value in np.percentile(inside, (0.5, 99.5)))
+    if high - low < NARROW_RANGE:
+        raise InputError(
+            "narrow_range",
+            f"expected 16-bit gray over its whole scale, got {low} to {high} of 65535, as HU with an offset have; "
+            "apply a lung window and save it as 8 bits",
+        )
 
 
 def _truncated() -> InputError:

@@ -8,12 +8,13 @@ accepted, and how it becomes gray or HU, is in docs/concepts/reading.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundglass.errors import InputError
 from groundglass.read.find import Entry, Found, Input, natural
@@ -21,10 +22,11 @@ from groundglass.read.find import find as _find
 from groundglass.read.geometry import axial_affine, axial_empty, tilt_of
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
+from groundglass.read.memory import as_file, content_of, scan_of
 from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
-from groundglass.types import File, Float32, Float64, Notice, Scan
+from groundglass.types import File, Float32, Float64, Notice, Scan, Unit
 
-__all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "find", "natural", "read", "read_all"]
+__all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "Source", "find", "natural", "read", "read_all"]
 
 # Cosines below which a NIfTI volume is called oblique (10 degrees) and not axial (26 degrees).
 _OBLIQUE_COSINE, _AXIAL_COSINE = 0.985, 0.9
@@ -32,28 +34,58 @@ _OBLIQUE_COSINE, _AXIAL_COSINE = 0.985, 0.9
 _WORKER_LOSSES = 3
 
 
-def find(path: Path | str, *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
+Array = NDArray[Any]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Array | Input
+
+
+def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
     """List the scans at `path`, from headers only; refused files are listed beside them and never stop the rest.
 
     Raises InputError where nothing at `path` can be read.
     """
+    if not os.fspath(path):  # Path("") would be the working directory
+        raise InputError("not_found", "expected a path, got an empty one; is a variable unset?")
     if decoder is not None:
         return _find(Path(path), as_scan=as_scan, decoder=decoder)
     with Decoder(Limits.from_environment(os.environ)) as own:
         return _find(Path(path), as_scan=as_scan, decoder=own)
 
 
-def read(source: Path | str | Input, decoder: Decoder | None = None, *, as_scan: bool = False) -> Scan:
+def read(
+    source: Source, decoder: Decoder | None = None, *,
+    as_scan: bool = False, unit: Unit | None = None, spacing: Sequence[float] | None = None,
+) -> Scan:  # fmt: skip
     """Read one scan: voxels f32 (D, H, W), in HU where the file says so, else gray in [0, 1].
 
-    Slices run from feet to head, rows from front to back, columns from the patient's right to left.
-    Raises InputError: `several_scans` where `source` is a path that holds more than one, and every refusal.
+    `source` is a path, what a file holds (bytes, or a binary file that is open), or an array with its `unit` and, where
+    known, its `spacing` in mm: `read(array, unit="HU", spacing=(slice, row, column))`. Slices run from feet to head,
+    rows from front to back, columns from the patient's right to left.
+    Raises InputError: `several_scans` where `source` holds more than one, and every refusal; TypeError for what is
+    none of these.
     """
+    if isinstance(source, np.ndarray):
+        return scan_of(source, unit, spacing, Limits.from_environment(os.environ))
+    if unit is not None or spacing is not None:
+        raise TypeError("expected unit and spacing with an array only, got them with a file, which states its own")
     if decoder is None:
         with Decoder(Limits.from_environment(os.environ)) as own:
             return read(source, own, as_scan=as_scan)
     if isinstance(source, Input):
         return _READERS[source.kind](source, decoder)
+    if not isinstance(source, (str, os.PathLike)):
+        return _read_content(source, decoder, as_scan)
+    return _read_path(source, decoder, as_scan)
+
+
+def _read_content(source: Any, decoder: Decoder, as_scan: bool) -> Scan:
+    """The scan in bytes or an open file. It has no files: what it was read from is gone."""
+    data, name = content_of(source, decoder.limits)
+    with as_file(data) as path:
+        scan = _read_path(path, decoder, as_scan)
+    return replace(scan, source=name + scan.source.removeprefix(str(path)), files=())
+
+
+def _read_path(source: str | os.PathLike[str], decoder: Decoder, as_scan: bool) -> Scan:
     found = find(source, as_scan=as_scan, decoder=decoder)
     inputs = found.inputs
     if len(inputs) > 1:
@@ -72,7 +104,7 @@ def read(source: Path | str | Input, decoder: Decoder | None = None, *, as_scan:
 
 
 def read_all(
-    path: Path | str, *, as_scan: bool = False, decoder: Decoder | None = None
+    path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None
 ) -> Iterator[tuple[str, Scan | InputError]]:
     """Read every scan at `path`, one by one, as (name, Scan) or (name, InputError). Bad input raises nothing."""
     if decoder is None:
@@ -82,7 +114,7 @@ def read_all(
     try:
         entries = find(path, as_scan=as_scan, decoder=decoder)
     except InputError as error:
-        yield str(path), error
+        yield os.fspath(path), error
         return
     for entry in entries:
         if not isinstance(entry, Input):

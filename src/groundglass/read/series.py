@@ -6,7 +6,7 @@ Geometry: DICOM PS3.3 C.7.6.2.1.1 (position, orientation, spacing).
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +16,7 @@ import numpy as np
 
 from groundglass.errors import InputError
 from groundglass.read.limits import Limits
+from groundglass.read.patients import NOBODY, Identity
 from groundglass.types import Float64, Notice
 
 # Slices closer than this along the normal, in mm, lie at one place.
@@ -25,6 +26,8 @@ SHEAR_MM = 0.5
 # Share of slices that may be missing or unreadable before a series is refused.
 MISSING_SHARE = 0.10
 THICK_MM = 5.0
+# As often as this in a row, a wide step is no gap.
+_STEPS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class SliceHeader:
     """What sorts and groups one DICOM slice. Identifiers are digests; nothing here names a patient."""
 
     series: str | None
-    patient: str | None
+    patient: Identity
     kernel: str | None
     acquisition: str | None
     temporal: str | None
@@ -45,6 +48,7 @@ class SliceHeader:
     columns: int
     notices: tuple[Notice, ...]
     number: int | None = None
+    image: int | None = None
 
     @property
     def located(self) -> bool:
@@ -79,16 +83,21 @@ def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
         value = reply.get(name)
         return value if type(value) is int else None
 
+    def identity() -> Identity:
+        value = reply.get("patient")
+        said = value if isinstance(value, list) and len(value) == len(NOBODY) else NOBODY
+        return Identity(*(part if isinstance(part, str) else None for part in said))
+
     spacing = numbers("spacing", 2)
     if spacing is not None and not all(0.01 <= step <= 100.0 for step in spacing):
         raise InputError("bad_affine", "expected pixel spacing between 0.01 and 100 mm, got another; export it again")
     rows, columns = reply.get("rows"), reply.get("columns")
     return SliceHeader(
-        text("series"), text("patient"), text("kernel"), text("acquisition"), text("temporal"),
+        text("series"), identity(), text("kernel"), text("acquisition"), text("temporal"),
         numbers("position", 3), numbers("orientation", 6), spacing,
         number("thickness"), number("tilt"),
         rows if isinstance(rows, int) else 0, columns if isinstance(columns, int) else 0,
-        notices_of(reply), whole("number"),
+        notices_of(reply), whole("number"), whole("image"),
     )  # fmt: skip
 
 
@@ -180,17 +189,73 @@ def _common_notices(headers: Sequence[SliceHeader]) -> list[Notice]:
     return notices
 
 
+@dataclass(frozen=True, slots=True)
+class _Aspect:
+    """What the slices of one volume share. `key` finds the usual one, `differs` compares a slice with it."""
+
+    code: str
+    name: str
+    key: Callable[[SliceHeader], object]
+    differs: Callable[[SliceHeader, SliceHeader], bool]
+
+
+_ASPECTS = (
+    _Aspect("no_geometry", "geometry", lambda h: h.located, lambda h, usual: h.located != usual.located),
+    _Aspect(
+        "other_size", "size", lambda h: (h.rows, h.columns),
+        lambda h, usual: (h.rows, h.columns) != (usual.rows, usual.columns),
+    ),
+    _Aspect(
+        "other_spacing", "pixel spacing", lambda h: h.spacing,
+        lambda h, usual: not _close(h.spacing, usual.spacing, rtol=1e-3),
+    ),
+    _Aspect(
+        "other_orientation", "orientation", lambda h: h.orientation,
+        lambda h, usual: not _close(h.orientation, usual.orientation, atol=1e-3),
+    ),
+    _Aspect("other_kernel", "kernel", lambda h: h.kernel, lambda h, usual: h.kernel != usual.kernel),
+)  # fmt: skip
+
+
+def _close(
+    one: tuple[float, ...] | None, other: tuple[float, ...] | None, atol: float = 0.0, rtol: float = 0.0
+) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(abs(a - b) <= atol + rtol * abs(b) for a, b in zip(one, other, strict=True))
+
+
+def _unlike(headers: Sequence[SliceHeader], aspect: _Aspect) -> list[int]:
+    """The headers that differ in one aspect from most of the others."""
+    ((usual, _),) = Counter(map(aspect.key, headers)).most_common(1)
+    model = next(header for header in headers if aspect.key(header) == usual)
+    return [n for n, header in enumerate(headers) if aspect.differs(header, model)]
+
+
+def agreeing(headers: Sequence[SliceHeader]) -> tuple[list[int], Counter[str]]:
+    """The slices of one volume, and by code the number of those to be left out: a capture, a reformat, a stray image.
+
+    Up to a tenth of the series may be such; where more differ, all stay, and `arrange` refuses the series.
+    """
+    kept, odd = list(range(len(headers))), Counter[str]()
+    for aspect in _ASPECTS:
+        unlike = {kept[n] for n in _unlike([headers[n] for n in kept], aspect)}
+        if unlike and odd.total() + len(unlike) <= MISSING_SHARE * len(headers):
+            kept = [n for n in kept if n not in unlike]
+            odd[aspect.code] += len(unlike)
+    return kept, odd
+
+
 def _refuse_mixed(headers: Sequence[SliceHeader]) -> None:
-    first = headers[0]
-    differs: dict[str, Callable[[SliceHeader], bool]] = {
-        "sizes": lambda h: (h.rows, h.columns) != (first.rows, first.columns),
-        "pixel spacings": lambda h: not np.allclose(np.array(h.spacing), np.array(first.spacing), rtol=1e-3),
-        "orientations": lambda h: not np.allclose(np.array(h.orientation), np.array(first.orientation), atol=1e-3),
-        "kernels": lambda h: h.kernel != first.kernel,
-    }
-    for what, differ in differs.items():
-        if any(differ(header) for header in headers):
-            raise InputError("inconsistent", f"expected one series, got slices of different {what}; give one series")
+    for aspect in _ASPECTS[1:]:
+        if unlike := _unlike(headers, aspect):
+            image = headers[unlike[0]].image
+            which = "" if image is None else f", such as image {image}"
+            raise InputError(
+                "inconsistent",
+                f"expected one series, got {len(unlike)} of {len(headers)} slices of another {aspect.name}{which}; "
+                "leave them out or give one series",
+            )
 
 
 def _places(headers: Sequence[SliceHeader]) -> list[tuple[int, ...]]:
@@ -217,6 +282,8 @@ def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> 
     usual = float(np.median(distances))
     notices: list[Notice] = []
     missing = int(sum(max(round(float(d) / usual) - 1, 0) for d in distances))
+    if missing and _whole([headers[place[0]].image for place in places], distances):
+        missing = 0
     if missing > MISSING_SHARE * (len(places) + missing):
         raise InputError("gap", f"expected at most 10 % missing slices, got {missing} missing; give the whole series")
     if missing:
@@ -230,6 +297,19 @@ def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> 
     if shear > SHEAR_MM and not any(abs(header.tilt or 0.0) > SAME_PLACE_MM for header in headers):
         notices.append(Notice("gantry_tilt", "slices are shifted against each other; they are read as they were made"))
     return direction * usual, notices
+
+
+def _whole(images: Sequence[int | None], distances: Float64) -> bool:
+    """Whether wide steps are how the series was made, and nothing is missing.
+
+    So it is where the slices are numbered one by one, and where each step comes three times in a row or more, as in
+    a protocol of thin slices here and wide steps there.
+    """
+    numbered = [number for number in images if number is not None]
+    if len(numbered) == len(images) and set(np.diff(numbered).tolist()) in ({1}, {-1}):
+        return True
+    changes = [n for n in range(1, len(distances)) if abs(distances[n] - distances[n - 1]) > 0.1 * distances[n - 1]]
+    return all(end - start >= _STEPS_IN_A_ROW for start, end in pairwise([0, *changes, len(distances)]))
 
 
 def _affine(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]], step: Float64) -> Float64:

@@ -8,22 +8,69 @@ import zlib
 SNIFF_BYTES = 2048
 
 _RASTER = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+# What marks a PNG of ours (`report.picture.to_png`): a result, and no image of a patient to be judged.
+MADE_BY = ("Software", "Groundglass")
+_OWN_PICTURE = b"tEXt" + "\0".join(MADE_BY).encode()
+OWN_RESULT = ("own_result", "expected a CT image, got a result of Groundglass; give the images that it was made from")
+BARE_DICOM = (
+    "unsupported",
+    "expected DICOM with its file header, got a bare data set without it (no preamble, no DICM mark); "
+    "write it again as DICOM Part 10, for example with dcmconv",
+)
+# Kinds that are never read, and what is said of them.
+REFUSED = {"own_result": OWN_RESULT, "bare_dicom": BARE_DICOM}
+_FOREIGN = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"%PDF": "a PDF",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"\x1f\x8b": "a gzip file without NIfTI in it",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy file",
+    b"NRRD": "an NRRD file",
+    b"8BPS": "a Photoshop file",
+}
 _NIFTI = (b"n+1\x00", b"n+2\x00\r\n\x1a\n")
 
 
 def sniff(head: bytes) -> str | None:
-    """The kind of the file that begins with `head`: raster, dicom, nifti, nifti.gz, zip or gzip; None is no image."""
+    """The kind of the file that begins with `head`; None is no image.
+
+    raster, dicom, nifti, nifti.gz, zip, gzip; bare_dicom is DICOM without its file header, own_result a PNG of ours.
+    """
     if len(head) >= 132 and head[128:132] == b"DICM":
         return "dicom"  # first: its preamble may hold anything, a TIFF header too
     if head.startswith(_RASTER) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return "raster"
+        return "own_result" if _OWN_PICTURE in head[:256] else "raster"
     if is_nifti(head):
         return "nifti"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     if head.startswith(b"\x1f\x8b"):
         return "nifti.gz" if is_nifti(_inflated_head(head)) else "gzip"
-    return None
+    return "bare_dicom" if _is_bare_dicom(head) else None
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Whether `head` is DICOM without the 128 bytes and the DICM before it: two elements of the first groups follow
+    each other, explicit or implicit, little endian (PS3.10 7.1, PS3.5 7.1)."""
+    if len(head) < 16 or head[0] not in (2, 8) or head[1] or head[3]:
+        return False
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    length = int.from_bytes(head[6:8] if explicit else head[4:8], "little")
+    following = head[8 + length : 10 + length]
+    return length <= 256 and following in (b"\x02\x00", b"\x08\x00", b"\x10\x00")
+
+
+def foreign(head: bytes) -> str:
+    """What a file that is none of the above is called, as far as its first bytes tell."""
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    return next((name for start, name in _FOREIGN.items() if head.startswith(start)), "another kind of file")
 
 
 def is_nifti(head: bytes) -> bool:
@@ -32,7 +79,13 @@ def is_nifti(head: bytes) -> bool:
 
 
 def _inflated_head(head: bytes) -> bytes:
+    """The first 352 bytes that a gzip file holds, over as many members as they take (RFC 1952, 2.2)."""
+    out = b""
     try:
-        return zlib.decompressobj(wbits=31).decompress(head, 352)
+        while head.startswith(b"\x1f\x8b") and len(out) < 352:
+            member = zlib.decompressobj(wbits=31)
+            out += member.decompress(head, 352 - len(out))
+            head = member.unused_data
     except zlib.error:
         return b""
+    return out

@@ -87,7 +87,10 @@ class Service:
         if isinstance(outcome, Refusal):
             return self._refused(study, arrivals, outcome)
         assert isinstance(outcome, Answer)
-        reported = dicom.report(outcome, self._model, self._decoder)
+        try:
+            reported = dicom.report(outcome, self._model, self._decoder)
+        except InputError as error:  # an answer that no object may carry, for it would be filed wrongly
+            return self._refused(study, arrivals, Refusal(study, error.code, error.detail))
         made = [
             (str(ds.SOPInstanceUID), str(ds.SOPClassUID), dicom.to_bytes(ds))
             for _, ds in dicom.objects(reported, self._kinds)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _ONE_NUMBER = ("SliceThickness", "RescaleSlope", "RescaleIntercept")
+_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
 _EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
@@ -37,7 +38,8 @@ _EMPTY = (
 def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     """What the objects of an answer state.
 
-    Raises InputError (`unsupported`) if the scan is no DICOM series: there is no study to go back into.
+    Raises InputError: `unsupported` if the scan is no DICOM series, as there is no study to go back into;
+    `several_patients` and `patient_identity` if the objects could be filed under somebody else or nobody.
     """
     result = answer.examination.result
     if not isinstance(result, Prediction):
@@ -53,7 +55,29 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
     """The instance behind each slice, with the attributes of `read.identity` and no others."""
     if not scan.files:
         raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
-    return tuple(_instance(decoder.ask("dicom_identity", file.item()).header["values"]) for file in scan.files)
+    replies = [decoder.ask("dicom_identity", file.item()).header for file in scan.files]
+    if wrong := sorted({name for reply in replies for name in reply["unrepeatable"]}):
+        raise InputError(
+            "patient_identity",
+            f"expected {' and '.join(wrong)} as DICOM allows (at most 64 characters), got what no result can repeat; "
+            "correct it in the archive",
+        )
+    values = [reply["values"] for reply in replies]
+    whose = _whose(values)
+    return tuple(_instance(one | whose) for one in values)
+
+
+def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The patient of all these files. Raises InputError `several_patients` where they name more than one."""
+    whose: dict[str, str] = {}
+    for name in _WHOSE:
+        said = [one[name] for one in values if name in one]
+        if len(set(said)) > 1 and name != "PatientName":  # of one patient, a name may be spelled in two ways
+            raise InputError(
+                "several_patients", "expected images of one patient, got several; give each patient's by themselves"
+            )
+        whose |= {name: said[0]} if said else {}
+    return whose
 
 
 def _instance(values: Mapping[str, str]) -> Dataset:

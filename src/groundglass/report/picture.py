@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.read.sniff import MADE_BY
 from groundglass.report.words import (
     RESEARCH_USE_ONLY,
     answered,
@@ -147,11 +148,13 @@ def _found(look: Look, chance: Mapping[int, float]) -> str:
 
 
 def to_png(picture: RGB) -> bytes:
-    """A picture uint8 (H, W, 3) as the bytes of a PNG file, without metadata."""
-    from PIL import Image
+    """A picture uint8 (H, W, 3) as the bytes of a PNG file; its one text says that it is a result and no slice."""
+    from PIL import Image, PngImagePlugin
 
+    made_by = PngImagePlugin.PngInfo()
+    made_by.add_text(*MADE_BY)
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, format="PNG", compress_level=6)
+    Image.fromarray(picture).save(out, format="PNG", compress_level=6, pnginfo=made_by)
     return out.getvalue()
 
 

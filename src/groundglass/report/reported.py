@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from groundglass.infer.findings import Answer, SeriesFindings
 from groundglass.infer.model import Model
+from groundglass.read.dicom import MANUFACTURER
 from groundglass.types import Prediction
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-MANUFACTURER = "Groundglass"
 RESEARCH = "RESEARCH, NOT FOR CLINICAL USE"
 # Series numbers above those that scanners use, one a kind.
 SERIES_NUMBERS = {"sr": 901, "key-images": 902, "sc": 903, "gsps": 904, "heat-map": 905}

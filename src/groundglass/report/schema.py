@@ -70,7 +70,7 @@ def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
     What a refused or failed input does not have is null; it is never a number.
     """
     row: dict[str, Any] = dict.fromkeys(FIELDS)
-    row |= {"schema": SCHEMA, "input": result.source, "detail": "", "warnings": []}
+    row |= {"schema": SCHEMA, "input": well_formed(result.source), "detail": "", "warnings": []}
     row["version"] = version if version is not None else installed_version("groundglass")
     if isinstance(result, Prediction):
         shares = result.slice_opaque_shares or (None,) * len(result.slices)
@@ -97,6 +97,16 @@ def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
     if not isinstance(result, Failure):
         row["warnings"] = [{"code": n.code, "detail": n.detail} for n in result.notices]
     return row
+
+
+def well_formed(name: str) -> str:
+    """A name as any JSON reader takes it (RFC 8259, 8.2): a byte of it that is no UTF-8 stands as \\xff."""
+    return "".join(c if not "\ud800" <= c <= "\udfff" else _escaped(ord(c)) for c in name)
+
+
+def _escaped(surrogate: int) -> str:
+    # Python keeps such a byte as U+DC00 plus its value (PEP 383)
+    return f"\\x{surrogate - 0xDC00:02x}" if 0xDC80 <= surrogate <= 0xDCFF else f"\\u{surrogate:04x}"
 
 
 def from_row(row: Mapping[str, Any]) -> Result:

@@ -14,7 +14,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from groundglass.infer.aggregate import RULE
-from groundglass.report.reported import MANUFACTURER, RESEARCH, Reported, finished
+from groundglass.read.dicom import MANUFACTURER
+from groundglass.report.reported import RESEARCH, Reported, finished
 from groundglass.report.words import CT_WORDS, RESEARCH_USE_ONLY, second_question
 from groundglass.types import Prediction
 

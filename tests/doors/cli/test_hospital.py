@@ -39,9 +39,11 @@ def test_predict_writes_a_report_and_pictures_beside_the_same_row(tmp_path: Path
     assert {path.name for path in tmp_path.rglob("*.dcm")} == before
 
 
-def test_what_has_no_study_gets_its_row_and_a_word_on_stderr(tmp_path: Path, groundglass: Groundglass) -> None:
+def test_what_has_no_study_gets_its_row_and_the_status_says_that_a_report_is_missing(
+    tmp_path: Path, groundglass: Groundglass
+) -> None:
     done = groundglass("predict", HEALTHY, "--json", "-q", "--sr", tmp_path)
-    assert done.returncode == 0
+    assert done.returncode == 4
     assert rows(done.stdout)[0]["status"] == "ok"
     assert "no DICOM result" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,8 @@ class DicomResults:
     """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
 
     def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
-        self._folders, self._model, self.faults = folders, model, 0
+        self._folders, self._model = folders, model
+        self.faults = self.missing = 0
         self._decoder = Decoder(Limits.from_environment(os.environ))
 
     def __enter__(self) -> DicomResults:
@@ -66,6 +67,7 @@ class DicomResults:
             for kind, made in dicom.objects(reported, self._folders):
                 write_bytes(self._folders[kind] / f"{kind}-{made.SOPInstanceUID}.dcm", dicom.to_bytes(made))
         except InputError as error:
+            self.missing += 1
             _say(source, f"{error.code}: {error.detail}")
         except GroundglassError:
             raise

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from groundglass.data import manifest
 from groundglass.doors.cli.options import data_option, model_option, no_progress_option, threads_option
 from groundglass.doors.progress import named, progress
+from groundglass.doors.streams import console as console_for
 from groundglass.errors import ConfigError
 from groundglass.infer.model import load, weights_path
 from groundglass.infer.network import CARD_KEY
@@ -276,7 +277,6 @@ def _scored(
 def _print(
     rows: Sequence[Sequence[str]], head: Sequence[str] = ("measure", "value [95 % interval]", "patients", "method")
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -285,6 +285,6 @@ def _print(
         table.add_column(name)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+    console = console_for(sys.stdout, 160)
     console.print(table)
     console.print(RESEARCH_USE_ONLY, style="dim")

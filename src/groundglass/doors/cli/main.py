@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from groundglass.doors.signals import Interrupted, Signals
+from groundglass.doors.streams import open_streams
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.write import user_folder
@@ -53,7 +54,8 @@ COMMANDS = {
 SETTINGS = ("data", "model", "no_progress", "threads")
 # \b keeps the sentence on one line, so that it can be searched for.
 _EPILOG = f"\b\n{RESEARCH_USE_ONLY}"
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EBADF)
+_CLOSED_BY_READER = 128 + signal.SIGPIPE
 
 
 class Root(click.Group):
@@ -74,13 +76,27 @@ class Root(click.Group):
         assert isinstance(command, click.Command)
         return _for_research(command)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Help is printed as the context is made; its reader may be gone too."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            _drop_stdout()
+            raise click.exceptions.Exit(_CLOSED_BY_READER) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """No argument of any command may be empty: a path that is would name the working directory."""
+        if any(not arg or (arg.startswith("--") and arg.endswith("=")) for arg in args):
+            ctx.fail("expected a value, got an empty argument; is a variable unset?")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             # Whoever read our output has closed it, as `head` does: stop quietly, as other programs do.
             _drop_stdout()
-            ctx.exit(128 + signal.SIGPIPE)
+            ctx.exit(_CLOSED_BY_READER)
 
     def main(
         self,
@@ -133,6 +149,9 @@ def _report(error: BaseException) -> int:
         return error.exit_status
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return 130
+    if isinstance(error, BrokenPipeError):
+        _drop_stdout()
+        return _CLOSED_BY_READER
     if isinstance(error, GroundglassError):
         status, words = error.exit_status, f"{error.code}: {error.detail}"
     elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
@@ -218,6 +237,7 @@ def read_settings(path: Path) -> Mapping[str, Any]:
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail

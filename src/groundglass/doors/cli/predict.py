@@ -18,6 +18,8 @@ from groundglass.doors.cli.dicom_results import DicomResults, result_folders
 from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
 from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
+from groundglass.doors.streams import console as console_for
+from groundglass.doors.streams import require_stdout
 from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError
 from groundglass.read.ahead import Ahead
 from groundglass.read.scan import Decoder, Limits
@@ -139,7 +141,8 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
                 finally:
                     out.add(answer.result)
             del answer  # its scan must go before the next one comes
-    ctx.exit(1 if results.faults else exit_status(out.counts))
+    status = exit_status(out.counts)
+    ctx.exit(1 if results.faults else 4 if results.missing and not status else status)
 
 
 @click.command()
@@ -206,9 +209,9 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 def _listed() -> list[str]:
     """Paths on standard input, one a line, or separated by NUL as `find -print0` writes them."""
-    content = sys.stdin.buffer.read()
-    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(part) for part in parts if part]
+    from groundglass.read.names import listed
+
+    return listed(sys.stdin.buffer.read())
 
 
 def exit_status(counts: Mapping[type[Result], int]) -> int:
@@ -242,12 +245,8 @@ def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]
             done += 1
             step("inputs", done, ahead.total or 0)
     if ahead.skipped and not settings.quiet:
-        what = (
-            "files that are no images, and series that suit less"
-            if settings.best_series
-            else "files that are no images"
-        )
-        click.echo(f"skipped {ahead.skipped} {what}", err=True)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(ahead.skipped.items()))
+        click.echo(f"skipped {ahead.skipped.total()} files or series: {reasons}", err=True)
 
 
 def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:
@@ -304,6 +303,8 @@ class _Output:
         self._lines: list[str] = []
 
     def __enter__(self) -> _Output:
+        if self._path is None:
+            require_stdout()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -344,11 +345,9 @@ class _Output:
 
 
 def _print_table(results: Iterable[Result], file: TextIO) -> None:
-    from rich.console import Console
-
     from groundglass.report.table import results_table
 
-    console = Console(file=file, width=None if file.isatty() else _WIDTH)
+    console = console_for(file, _WIDTH)
     results = list(results)
     console.print(results_table(results))
     answers = [r for r in results if isinstance(r, Prediction)]

@@ -159,6 +159,8 @@ def _screened(
     with _watcher(quiet or no_progress) as watch:
         reached, conserved = run_screen(wanted, watch, ctx.ensure_object(Signals))
     click.echo(in_words(conserved))
+    for code, count in reached.unreported.items():
+        click.echo(f"{count} answers without the report that was asked for: {code}", err=True)
     if not quiet:
         click.echo(f"open {printable(str(folder / 'index.html'))}", err=True)
         click.echo(RESEARCH_USE_ONLY, err=True)
@@ -166,11 +168,13 @@ def _screened(
 
 
 def _exit_status(progress: Progress) -> int:
-    """0 where every input has an answer, 3 where none has, 4 where some have, 1 where we failed on any."""
-    if progress.internal:
+    """0 if every input has all that was asked for, 3 if none has an answer, 4 between, 1 if we failed."""
+    if progress.internal or "internal" in progress.unreported:
         return 1
     without = progress.counts["refused"] + progress.counts["error"]
-    return 0 if not without else 4 if progress.counts["ok"] else 3
+    if not without:
+        return 4 if progress.unreported else 0
+    return 4 if progress.counts["ok"] else 3
 
 
 @screen.command()

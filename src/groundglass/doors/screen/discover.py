@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Any
 
 from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
 from groundglass.doors.screen.places import REMOTE, Fetcher, Left, Place, Source, gone
 from groundglass.errors import InputError, OutputError
-from groundglass.read.find import series_inputs
+from groundglass.read.find import SHARED_FAULTS, is_fault, left_out_dicom, nothing_among, one_a_fault, series_inputs
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import File
 from groundglass.read.series import slice_header
-from groundglass.read.sniff import sniff
+from groundglass.read.sniff import BARE_DICOM, sniff
 
 # A file that ends so holds whole scans; any other may be one slice of a DICOM series.
 _WHOLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".nii", ".nii.gz", ".zip")
@@ -77,7 +78,7 @@ def discover(
                 ledger.list_item(Item(scan, part, task["name"], stamp), number if mine else None)
                 items, elsewhere = (items + 1, elsewhere) if mine else (items, elsewhere + 1)
         if not items and not elsewhere:
-            raise InputError("no_images", "expected CT images, got none in the archive; check the path or the mount")
+            raise nothing_among(skipped, "check the path or the mount")
         ledger.settle(number)
         seen = items + sum(skipped.values())
         ledger.set_about(
@@ -145,6 +146,10 @@ def look(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
             return _zip(place, decoder, fetcher)
         if kind in (None, "gzip"):
             return [_row(place, None, place.shown, "skipped", {"skipped": {"not_an_image": 1}})]
+        if kind == "own_result":
+            return [_row(place, None, place.shown, "skipped", {"skipped": {"own_result": 1}})]
+        if kind == "bare_dicom":
+            return [_shared(_refused(place.path, None, place.shown, place.stamp, InputError(*BARE_DICOM)))]
         if kind == "dicom":
             return [_dicom(place, None, place.shown, decoder, fetcher.local(place.path))]
         return [_row(place, None, place.shown, "nifti" if kind == "nifti.gz" else str(kind), {})]
@@ -164,6 +169,11 @@ def _refused(path: str, member: int | None, shown: str, stamp: str, error: Input
     return SeenFile(path, member, shown, stamp, "refused", digest("file", shown, str(member)), header)
 
 
+def _shared(row: SeenFile) -> SeenFile:
+    """A refusal that the files of a folder tend to share: together they are one item."""
+    return replace(row, scan=digest("shared", str(PurePosixPath(row.shown).parent), row.header["refused"][0]))
+
+
 def _zip(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
     try:
         local = fetcher.local(place.path)
@@ -176,7 +186,8 @@ def _zip(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
     for number, member, kind, code, detail in reply["members"]:
         shown = f"{place.shown}/{member}"
         if code is not None:
-            rows.append(_refused(place.path, int(number), shown, place.stamp, InputError(code, detail)))
+            row = _refused(place.path, int(number), shown, place.stamp, InputError(code, detail))
+            rows.append(_shared(row) if code in SHARED_FAULTS else row)
         elif kind == "dicom":
             rows.append(_dicom(place, int(number), shown, decoder, local))
         else:
@@ -189,12 +200,13 @@ def _dicom(place: Place, member: int | None, shown: str, decoder: Decoder, local
     """A DICOM file with what groups and sorts it. Files of one series share `scan`; a zip stays by itself."""
     try:
         reply = decoder.ask("dicom_header", File(local, member).item()).header
-        if reply.get("directory"):
-            return _row(place, member, shown, "skipped", {"skipped": {"dicom_directory": 1}})
+        if reason := left_out_dicom(reply):
+            return _row(place, member, shown, "skipped", {"skipped": {reason: 1}})
         if reply.get("refused") is None:
             slice_header(reply)
     except InputError as error:
-        return _refused(place.path, member, shown, place.stamp, error)
+        row = _refused(place.path, member, shown, place.stamp, error)
+        return _shared(row) if error.code in SHARED_FAULTS else row
     series = reply.get("series")
     box = "" if member is None else place.shown
     scan = digest("series", box, series) if isinstance(series, str) else digest("file", shown, str(member))
@@ -213,13 +225,17 @@ def tasks(rows: Sequence[SeenFile]) -> Iterator[dict[str, Any]]:
         for found in series_inputs(group, errors):
             notices = [[n.code, n.detail] for n in found.notices]
             yield _task(found.name, "dicom", [of[file] for file in found.files], notices)
-        # A localizer belongs to its series; anything else refused in it is a fault that the user should see.
-        refused = [row for row in refused if row.header["refused"][0] != "not_axial_original"]
+        refused = [row for row in refused if is_fault(InputError(*row.header["refused"]))]
     for row in rows:
         if row.kind in ("raster", "nifti"):
             yield _task(row.shown, row.kind, [row], [])
+    faults = defaultdict[str, list[SeenFile]](list)
     for row in refused:
-        yield {**_task(row.shown, "refused", [row], []), "refusal": list(row.header["refused"])}
+        # a fault that a whole series shares is one row, one that a part of it has is the fault of each file
+        faults[row.shown if good else row.header["refused"][0]].append(row)
+    for several in faults.values():
+        ((name, error),) = one_a_fault([(row.shown, InputError(*row.header["refused"])) for row in several])
+        yield {**_task(name, "refused", several, []), "refusal": [error.code, error.detail]}
 
 
 def _task(name: str, kind: str, rows: Sequence[SeenFile], notices: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from groundglass.doors.screen.places import Place
 from groundglass.errors import OutputError
 
 NAME = "ledger.sqlite"
-_LAYOUT = "2"
+_LAYOUT = "3"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS results (
   seconds TEXT NOT NULL, tries INTEGER NOT NULL, finished REAL NOT NULL, PRIMARY KEY (content, model)
 ) WITHOUT ROWID;
 """
+# What stands in the place of a report that could not be made, before the code of why not.
+UNREPORTED = "none: "
 # Items that are fetched at a time while others are written.
 _CHUNK = 500
 # The pass of items of other shards, which are listed only until names are settled; real passes start at 1.
@@ -295,8 +297,9 @@ class Ledger:
             (model,),
         ):
             look = None if row[5] is None else json.loads(row[5])
+            report = "" if str(row[7]).startswith(UNREPORTED) else row[7]
             name, seconds = os.fsdecode(row[0]), json.loads(row[8])
-            yield Result(name, row[1], row[2], row[3], row[4], look, row[6], row[7], seconds, row[9])
+            yield Result(name, row[1], row[2], row[3], row[4], look, row[6], report, seconds, row[9])
 
     def counts(self, model: str) -> dict[str, int]:
         """Items by status (ok, refused, error), and those without a result as `open`."""
@@ -313,6 +316,14 @@ class Ledger:
         rows = self._db.execute(
             f"SELECT r.code, COUNT(*) {_ITEMS} AND r.code IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
             (model,),
+        )
+        return dict(rows.fetchall())
+
+    def unreported(self, model: str) -> dict[str, int]:
+        """Answers whose report was asked for and could not be made, by code."""
+        rows = self._db.execute(
+            f"SELECT substr(r.report, {len(UNREPORTED) + 1}), COUNT(*) {_ITEMS} AND r.report LIKE ? GROUP BY 1",
+            (model, UNREPORTED + "%"),
         )
         return dict(rows.fetchall())
 

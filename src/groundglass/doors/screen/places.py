@@ -18,6 +18,8 @@ from typing import Any
 
 from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
 from groundglass.read.archive import open_regular
+from groundglass.read.find import GIT, linked
+from groundglass.read.names import listed
 from groundglass.read.sniff import SNIFF_BYTES, sniff
 
 REMOTE = "s3://"
@@ -34,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is not looked into, and why: `symlink`, `not_a_file`; or an InputError if it should have been."""
+    """What is not looked into, and why: `symlink`, `broken_link`, `not_a_file`; or an InputError."""
 
     path: str
     shown: str
@@ -115,8 +117,7 @@ def open_source(given: str, data: Path | None = None, base: str | None = None, p
 
 def _list(content: bytes, identity: str, base: str | None) -> Source:
     """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
-    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    names = list(dict.fromkeys(os.fsdecode(line) for line in lines if line.strip()))
+    names = list(dict.fromkeys(listed(content)))
     if not names:
         raise InputError("no_images", "expected paths, one a line, got none; list some")
     if identity == "-":
@@ -168,7 +169,10 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
         for entry in entries:
             below = f"{name.rstrip('/')}/{entry.name}"
             if entry.is_symlink():
-                yield Left(entry.path, below, "symlink")
+                target, reason = linked(entry.path, path)
+                yield Left(entry.path, below, reason) if reason else Place(target, below, local_stamp(target))
+            elif entry.name == GIT and entry.is_dir():
+                continue
             elif entry.is_dir(follow_symlinks=False):
                 folders.append((below, entry.path))
             elif entry.is_file(follow_symlinks=False):

@@ -18,7 +18,7 @@ from groundglass import errors
 from groundglass.doors.screen import ledger as ledger_file
 from groundglass.doors.screen.attendant import TRIES, Abandoned, Attendants, Unprepared
 from groundglass.doors.screen.discover import ALL, Shard, discover, task_of
-from groundglass.doors.screen.ledger import NO_EXTRAS, Extras, Item, Ledger
+from groundglass.doors.screen.ledger import NO_EXTRAS, UNREPORTED, Extras, Item, Ledger
 from groundglass.doors.screen.places import Fetcher, Source, gone
 from groundglass.doors.screen.summary import KEPT, finish
 from groundglass.doors.screen.work import Settings, failed
@@ -63,13 +63,17 @@ class Wanted:
 
 @dataclass(slots=True)
 class Progress:
-    """Progress counters: inputs by status and in total, seconds in the ledger and in total, internal errors."""
+    """Progress counters: inputs by status and in total, seconds in the ledger and in total, internal errors.
+
+    `unreported` counts by code, at the end, the answers whose report was asked for and could not be made.
+    """
 
     total: int
     counts: dict[str, int]
     ledger_seconds: float = 0.0
     seconds: float = 0.0
     internal: int = 0
+    unreported: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
 
@@ -153,6 +157,7 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
             ):
                 discover(wanted.source, ledger, decoder, Fetcher(Path(folder)), wanted.shard, watcher.discovered)
             progress = _answer_all(wanted, ledger, model, anchor, watcher, signals)
+            progress.unreported = ledger.unreported(model.sha256) if wanted.extras.reports else {}
             with signals.whole():
                 return progress, finish(wanted.folder, ledger, model, wanted.limits)
 
@@ -226,6 +231,8 @@ def _as_dict(limits: Limits) -> dict[str, int]:
 
 def _keep(folder: Path, answer: Mapping[str, Any], kind: str) -> str | None:
     """Write a file of an answer; its name comes from the content, so that it names nobody and repeats."""
+    if kind == "report" and "unreported" in answer:
+        return UNREPORTED + str(answer["unreported"])
     if not answer.get(kind):
         return answer.get(kind)
     place, suffix = KEPT[kind]

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from groundglass.doors.screen.ledger import NAME, Ledger, Result
 from groundglass.errors import ConfigError, OutputError
-from groundglass.report.schema import FIELDS, SCHEMA, from_row, to_json, to_row
+from groundglass.report.schema import FIELDS, SCHEMA, from_row, to_json, to_row, well_formed
 from groundglass.types import Prediction
 from groundglass.write import writing
 
@@ -31,7 +31,7 @@ def row_of(result: Result) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(result.line)
     if row["schema"] != SCHEMA:  # kept by an earlier version of the software
         row = to_row(from_row(row), row["version"])
-    row["input"] = result.name
+    row["input"] = well_formed(result.name)
     return row
 
 

@@ -2,8 +2,8 @@
 
 An answer is a JSON object: `content` is the hash of what was read; `row` is the result by the published schema; `look`
 holds what drift is measured on; `picture` the overlay as base64 PNG and `report` the structured report as base64 DICOM
-(empty for a scan of another format), where asked for; `seconds` by step. Where the content is what it was before
-(`former`), there is `same` and no row.
+(empty for a scan of another format), where asked for, or `unreported` the code of why there is none; `seconds` by step.
+Where the content is what it was before (`former`), there is `same` and no row.
 
 `python -m groundglass.doors.screen.work FOLDER` answers items one after another over two pipes, in a process of its
 own: what an item does to it (a crash, a hang, memory without end) is done to it alone. The first message holds the
@@ -167,7 +167,7 @@ class Worker:
             if self._settings.overlays:
                 answer["picture"] = self._picture(examination.result, scan, examination)
             if self._settings.reports:
-                answer["report"] = self._report(scan, examination)
+                answer |= self._report(scan, examination)
             clock.lap("draw")
         return answer
 
@@ -176,21 +176,22 @@ class Worker:
 
         return base64.b64encode(draw(result, scan, examination, self._model.card.window)).decode("ascii")
 
-    def _report(self, scan: Scan, examination: Examination) -> str:
+    def _report(self, scan: Scan, examination: Examination) -> dict[str, str]:
+        """`report` as base64, empty for a scan that is no DICOM series; else in `unreported` the code of why not."""
         from groundglass.infer.findings import Answer
         from groundglass.report import dicom
 
         if not scan.files:
-            return ""
+            return {"report": ""}
         try:
             reported = dicom.report(Answer(scan, examination), self._model, self._decoder)
             ((_, made),) = dicom.objects(reported, ["sr"])
-            return base64.b64encode(dicom.to_bytes(made)).decode("ascii")
-        except InputError:  # it has an answer, and no study to go back into
-            return ""
+            return {"report": base64.b64encode(dicom.to_bytes(made)).decode("ascii")}
+        except InputError as error:  # it has an answer, and no study or no patient to go back to
+            return {"unreported": error.code}
         except Exception as error:  # the answer stands without its report
             show_traceback(error)
-            return ""
+            return {"unreported": "internal"}
 
 
 class _Clock:

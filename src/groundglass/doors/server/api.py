@@ -191,9 +191,9 @@ def _sent(upload: Upload) -> tuple[Path, ...]:
 
 
 def is_study(path: Path) -> bool:
-    """Whether a file may hold a volume, by its first bytes: all but one picture or one DICOM slice."""
+    """Whether a file may hold a volume, by its first bytes: what is no single picture and no DICOM slice."""
     with path.open("rb") as file:
-        return sniff(file.read(SNIFF_BYTES)) not in ("raster", "dicom", None)
+        return sniff(file.read(SNIFF_BYTES)) in ("nifti", "nifti.gz", "zip", "gzip")
 
 
 def _add_jobs(routes: APIRouter, service: Service) -> None:

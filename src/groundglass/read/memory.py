@@ -1,0 +1,120 @@
+"""What a Python program holds in memory instead of a path: the bytes of a file, an open file, or an array."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import InputError
+from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, HIGHEST_HU, OUTSIDE_HU, never_rescaled
+from groundglass.read.limits import MIB, Limits
+from groundglass.read.series import THICK_MM
+from groundglass.types import Float32, Float64, Notice, Scan, Unit
+
+# What to call, for whoever gave something else.
+HOW = "gg.read(path), gg.read(data) with bytes or a binary file, or gg.read(array, unit='HU', spacing=(1.5, 0.7, 0.7))"
+
+
+def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
+    """The bytes that were given or that a binary file still holds, and what they go by. Raises InputError `too_large`.
+
+    Raises TypeError where `source` is neither.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data, name = bytes(source), "bytes"
+    elif callable(getattr(source, "read", None)):
+        given = getattr(source, "name", None)
+        data, name = source.read(limits.study_bytes + 1), given if isinstance(given, str) and given else "file"
+        if not isinstance(data, bytes):
+            raise TypeError("expected a binary file, got one of text; open it with open(path, 'rb')")
+    else:
+        raise TypeError(f"expected a path, bytes, a binary file or an array, got {_called(source)}; call {HOW}")
+    if len(data) > limits.study_bytes:
+        raise InputError("too_large", f"expected at most {limits.study_bytes // MIB} MiB, got more; give less")
+    return data, name
+
+
+def _called(source: Any) -> str:
+    kind = type(source).__name__
+    return f"a {kind} of several things" if isinstance(source, (list, tuple, set, dict)) else f"a {kind}"
+
+
+@contextlib.contextmanager
+def as_file(data: bytes) -> Iterator[Path]:
+    """The bytes as a file for the worker, which only its owner can read and which goes with the block."""
+    import tempfile  # only here: it costs a start some milliseconds
+
+    with tempfile.TemporaryDirectory(prefix="groundglass-read-") as folder:
+        path = Path(folder) / "data"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        yield path
+
+
+def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | None, limits: Limits) -> Scan:
+    """An array (H, W) or (D, H, W) as a Scan: slices from feet to head, rows from front to back, columns from the
+    patient's right to left.
+
+    `unit` is HU, or gray for uint8, uint16 or reals from 0 to 1. `spacing` is the step in mm from slice to slice, row
+    to row and column to column; for a single slice the first may be left out. Raises TypeError and ValueError for a
+    wrong use, InputError (`not_hu`, `non_finite`, `too_small`, `too_large`, `not_a_volume`) for wrong content.
+    """
+    if unit not in ("HU", "gray"):
+        raise TypeError(f"expected an array with its unit, HU or gray, got {unit!r}; call gg.read(array, unit='HU')")
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"expected an array of whole or real numbers, got {array.dtype}; convert it first")
+    if array.ndim not in (2, 3):
+        raise InputError("not_a_volume", f"expected an array of 2 or 3 dimensions, got {array.ndim}; give one volume")
+    volume = array[np.newaxis] if array.ndim == 2 else array  # (D, H, W)
+    _check_shape(volume.shape, limits)
+    if not np.isfinite(volume).all():
+        raise InputError("non_finite", "expected finite voxels, got NaN or infinity; fill them with -1024")
+    affine, notices = _affine(spacing)
+    if unit == "HU":
+        return Scan(_hu(volume), unit, affine, "array", notices)
+    return Scan(_gray(volume), unit, affine, "array", (Notice("hu_unknown", "gray values, HU unknown"), *notices))
+
+
+def _check_shape(shape: tuple[int, ...], limits: Limits) -> None:
+    if min(shape[1:]) < limits.shortest_side or shape[0] < 1:
+        least = limits.shortest_side
+        raise InputError("too_small", f"expected slices of {least} pixels a side or more, got {shape}; give (D, H, W)")
+    if shape[0] > limits.slices or max(shape[1:]) > limits.longest_side or int(np.prod(shape)) > limits.voxels:
+        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got {shape}; give one volume")
+
+
+def _hu(volume: NDArray[Any]) -> Float32:
+    hu = volume.astype(np.float32)
+    air, high = (int(np.count_nonzero(found)) for found in (hu <= AIR_HU, hu > HIGHEST_HU))
+    if air < AIR_SHARE * hu.size or high > 0.001 * hu.size or never_rescaled(hu.ravel()):
+        raise InputError(
+            "not_hu", "expected HU with air near -1000, got other values; give HU, or gray with unit='gray'"
+        )
+    return np.maximum(hu, np.float32(OUTSIDE_HU))
+
+
+def _gray(volume: NDArray[Any]) -> Float32:
+    if volume.dtype in (np.uint8, np.uint16):
+        return (volume / np.float32(np.iinfo(volume.dtype).max)).astype(np.float32)
+    if float(volume.min()) < 0.0 or float(volume.max()) > 1.0:
+        raise ValueError("expected gray as uint8, uint16 or from 0 to 1, got values beyond; scale it, or say unit='HU'")
+    return volume.astype(np.float32)
+
+
+def _affine(spacing: Sequence[float] | None) -> tuple[Float64 | None, tuple[Notice, ...]]:
+    if spacing is None:
+        return None, ()
+    steps = [float(step) for step in spacing]
+    steps = [1.0, *steps] if len(steps) == 2 else steps
+    if len(steps) != 3 or not all(0.0 < step <= 100.0 for step in steps):
+        raise ValueError(f"expected spacing as (slice, row, column) in mm, above 0 and up to 100, got {spacing!r}")
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *steps, 1.0
+    thick = Notice("thick_slices", f"slices are {steps[0]:g} mm thick; small findings fade in them")
+    return affine, (thick,) if steps[0] > THICK_MM else ()

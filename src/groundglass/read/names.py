@@ -1,0 +1,37 @@
+"""Lists of paths as people and their programs write them: one a line, or separated by NUL."""
+
+from __future__ import annotations
+
+import os
+
+from groundglass.errors import ConfigError
+from groundglass.read.sniff import foreign, sniff
+
+# The longest path that Linux takes; what is longer is no name but content.
+_LONGEST_PATH = 4096
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def listed(content: bytes) -> list[str]:
+    """The paths of a list, in order, without empty lines.
+
+    UTF-8 or what the file system has; UTF-16 and a byte order mark, as editors and shells of Windows write them, are
+    understood. Raises ConfigError (`not_a_list`) where the content is an image, an archive or other data.
+    """
+    if content.startswith(_UTF16):
+        content = content.decode("utf-16", "replace").encode("utf-8", "surrogatepass")
+    elif (kind := sniff(content)) is not None or foreign(content) != "another kind of file":
+        what = {"raster": "a picture", "dicom": "DICOM", "bare_dicom": "DICOM", "own_result": "a picture"}.get(
+            str(kind), kind or foreign(content)
+        )
+        raise _no_list(f"what looks like {what}")
+    parts = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = [name for part in parts if (name := part.removeprefix(_UTF8_MARK)).strip()]
+    if any(len(name) > _LONGEST_PATH for name in names):
+        raise _no_list("data that are no names")
+    return [os.fsdecode(name) for name in names]
+
+
+def _no_list(what: str) -> ConfigError:
+    return ConfigError("not_a_list", f"a list of paths, one a line, got {what}; give its path instead")

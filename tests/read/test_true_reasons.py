@@ -1,0 +1,372 @@
+"""What is refused is refused for its true cause, once, with a way out; what can be read is read."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+from pydicom import Dataset, dcmread
+
+from groundglass.errors import InputError
+from groundglass.read.scan import Decoder, Limits, find, read, read_all
+from groundglass.types import Scan
+from tests.read.builders import (
+    SERIES,
+    chest,
+    dataset,
+    dicom,
+    gray,
+    nifti,
+    png_of,
+    saved,
+    series,
+    volume,
+    written,
+    zipped,
+)
+
+
+@pytest.fixture
+def read_bytes(decoder: Decoder, tmp_path: Path) -> Callable[[bytes], Scan]:
+    def one(data: bytes) -> Scan:
+        path = tmp_path / "input"
+        path.write_bytes(data)
+        return read(path, decoder)
+
+    return one
+
+
+def put(folder: Path, files: list[bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(files):
+        (folder / f"{number:03}.dcm").write_bytes(data)
+    return folder
+
+
+def refused(path: Path, decoder: Decoder) -> InputError:
+    with pytest.raises(InputError) as caught:
+        read(path, decoder)
+    return caught.value
+
+
+# ---- gzip of several members (RFC 1952, 2.2) ---------------------------------------------------------------------
+
+
+def _members(data: bytes, size: int) -> bytes:
+    return b"".join(gzip.compress(data[at : at + size], 1) for at in range(0, len(data), size))
+
+
+GZIPS: dict[str, Callable[[bytes], bytes]] = {
+    "blocks": lambda data: _members(data, 20_000),
+    "a-header-in-pieces": lambda data: _members(data[:1000], 100) + gzip.compress(data[1000:], 1),
+    "an-empty-member-first": lambda data: gzip.compress(b"") + gzip.compress(data, 1),
+    "an-empty-member-last": lambda data: gzip.compress(data, 1) + gzip.compress(b""),
+    "zeros-at-the-end": lambda data: gzip.compress(data, 1) + bytes(512),
+}
+
+
+@pytest.mark.parametrize("pack", GZIPS.values(), ids=list(GZIPS))
+def test_gzip_of_several_members_is_the_same_volume(
+    pack: Callable[[bytes], bytes], tmp_path: Path, decoder: Decoder
+) -> None:
+    (tmp_path / "v.nii.gz").write_bytes(pack(nifti()))
+    assert np.array_equal(read(tmp_path / "v.nii.gz", decoder).voxels, volume())
+
+
+def test_a_member_that_is_cut_is_truncated(tmp_path: Path, decoder: Decoder) -> None:
+    (tmp_path / "v.nii.gz").write_bytes(_members(nifti(), 20_000)[:-3000])
+    assert refused(tmp_path / "v.nii.gz", decoder).code == "truncated"
+
+
+# ---- files that are not what they seem ----------------------------------------------------------------------------
+
+
+def _bare(data: bytes, implicit: bool) -> bytes:
+    ds = Dataset()
+    ds.update(dcmread(BytesIO(data)))
+    out = BytesIO()
+    ds.save_as(out, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_dicom_without_its_file_header_is_named_once_a_folder(implicit: bool, tmp_path: Path, decoder: Decoder) -> None:
+    folder = put(tmp_path / "bare", [_bare(data, implicit) for data in series(12, size=64)])
+    ((name, error),) = find(folder, decoder=decoder).entries
+    assert name == str(folder)
+    assert isinstance(error, InputError)
+    assert "without it (no preamble" in error.detail
+    assert error.detail.endswith("(12 files)")
+    assert "dcmconv" in refused(folder / "003.dcm", decoder).detail
+
+
+def test_dicom_without_a_transfer_syntax_is_named_once_a_folder(tmp_path: Path, decoder: Decoder) -> None:
+    headless = [bytes(128) + b"DICM" + _bare(data, implicit=True) for data in series(3, size=64)]
+    ((_, error),) = find(put(tmp_path, headless), decoder=decoder).entries
+    assert "got none; export it again (3 files)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [(b"GIF89a", "a GIF"), (b"%PDF-1.7", "a PDF"), (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"), (b"BZh9", "bzip2"),
+     (gzip.compress(b"x" * 999), "gzip file without NIfTI"), (bytes(257) + b"ustar", "a tar archive")],
+)  # fmt: skip
+def test_a_kind_that_is_not_read_is_named(head: bytes, name: str, tmp_path: Path, decoder: Decoder) -> None:
+    (tmp_path / "x.png").write_bytes(head.ljust(600, b"\0"))
+    error = refused(tmp_path / "x.png", decoder)
+    assert error.code == "unsupported"
+    assert name in error.detail
+
+
+def test_a_zip_of_zips_says_that_the_inner_ones_are_to_be_unpacked(tmp_path: Path, decoder: Decoder) -> None:
+    (tmp_path / "outer.zip").write_bytes(zipped({"inner.zip": zipped(series(3)), "v.nii.gz": nifti(packed=True)}))
+    error = refused(tmp_path / "outer.zip", decoder)
+    assert error.code == "no_images"
+    assert "2 archives within an archive; unpack the inner ones" in error.detail
+
+
+# ---- a fault that a whole series shares ---------------------------------------------------------------------------
+
+SHARED: dict[str, dict[str, Any]] = {
+    "coronal": {"ImageOrientationPatient": [1.0, 0, 0, 0, 0, -1.0]},
+    "localizer": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+    "magnetic-resonance": {"Modality": "MR"},
+    "colour": {"PhotometricInterpretation": "RGB"},
+    "bad-slope": {"RescaleSlope": "0"},
+}
+
+
+@pytest.mark.parametrize("tags", SHARED.values(), ids=list(SHARED))
+def test_a_fault_of_a_whole_series_is_one_entry_with_a_count(
+    tags: dict[str, Any], tmp_path: Path, decoder: Decoder
+) -> None:
+    ((name, error),) = read_all(put(tmp_path / "study", series(12, size=64, **tags)), decoder=decoder)
+    assert name == str(tmp_path / "study")
+    assert isinstance(error, InputError)
+    assert error.detail.endswith("(12 files)")
+
+
+@pytest.mark.parametrize("tags", [SHARED["coronal"], SHARED["localizer"]], ids=["by-plane", "by-image-type"])
+def test_a_localizer_in_a_series_is_left_out_and_counted(
+    tags: dict[str, Any], tmp_path: Path, decoder: Decoder
+) -> None:
+    files = [*series(12, size=64), *series(2, size=64, SOPInstanceUID=lambda i: f"{SERIES}.7.{i}", **tags)]
+    ((_, scan),) = read_all(put(tmp_path, files), decoder=decoder)
+    assert isinstance(scan, Scan)
+    assert len(scan.voxels) == 12
+    assert "2 of 14 files of the series were left out" in str(scan.notices)
+
+
+# ---- a slice that does not belong, and uneven steps ---------------------------------------------------------------
+
+ODD: dict[str, dict[str, Any]] = {
+    "other_size": {"size": 64},
+    "other_spacing": {"PixelSpacing": [0.9, 0.9]},
+    "other_orientation": {"ImageOrientationPatient": [1.0, 0, 0, 0, 0.995, 0.0998]},
+    "other_kernel": {"ConvolutionKernel": "B30f"},
+    "no_geometry": {"ImagePositionPatient": None},
+}
+
+
+def _with_odd(count: int, odd: int, tags: dict[str, Any]) -> list[bytes]:
+    stray = series(odd, **{"SOPInstanceUID": lambda i: f"{SERIES}.7.{i}", "ImagePositionPatient":
+                           lambda i: [-100.0, -150.0, 300.0 + i], **tags})  # fmt: skip
+    return [*series(count), *stray]
+
+
+@pytest.mark.parametrize(("code", "tags"), ODD.items(), ids=list(ODD))
+def test_one_odd_slice_among_many_is_left_out_and_told(
+    code: str, tags: dict[str, Any], tmp_path: Path, decoder: Decoder
+) -> None:
+    scan = read(put(tmp_path, _with_odd(12, 1, tags)), decoder)
+    assert np.array_equal(scan.voxels, volume(12))
+    assert any(n.detail.endswith(f"1 of 13 files of the series were left out: {code} 1") for n in scan.notices)
+
+
+def test_too_many_odd_slices_are_counted_and_one_is_named(tmp_path: Path, decoder: Decoder) -> None:
+    error = refused(put(tmp_path, _with_odd(8, 2, {"size": 64, "InstanceNumber": "41"})), decoder)
+    assert error.code == "inconsistent"
+    assert "2 of 10 slices of another size, such as image 41" in error.detail
+
+
+@pytest.mark.parametrize("numbers", [lambda i: i + 1, lambda i: None], ids=["numbered", "not-numbered"])
+def test_a_series_of_two_spacings_is_whole(numbers: Callable[[int], Any], tmp_path: Path, decoder: Decoder) -> None:
+    places = [0, 2.5, 5, 7.5, 10, 12.5, 15, 22.5, 30, 37.5, 45, 52.5]
+    files = series(12, size=64, InstanceNumber=numbers, ImagePositionPatient=lambda i: [-100.0, -150.0, places[i]])
+    codes = {notice.code for notice in read(put(tmp_path, files), decoder).notices}
+    assert "irregular_spacing" in codes
+    assert "gap" not in codes
+
+
+# ---- values that are not HU ---------------------------------------------------------------------------------------
+
+
+def _stored(padding: int, size: int = 96, offset: int = 1024) -> Any:
+    """What a scanner stores: HU + 1024, and a constant outside the circle that it measured."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    values = chest(size) + offset
+    values[x**2 + y**2 > (size / 2) ** 2] = padding
+    return values.astype(np.int16)
+
+
+@pytest.mark.parametrize("padding", [-2000, -1024, -3024, -32768])
+@pytest.mark.parametrize("tags", [{}, {"RescaleSlope": "1", "RescaleIntercept": "0"}], ids=["no-tags", "identity"])
+def test_stored_values_with_padding_were_never_rescaled(
+    padding: int, tags: dict[str, str], read_bytes: Callable[[bytes], Scan]
+) -> None:
+    given = {"RescaleSlope": None, "RescaleIntercept": None, **tags, "PixelData": _stored(padding).tobytes()}
+    with pytest.raises(InputError, match=r"never rescaled|rescale slope and intercept") as caught:
+        read_bytes(dicom(**given))
+    assert caught.value.code in ("rescale", "implausible_hu")
+
+
+@pytest.mark.parametrize("padding", [-2000, -1024, -3024])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_a_volume_of_stored_values_with_padding_is_not_hu(
+    padding: int, kind: type, read_bytes: Callable[[bytes], Scan]
+) -> None:
+    voxels = np.stack([_stored(padding)] * 4).astype(kind)
+    with pytest.raises(InputError, match="never rescaled") as caught:
+        read_bytes(nifti(voxels))
+    assert caught.value.code == "not_hu"
+
+
+def test_hu_with_padding_are_hu(read_bytes: Callable[[bytes], Scan]) -> None:
+    hu = _stored(-2000, offset=0)
+    given = dicom(RescaleSlope="1", RescaleIntercept="0", PixelData=hu.tobytes())
+    expected = np.maximum(hu, -1024)
+    assert np.array_equal(read_bytes(given).voxels[0], expected)
+    assert np.array_equal(read_bytes(nifti(np.stack([hu] * 4))).voxels[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [({"RescaleType": "Z_EFF"}, "not_hu"), ({"RescaleType": "HU_MOD"}, "not_hu"), ({"Units": "BQML"}, "not_hu")],
+)
+def test_values_of_another_unit_are_refused(
+    tags: dict[str, str], code: str, read_bytes: Callable[[bytes], Scan]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_bytes(dicom(**tags))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("rescale_type", ["HU", "US", "hu "])
+def test_hu_and_unspecified_values_are_taken(rescale_type: str, read_bytes: Callable[[bytes], Scan]) -> None:
+    assert np.array_equal(read_bytes(dicom(RescaleType=rescale_type)).voxels[0], chest())
+
+
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [("US", 63536), ("SS", -2000), ("SL", -2000), ("UL", 63536), ("DS", "-2000"), ("IS", "-2000"), ("FD", -2000.0),
+     ("OW", struct.pack("<h", -2000)), ("LO", "none")],
+)  # fmt: skip
+def test_a_padding_value_of_any_representation_is_no_reason_to_refuse(
+    form: str, value: Any, read_bytes: Callable[[bytes], Scan]
+) -> None:
+    ds = dataset()
+    ds.add_new(0x00280120, form, value)
+    assert np.array_equal(read_bytes(written(ds)).voxels[0], chest())
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------
+
+NARROW: dict[str, Callable[[], Any]] = {
+    "hu-and-1024": lambda: chest().astype(np.int32) + 1024,
+    "hu-and-32768": lambda: chest().astype(np.int32) + 32768,
+    "hu-and-32768-in-black": lambda: np.where(np.arange(96) < 20, 0, chest().astype(np.int32) + 32768),
+    "hu-and-32768-in-white": lambda: np.where(np.arange(96) < 20, 65535, chest().astype(np.int32) + 32768),
+    "eight-bits-in-sixteen": lambda: gray(),
+    "ten-bits-in-sixteen": lambda: gray().astype(np.int32) * 4,
+}
+
+
+@pytest.mark.parametrize("made", NARROW.values(), ids=list(NARROW))
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_that_were_never_windowed_are_refused(
+    made: Callable[[], Any], form: str, read_bytes: Callable[[bytes], Scan]
+) -> None:
+    with pytest.raises(InputError, match="apply a lung window") as caught:
+        read_bytes(saved(made().astype(np.uint16), form))
+    assert caught.value.code == "narrow_range"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_turned(bits: int, read_bytes: Callable[[bytes], Scan]) -> None:
+    level = gray() if bits == 8 else gray().astype(np.uint16) * 257
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[262] = 0
+    out = BytesIO()
+    # Pillow turns 8 bits itself as it writes
+    Image.fromarray(level if bits == 8 else 65535 - level).save(out, "TIFF", tiffinfo=tags)
+    data = out.getvalue()
+    if Image.open(BytesIO(data)).tag_v2[262] != 0:  # type: ignore[attr-defined]
+        data = data.replace(struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0))
+    assert np.array_equal(read_bytes(data).voxels[0], gray().astype(np.float32) / np.float32(255))
+
+
+def test_a_picture_of_ours_is_left_out_and_refused_by_itself(tmp_path: Path, decoder: Decoder) -> None:
+    from groundglass.report.picture import to_png
+
+    (tmp_path / "slice.png").write_bytes(png_of(gray()))
+    (tmp_path / "heat.png").write_bytes(to_png(np.dstack([gray()] * 3)))
+    found = find(tmp_path, decoder=decoder)
+    assert [Path(one.name).name for one in found.inputs] == ["slice.png"]
+    assert found.skipped == {"own_result": 1}
+    assert refused(tmp_path / "heat.png", decoder).code == "own_result"
+    (tmp_path / "both.zip").write_bytes(zipped({p.name: p.read_bytes() for p in tmp_path.glob("*.png")}))
+    assert find(tmp_path / "both.zip", decoder=decoder).skipped == {"own_result": 1}
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"], ids=["sc", "sr"])
+def test_a_dicom_object_of_ours_is_left_out_too(sop_class: str, tmp_path: Path, decoder: Decoder) -> None:
+    ours = dicom(SOPClassUID=sop_class, Manufacturer="Groundglass", SOPInstanceUID=f"{SERIES}.7")
+    found = find(put(tmp_path, [*series(3), ours]), decoder=decoder)
+    assert [len(one.files) for one in found.inputs] == [3]
+    assert found.skipped == {"own_result": 1}
+    assert refused(tmp_path / "003.dcm", decoder).code == "own_result"
+
+
+# ---- a parser that panics -----------------------------------------------------------------------------------------
+
+
+def _rle(surplus: int) -> bytes:
+    """A slice in RLE Lossless whose last run goes `surplus` pixels past the last one."""
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import RLELossless
+
+    def segment(values: bytes, beyond: int) -> bytes:
+        runs = [values[:-2][at : at + 128] for at in range(0, len(values) - 2, 128)]
+        out = b"".join(bytes([len(run) - 1]) + run for run in runs)
+        out += bytes([257 - 2 - beyond, values[-1]])
+        return out + b"\0" * (len(out) % 2)
+
+    ds = dataset()
+    high, low = segment(ds.PixelData[1::2], 0), segment(ds.PixelData[0::2], surplus)
+    ds.file_meta.TransferSyntaxUID = RLELossless
+    ds.PixelData = encapsulate([struct.pack("<16L", 2, 64, 64 + len(high), *[0] * 13) + high + low])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    return written(ds)
+
+
+def test_a_panic_of_a_codec_is_a_refusal_and_the_worker_lives(tmp_path: Path, decoder: Decoder) -> None:
+    (tmp_path / "whole.dcm").write_bytes(_rle(0))
+    (tmp_path / "past.dcm").write_bytes(_rle(2))
+    read(tmp_path / "whole.dcm", decoder)
+    worker = decoder.pid
+    assert refused(tmp_path / "past.dcm", decoder).code == "unreadable"
+    assert decoder.pid == worker
+
+
+def test_the_reading_limits_still_hold_over_several_members(tmp_path: Path) -> None:
+    bomb = gzip.compress(nifti()) + gzip.compress(bytes(8 << 20)) * 3
+    (tmp_path / "v.nii.gz").write_bytes(bomb)
+    with Decoder(Limits()) as worker:
+        assert refused(tmp_path / "v.nii.gz", worker).code == "too_large"

@@ -105,7 +105,7 @@ def run(
     source: Path, folder: Path, workers: int, watch: Watch, command: tuple[str, ...] | None = None
 ) -> dict[str, int]:
     """One screening run in this process."""
-    wanted = Wanted(open_source(str(source)), folder, "first", workers, Limits(), command=command)
+    wanted = Wanted(open_source(str(source)), folder, "opacity", workers, Limits(), command=command)
     return screen(wanted, watch, Signals())[1]
 
 

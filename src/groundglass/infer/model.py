@@ -23,10 +23,10 @@ MAP_OUTPUTS = ("opacity_map", "differential")
 MAP_VIEWS = ("lungs", "mirror")
 # The threshold that gives the label.
 OPERATING_POINT = "balanced"
-DEFAULT = "first"
+DEFAULT = "opacity"
 # SHA-256 of the bytes of each bundled file; a file that differs is refused.
 PINNED = {
-    "first": "6517b5189071efa1f16e1dea080928ae80b8bb4e125d99795799442073625021",
+    "opacity": "bad7993a3f22a7b6b4b243d41ce1c4f23312cd4b1d92e1376cee6cfda17ec6fc",
     "fast": "8819b6e5ca1687b7db9aa9aacbf0dba0073f21a8e67154d8041e7e4d8bfa4056",
     "field": "dfb3b3669563ac38f43f0bdddaca290ba380645e76801ab10e2da0d85c77675b",
 }

@@ -80,7 +80,7 @@ def test_json_is_one_object_a_line_by_the_published_schema(groundglass: Groundgl
     for row in found:
         jsonschema.validate(row, SCHEMA)
         assert row["status"] == "ok" or row["code"] in INPUT_CODES
-    assert found[0]["model"] == {"name": "first", "sha256": PINNED["first"]}
+    assert found[0]["model"] == {"name": "opacity", "sha256": PINNED["opacity"]}
     assert found[0]["input"] == str(HEALTHY)
 
 
@@ -227,15 +227,15 @@ DAMAGES: dict[str, Callable[[bytes, bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("damaged", ["first", "field"])
+@pytest.mark.parametrize("damaged", ["opacity", "field"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_exit_5_and_never_run(
     damage: str, damaged: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from groundglass.infer import model
 
-    whole = {name: (model.weights_folder() / f"{name}.onnx").read_bytes() for name in ("first", "field")}
-    other = whole["field" if damaged == "first" else "first"]
+    whole = {name: (model.weights_folder() / f"{name}.onnx").read_bytes() for name in ("opacity", "field")}
+    other = whole["field" if damaged == "opacity" else "opacity"]
     content = DAMAGES[damage](whole[damaged], other)
     for name, own in whole.items():
         new = content if name == damaged else own
@@ -456,9 +456,9 @@ def test_explain_shows_what_is_opaque_or_what_decided(mapped_file: Path, invoke:
 
 
 def test_a_view_that_the_model_cannot_give_is_wrong_usage(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:
-    no_map = invoke("explain", HEALTHY, "-o", tmp_path / "out", "--view", "opacity", "--model", "first")
+    no_map = invoke("explain", HEALTHY, "-o", tmp_path / "out", "--view", "opacity", "--model", "fast")
     assert no_map.exit_code == 2
-    assert "a model with an opacity map, got first" in no_map.stderr
+    assert "a model with an opacity map, got fast" in no_map.stderr
     other = invoke("predict", HEALTHY, "--tta", "original", "--model", mapped_file)
     assert other.exit_code == 2
 

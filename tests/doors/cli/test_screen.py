@@ -104,7 +104,7 @@ def test_a_changed_model_answers_everything_again(tmp_path: Path, invoke: Invoke
     with Ledger(tmp_path / "run" / NAME) as ledger:
         assert list(ledger.pending("0" * 64))
         assert not list(ledger.pending(ledger.about("model_sha256") or ""))
-    damaged = bytearray((weights_folder() / "first.onnx").read_bytes())
+    damaged = bytearray((weights_folder() / "opacity.onnx").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     put(tmp_path / "damaged.onnx", bytes(damaged))
     answer = invoke("screen", tmp_path / "in", "-o", tmp_path / "run", "--model", tmp_path / "damaged.onnx")
@@ -178,7 +178,7 @@ def test_the_reference_of_a_run_makes_its_own_drift_nothing(tmp_path: Path, invo
     (tmp_path / "in").mkdir()
     for number in range(3):
         (tmp_path / f"in/{number}.png").write_bytes(HEALTHY.read_bytes() + bytes([number]))
-    shutil.copy(weights_folder() / "first.onnx", tmp_path / "mine.onnx")
+    shutil.copy(weights_folder() / "opacity.onnx", tmp_path / "mine.onnx")
     words = ("screen", tmp_path / "in", "-o", tmp_path / "run", "--model", tmp_path / "mine.onnx")
     assert invoke(*words).exit_code == 0
     assert "There is no reference" in (tmp_path / "run/index.html").read_text()
@@ -197,7 +197,7 @@ def test_a_reference_is_made_of_the_validation_part_and_lies_beside_the_model(tm
         image = put(tmp_path / f"data/{number}.png", HEALTHY.read_bytes() + bytes([number]))
         rows.append(f"{image.name},{hashlib.sha256(image.read_bytes()).hexdigest()},made,{split},gray")
     put(tmp_path / "p.csv", "\n".join([*rows, ""]).encode())
-    shutil.copy(weights_folder() / "first.onnx", tmp_path / "mine.onnx")
+    shutil.copy(weights_folder() / "opacity.onnx", tmp_path / "mine.onnx")
     words = ("--manifest", tmp_path / "p.csv", "--data", tmp_path / "data", "--model", tmp_path / "mine.onnx")
     answer = invoke("screen", "reference", tmp_path / "run", *words)
     assert (answer.exit_code, answer.stdout) == (0, "seen 2 = ok 2 + refused 0 + error 0 + skipped 0\n")

@@ -61,7 +61,7 @@ class Seen:
 
 
 def wanted(source: Path | str, folder: Path, **given: Any) -> Wanted:
-    made = Wanted(open_source(str(source)), folder, "first", 2, SMALL, seconds=60.0, command=HOSTILE)
+    made = Wanted(open_source(str(source)), folder, "opacity", 2, SMALL, seconds=60.0, command=HOSTILE)
     return replace(made, **given)
 
 

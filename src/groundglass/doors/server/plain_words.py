@@ -23,6 +23,7 @@ _PLAIN = {
     ),
     "narrow_range": "Only part of the gray range is used. The picture may have been exported too dark.",
     "orientation_applied": "The picture was turned, as its file asks.",
+    "thin_slices": "The slices are thin, and neighbours show the same lung. Slices some way apart were judged.",
     "thick_slices": "The slices are thick. Small findings fade in them.",
 }
 

@@ -253,7 +253,7 @@ def calibrate(margin: Float32 | Float64, temperature: float) -> Float64:
 def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], seen: Seen) -> Prediction:
     """One verdict from the slices that show lung, by the rules of `infer.aggregate`."""
     probabilities = seen.combined
-    probability = scan_probability(probabilities)
+    probability = scan_probability(probabilities, np.array([found[i].lungs.sum() for i in chosen], np.float64))
     point = model.operating_point
     of_scan = (SCAN_NOTICE,) if len(scan.voxels) > 1 else ()
     result = Prediction(

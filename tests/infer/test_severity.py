@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import groundglass as gg
 from groundglass.infer import severity
-from groundglass.infer.aggregate import highest_fifth, scan_differential
+from groundglass.infer.aggregate import highest_of_lung, scan_differential
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
 from groundglass.phantom.chest import Lesion, chest_slice, chest_volume, draw_lesions
@@ -167,9 +167,18 @@ def test_the_second_question_of_a_scan_is_that_of_its_opaque_slices() -> None:
     assert scan_differential(probabilities, areas, shares, 0.5) is None
 
 
-def test_the_rule_of_a_scan_is_the_mean_of_its_highest_fifth() -> None:
-    assert highest_fifth(np.arange(10) / 10) == pytest.approx(0.85)
-    assert highest_fifth(np.array([0.4])) == 0.4
+def test_the_rule_of_a_scan_is_the_mean_over_the_fifth_of_its_lung_with_the_highest_slices() -> None:
+    assert highest_of_lung(np.arange(10) / 10, np.ones(10)) == pytest.approx(0.85)
+    # a slice of the base with hardly any lung counts for hardly anything
+    assert highest_of_lung(np.array([0.2, 0.2, 0.9]), np.array([500.0, 490.0, 10.0])) == pytest.approx(0.235)
+    # twice as many slices of the same lung say the same
+    p, lung = np.array([0.1, 0.7, 0.3]), np.array([2.0, 5.0, 3.0])
+    assert highest_of_lung(np.repeat(p, 2), np.repeat(lung, 2)) == pytest.approx(highest_of_lung(p, lung))
+
+
+@given(st.floats(0, 1), st.floats(1, 1e6))
+def test_the_probability_of_a_scan_of_one_slice_is_that_of_the_slice(p: float, lung: float) -> None:
+    assert highest_of_lung(np.array([p]), np.array([lung])) == p
 
 
 def test_a_model_without_a_map_answers_without_severity() -> None:

@@ -19,8 +19,9 @@ from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.report import picture
 from groundglass.report.curve import curve
-from groundglass.report.dicom import SERIES_NUMBERS, Reported, objects, report, to_bytes
+from groundglass.report.dicom import objects, report, to_bytes
 from groundglass.report.page import Entry, page
+from groundglass.report.reported import SERIES_NUMBERS, Reported
 from groundglass.report.words import answered, legend, of_lung, second_question, severity
 from groundglass.types import Differential, Opacity, Opaque, Prediction
 from tests import mapped

@@ -6,23 +6,31 @@ import numpy as np
 
 from groundglass.types import Float64, Notice
 
-# A verdict over a scan rests on this share of its slices, the highest ones: disease is rarely on every slice.
+# A verdict over a scan rests on this part of its lung, the slices with the highest probabilities: disease is rarely
+# everywhere.
 TOP_SHARE = 0.2
-RULE = f"mean of the highest {TOP_SHARE:.0%} of the judged slices"
+RULE = f"mean over the {TOP_SHARE:.0%} of the lung whose slices have the highest probabilities, by lung area"
 SCAN_NOTICE = Notice(
     "scan_not_calibrated",
-    "The scan's probability is the mean of its highest fifth of slices; it was calibrated on slices, not on patients.",
+    "The scan's probability is the mean over the fifth of its lung with the highest slices; it was calibrated on "
+    "slices, not on patients.",
 )
 
 
-def highest_fifth(probabilities: Float64) -> float:
-    """The mean of the highest fifth of slice probabilities (N,), which for one slice is that slice."""
-    count = max(1, round(TOP_SHARE * len(probabilities)))
-    return float(np.sort(probabilities)[-count:].mean(dtype=np.float64))
+def highest_of_lung(probabilities: Float64, lung: Float64, part: float = TOP_SHARE) -> float:
+    """The mean probability over this part (0, 1] of the lung, the part with the highest slice probabilities (N,).
+
+    `lung` (N,) is the lung area of each slice: a slice counts by its lung, and the last one by what is missing to the
+    part. For one slice it is that slice.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    before = np.concatenate([[0.0], np.cumsum(lung[order])])
+    counted = np.minimum(before[1:], part * before[-1]) - np.minimum(before[:-1], part * before[-1])
+    return float((probabilities[order] * (counted / counted.sum())).sum())
 
 
 # The rule that gives a scan its probability; RULE and SCAN_NOTICE say the same in words.
-scan_probability = highest_fifth
+scan_probability = highest_of_lung
 
 
 def scan_differential(

@@ -7,6 +7,7 @@ the picture is, which is what the gate asks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,10 @@ class Field:
     def fraction(self) -> float:
         """The share of the image that is lung."""
         return float(self.lungs.mean())
+
+
+# The lung fields of a scan by slice index: of all slices, or of those that were looked at.
+Fields = Sequence[Field] | Mapping[int, Field]
 
 
 def fields(gray: Float32, network: Network, batch: int = 8) -> list[Field]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundglass.infer.field import LEAST_LUNG, Field
+from groundglass.infer.field import LEAST_LUNG, Field, Fields
 from groundglass.types import Float32, Notice
 
 # What a picture seems to be, in words that finish the sentence "expected an axial lung CT, got what looks like ...".
@@ -91,7 +91,7 @@ def _most_likely_refused(votes: Float32) -> str:
     return KINDS[max(refused, key=lambda i: votes[i])]
 
 
-def notices(found: Sequence[Field], chosen: Sequence[int]) -> tuple[Notice, ...]:
+def notices(found: Fields, chosen: Sequence[int]) -> tuple[Notice, ...]:
     """What the gate saw on accepted slices that the reader of a result must know."""
     told: list[Notice] = []
     if len(chosen) < FEW * len(found):
@@ -107,7 +107,7 @@ def notices(found: Sequence[Field], chosen: Sequence[int]) -> tuple[Notice, ...]
     return tuple(told)
 
 
-def _cropped(found: Sequence[Field], boxed: Sequence[int]) -> Notice:
+def _cropped(found: Fields, boxed: Sequence[int]) -> Notice:
     rows, columns = found[boxed[0]].box or (slice(0, 0), slice(0, 0))
     where = f"rows {rows.start + 1} to {rows.stop}, columns {columns.start + 1} to {columns.stop}"
     many = "" if len(boxed) == 1 else f", and so on {len(boxed) - 1} more slices"

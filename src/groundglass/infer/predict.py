@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from groundglass.infer import thin
 from groundglass.infer.aggregate import SCAN_NOTICE, scan_differential, scan_probability
 from groundglass.infer.cam import attribute, opacity
-from groundglass.infer.field import Field
+from groundglass.infer.field import Field, Fields
 from groundglass.infer.gate import gate, is_flat, notices, shows_lung
 from groundglass.infer.look import look
 from groundglass.infer.model import Model, Outputs
@@ -93,14 +94,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A result with what it rests on: the lung fields of all slices, and what was seen on the chosen ones.
+    """A result with what it rests on: the lung fields of slices, and what was seen on the chosen ones.
 
+    `found` has the field of each slice that was looked at, by its index in the scan: all, or fewer of thin slices.
     `views` is the name of the views that it was seen in, empty where the scan was refused. `opaque_at` is that of the
     model.
     """
 
     result: Prediction | Refusal
-    found: tuple[Field, ...]
+    found: Mapping[int, Field]
     seen: Seen | None
     views: str = ""
     opaque_at: float | None = None
@@ -132,13 +134,14 @@ class Examination:
         return tuple(seen.attribution(i, self.found[slices[i]].lungs, slices[i]) for i in positions)
 
 
-def predict(scan: Scan, model: Model, views: str | None = None) -> Prediction | Refusal:
+def predict(scan: Scan, model: Model, views: str | None = None, *, every_slice: bool = False) -> Prediction | Refusal:
     """How likely the scan shows COVID-19 pneumonia, or why no answer is given.
 
-    `views` is a name of `groundglass.infer.views.VIEWS`, by default the model's own. Raises ModelError where the
+    `views` is a name of `groundglass.infer.views.VIEWS`, by default the model's own. Of a scan whose slices lie closer
+    than 2.5 mm, slices at least that far apart are judged; with `every_slice` all are. Raises ModelError where the
     network answers NaN; bad content is a Refusal and not an error.
     """
-    return examine(scan, model, views).result
+    return examine(scan, model, views, every_slice=every_slice).result
 
 
 def explain(scan: Scan, model: Model, most: int = 9) -> tuple[Attribution, ...]:
@@ -151,18 +154,20 @@ def opacities(scan: Scan, model: Model, most: int = 9) -> tuple[Opacity, ...]:
     return examine(scan, model).opacities(most)
 
 
-def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
-    """Predict, and keep what the answer rests on.
+def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: bool = False) -> Examination:
+    """Predict, and keep what the answer rests on; arguments are those of `predict`.
 
     Raises ConfigError (`views`) for views that the model cannot see a slice in.
     """
     used = views or model.card.views
     model.require_views(used)
-    found = find_fields(scan, model)
-    chosen = [i for i, f in enumerate(found) if shows_lung(f, model.accept)]
-    refused = gate(_all_flat(scan, model), found, model.accept)
+    looked_at = thin.judged(scan, every_slice)
+    found = dict(zip(looked_at, find_fields(scan, model, looked_at), strict=True))
+    chosen = [i for i, f in found.items() if shows_lung(f, model.accept)]
+    refused = None if chosen else gate(_all_flat(scan, model), list(found.values()), model.accept)
     if refused is not None:
-        return Examination(Refusal(scan.source, *refused, scan.notices), found, None)
+        told = (*scan.notices, *thin.notices(len(found), scan))
+        return Examination(Refusal(scan.source, *refused, told), found, None)
     seen = infer(scan, found, chosen, model, used)
     result = aggregate(scan, model, found, chosen, seen)
     if used != model.card.views:
@@ -172,16 +177,17 @@ def examine(scan: Scan, model: Model, views: str | None = None) -> Examination:
     return Examination(result, found, seen, used, model.opaque_at)
 
 
-def find_fields(scan: Scan, model: Model) -> tuple[Field, ...]:
-    """The lung field of every slice, and what is wrong with its picture."""
+def find_fields(scan: Scan, model: Model, indices: Sequence[int] | None = None) -> tuple[Field, ...]:
+    """The lung field of every slice, or of those at these indices, and what is wrong with its picture."""
+    looked_at = range(len(scan.voxels)) if indices is None else indices
     found: list[Field] = []
-    for start in range(0, len(scan.voxels), _BATCH):
-        gray = to_gray(scan.voxels[start : start + _BATCH], scan.unit, model.card.window)
-        found += look(gray, model.field, model.frame)
+    for start in range(0, len(looked_at), _BATCH):
+        part = scan.voxels[list(looked_at[start : start + _BATCH])]
+        found += look(to_gray(part, scan.unit, model.card.window), model.field, model.frame)
     return tuple(found)
 
 
-def infer(scan: Scan, found: Sequence[Field], chosen: Sequence[int], model: Model, views: str) -> Seen:
+def infer(scan: Scan, found: Fields, chosen: Sequence[int], model: Model, views: str) -> Seen:
     """What the classifier says of the chosen slices, each seen in all of its views."""
     parts: list[Outputs] = []
     areas: list[Float64] = []
@@ -244,10 +250,10 @@ def calibrate(margin: Float32 | Float64, temperature: float) -> Float64:
     return np.asarray(0.5 * (1 + np.tanh(margin.astype(np.float64) / temperature / 2)))
 
 
-def aggregate(scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence[int], seen: Seen) -> Prediction:
+def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], seen: Seen) -> Prediction:
     """One verdict from the slices that show lung, by the rules of `infer.aggregate`."""
     probabilities = seen.combined
-    probability = scan_probability(probabilities)
+    probability = scan_probability(probabilities, np.array([found[i].lungs.sum() for i in chosen], np.float64))
     point = model.operating_point
     of_scan = (SCAN_NOTICE,) if len(scan.voxels) > 1 else ()
     result = Prediction(
@@ -262,7 +268,7 @@ def aggregate(scan: Scan, model: Model, found: Sequence[Field], chosen: Sequence
         lung_fraction=float(np.mean([found[i].fraction for i in chosen])),
         uncertainty=entropy(probability),
         prediction_set=prediction_set(probability, model.card),
-        notices=(*scan.notices, *notices(found, chosen), *of_scan),
+        notices=(*scan.notices, *thin.notices(len(found), scan), *notices(found, chosen), *of_scan),
         operating_point=point,
     )
     return _with_severity(result, seen, model.card, scan.affine is not None)

@@ -42,12 +42,14 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
     for left in range(_LEFT, right, 10):
         draw.line((left, y, left + 5, y), fill=_PALE)
     draw.text((_LEFT, height - 26), f"dashed: threshold {percent(prediction.threshold)}", _PALE, font)
+    # judged slices lie this far apart; one between them that shows no lung leaves a gap
+    step = min((j - i for i, j in pairwise(prediction.slices)), default=1)
     for (i, s), (j, t) in pairwise(zip(prediction.slices, shares, strict=False)):
-        if j == i + 1:
+        if j == i + step:
             draw.line((*at(i, s), *at(j, t)), fill=_OPAQUE, width=4)
     pairs = list(zip(prediction.slices, prediction.slice_probabilities, strict=True))
     for (i, p), (j, q) in pairwise(pairs):
-        if j == i + 1:  # a slice that was not judged leaves a gap
+        if j == i + step:
             draw.line((*at(i, p), *at(j, q)), fill=_LINE, width=2)
     for i, p in pairs:
         x, y = at(i, p)

@@ -13,9 +13,11 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,6 +25,8 @@ from groundglass.doors.cli.predict import _Output, exit_status
 from groundglass.doors.signals import Signals
 from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
+from groundglass.phantom.chest import chest_volume
+from groundglass.phantom.files import write_dicom_series
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
 from tests import mapped
@@ -469,3 +473,16 @@ def test_the_card_tells_what_the_second_question_is_worth(mapped_file: Path, inv
     assert "85 of 100 pairs" in said
     card = json.loads(invoke("models", "card", mapped_file, "--json").stdout)
     assert card["differential"]["least_share"] == mapped.DIFFERENTIAL.least_share
+
+
+def test_of_a_thin_series_slices_that_lie_apart_are_judged_and_all_where_asked(tmp_path: Path, invoke: Invoke) -> None:
+    made = chest_volume(np.random.default_rng(7), slices=8, levels=(0.4, 0.6), size=128)
+    affine = made.affine.copy()
+    affine[:3, 0] *= 1.3 / made.spacing[0]
+    write_dicom_series(tmp_path / "thin", replace(made, affine=affine, spacing=(1.3, *made.spacing[1:])), seed=7)
+    words = ("predict", "--json", str(tmp_path / "thin"))
+    (some,), (every,) = rows(invoke(*words).stdout), rows(invoke(*words, "--every-slice").stdout)
+    assert [s["index"] for s in some["slices"]] == [0, 2, 4, 6]
+    assert len(every["slices"]) == 8
+    assert "4 of 8 slices" in next(w["detail"] for w in some["warnings"] if w["code"] == "thin_slices")
+    jsonschema.validate(some, SCHEMA)

@@ -190,6 +190,14 @@ def test_a_folder_of_another_archive_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "other_run"
 
 
+def test_a_run_keeps_to_its_choice_of_slices(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    run(source, tmp_path / "run")
+    with pytest.raises(OutputError, match="--every-slice") as caught:
+        run(source, tmp_path / "run", every_slice=True)
+    assert caught.value.code == "other_run"
+
+
 def test_an_archive_that_is_gone_drops_no_row(tmp_path: Path) -> None:
     source = archive(tmp_path / "in")
     run(source, tmp_path / "run")

@@ -18,6 +18,11 @@ model_option = click.option(
     envvar="GROUNDGLASS_MODEL",
     help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
 )
+every_slice_option = click.option(
+    "--every-slice",
+    is_flag=True,
+    help="Judge all slices of a scan. By default slices closer than 2.5 mm, which show the same lung, are passed over.",
+)
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 1024),

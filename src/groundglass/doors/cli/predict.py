@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from groundglass.doors.cli.dicom_results import DicomResults, result_folders
-from groundglass.doors.cli.options import model_option, no_progress_option, threads_option
+from groundglass.doors.cli.options import every_slice_option, model_option, no_progress_option, threads_option
 from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import console as console_for
@@ -48,6 +48,7 @@ class Settings:
     paths: tuple[str, ...]
     as_scan: bool
     best_series: bool
+    every_slice: bool
     json: bool
     model: str | None
     tta: str | None
@@ -78,6 +79,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                 is_flag=True,
                 help="Of the series of one study only the best suited one (docs/concepts/series.md).",
             ),
+            every_slice_option,
             model_option,
             click.option(
                 "--tta",
@@ -240,7 +242,7 @@ def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]
     done = 0
     with progress(_hidden(settings)) as step:
         for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
-            yield _answer(name, outcome, model, settings.tta)
+            yield _answer(name, outcome, model, settings)
             del outcome
             done += 1
             step("inputs", done, ahead.total or 0)
@@ -249,7 +251,7 @@ def _answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]
         click.echo(f"skipped {ahead.skipped.total()} files or series: {reasons}", err=True)
 
 
-def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | None) -> Answer:
+def _answer(name: str, outcome: Scan | Exception, model: Model, settings: Settings) -> Answer:
     from groundglass.infer.predict import examine
 
     if isinstance(outcome, InputError):
@@ -257,7 +259,7 @@ def _answer(name: str, outcome: Scan | Exception, model: Model, views: str | Non
     try:
         if isinstance(outcome, Exception):
             raise outcome
-        examination = examine(outcome, model, views)
+        examination = examine(outcome, model, settings.tta, every_slice=settings.every_slice)
     except ModelError:
         raise
     except Exception as error:  # one input must never stop the rest

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from groundglass.doors.cli.options import model_option, no_progress_option
+from groundglass.doors.cli.options import every_slice_option, model_option, no_progress_option
 from groundglass.doors.progress import Show, progress
 from groundglass.doors.screen import tables
 from groundglass.doors.screen.discover import ALL, Shard
@@ -121,6 +121,7 @@ _data = click.option(
 @click.option("--shard", type=_Shard(), default="1/1", help="Only part K of N, by hash of the name; such as 3/16.")
 @_data
 @model_option
+@every_slice_option
 @_shared
 @click.pass_context
 def run(
@@ -146,6 +147,7 @@ def _go(
 def _screened(
     ctx: click.Context, source: Source, folder: Path, model: str, extras: Extras, shard: Shard, /,
     workers: int | None, scheduler: str | None, item_seconds: float, quiet: bool, no_progress: bool,
+    every_slice: bool = False,
 ) -> Progress:  # fmt: skip
     from groundglass.doors.screen.summary import in_words
     from groundglass.report.dicom import require_highdicom
@@ -154,7 +156,7 @@ def _screened(
         require_highdicom()
     wanted = Wanted(
         source, folder, model, workers or _cores(), Limits.from_environment(os.environ),
-        item_seconds, scheduler, shard, extras,
+        item_seconds, scheduler, shard, extras, every_slice,
     )  # fmt: skip
     with _watcher(quiet or no_progress) as watch:
         reached, conserved = run_screen(wanted, watch, ctx.ensure_object(Signals))
@@ -185,11 +187,11 @@ def _exit_status(progress: Progress) -> int:
 def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: Any) -> None:
     """Answer those inputs of RUN again that have one of these codes, and whatever is open besides.
 
-    Source, shard, model, overlays and reports are those of the run. A run over standard input is retried by giving it
-    again.
+    Source, shard, model, overlays, reports and the choice of slices are those of the run. A run over standard input is
+    retried by giving it again.
     """
     with tables.opened(folder) as known:
-        keys = ("source", "base", "part", "shard", "model", "model_sha256", "overlays", "reports")
+        keys = ("source", "base", "part", "shard", "model", "model_sha256", "overlays", "reports", "every_slice")
         facts = {key: known.about(key) or "" for key in keys}
     if facts["source"].startswith("list "):
         raise ConfigError(
@@ -202,7 +204,10 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
     extras = Extras(facts["overlays"] == "1", facts["reports"] == "1")
     base = facts["base"] or None
     source = open_source(facts["source"], Path(base) if base else None, base, facts["part"])
-    _go(ctx, source, folder, facts["model"], extras, Shard(int(number), int(of)), **given)
+    _go(
+        ctx, source, folder, facts["model"], extras, Shard(int(number), int(of)),
+        every_slice=facts["every_slice"] == "1", **given,
+    )  # fmt: skip
 
 
 @screen.command()

@@ -38,6 +38,7 @@ _HELD = {
     "base": "folder that relative paths are relative to (of a list the working directory, of a manifest --data)",
     "part": "part of the manifest",
     "shard": "shard",
+    "every_slice": "choice of slices (with or without --every-slice)",
 }
 # Failures that may come from an archive that went away and not from the item.
 _PERHAPS_GONE = ("not_found", "unreadable", "store", "worker_crash", "time_limit")
@@ -58,6 +59,7 @@ class Wanted:
     scheduler: str | None = None
     shard: Shard = ALL
     extras: Extras = NO_EXTRAS
+    every_slice: bool = False
     command: tuple[str, ...] | None = None
 
 
@@ -169,6 +171,7 @@ def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
         "base": wanted.source.base,
         "part": wanted.source.part,
         "shard": f"{wanted.shard.number}/{wanted.shard.of}",
+        "every_slice": str(int(wanted.every_slice)),
     }
     for key, value in facts.items():
         if ledger.about(key) not in (None, value):
@@ -193,7 +196,7 @@ def _answer_all(
 ) -> Progress:
     settings = Settings(
         _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), *wanted.extras,
-        wanted.seconds,
+        wanted.seconds, wanted.every_slice,
     )  # fmt: skip
     counts = ledger.counts(model.sha256)
     progress = Progress(sum(counts.values()), counts)

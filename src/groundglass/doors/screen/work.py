@@ -58,6 +58,7 @@ class Settings:
     overlays: bool
     reports: bool
     seconds: float
+    every_slice: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -159,7 +160,7 @@ class Worker:
                 "changed", "files that stay as they are, got one that changed while it was read; retry"
             )
         clock.lap("read")
-        examination = examine(scan, self._model)
+        examination = examine(scan, self._model, every_slice=self._settings.every_slice)
         clock.lap("infer")
         answer: dict[str, Any] = {"row": to_row(examination.result)}
         if isinstance(examination.result, Prediction):

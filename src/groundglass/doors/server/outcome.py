@@ -16,6 +16,7 @@ from groundglass.errors import GroundglassError, InputError, ModelError
 from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine, label
+from groundglass.infer.thin import judged
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import Input, find, read
 from groundglass.report import dicom
@@ -123,8 +124,8 @@ class Judge:
     def _read_and_judge(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
         watch.enter("reading", len(entry.files))
         scan = read(dataclasses.replace(entry, name=name), decoder)
-        # the lung-field network gets every slice, the classifier at most every slice
-        watch.enter("judging", 2 * len(scan.voxels))
+        # the lung-field network gets every judged slice, the classifier at most as many
+        watch.enter("judging", 2 * len(judged(scan)))
         started = time.perf_counter()
         examination = examine(scan, watched(self.model, watch))
         seconds = time.perf_counter() - started

@@ -18,11 +18,12 @@ _PLAIN = {
     "hu_unknown": "This is a picture, not a DICOM file: its gray values are not calibrated. DICOM is better.",
     "annotation": "There are coloured marks in the picture. The model may have seen them.",
     "scan_not_calibrated": (
-        "The number for the whole scan is the mean of its highest fifth of slices. Its percentages were checked on "
-        "single slices, not on whole patients."
+        "The number for the whole scan is the mean over the fifth of its lung with the highest slices. It was checked "
+        "on single slices, not on whole patients."
     ),
     "narrow_range": "Only part of the gray range is used. The picture may have been exported too dark.",
     "orientation_applied": "The picture was turned, as its file asks.",
+    "thin_slices": "The slices are thin, and neighbours show the same lung. Slices some way apart were judged.",
     "thick_slices": "The slices are thick. Small findings fade in them.",
 }
 

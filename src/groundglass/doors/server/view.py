@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from groundglass.infer.field import Field
 from groundglass.infer.predict import Examination, Seen
 from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import overview
@@ -97,7 +98,7 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
         window=window,
         scale=float(np.abs(seen.maps[:, :, 1] - seen.maps[:, :, 0]).max()),
         slices=tuple(_packed(voxels, scan.unit) for voxels in scan.voxels),
-        lungs=tuple(zlib.compress(np.packbits(field.lungs).tobytes(), 1) for field in examination.found),
+        lungs=tuple(_packed_lungs(examination.found.get(i), (height, width)) for i in range(len(scan.voxels))),
         seen=seen,
         opaque_at=examination.opaque_at,
     )
@@ -106,6 +107,12 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
 def _packed(voxels: Float32, unit: Unit) -> bytes:
     values = voxels if unit == "HU" else voxels * _GRAY_LEVELS
     return zlib.compress(np.clip(np.rint(values), -32768, 32767).astype("<i2").tobytes(), 1)
+
+
+def _packed_lungs(field: Field | None, shape: tuple[int, int]) -> bytes:
+    """The lung field of a slice; an empty one where the slice was not looked at."""
+    lungs = np.zeros(shape, bool) if field is None else field.lungs
+    return zlib.compress(np.packbits(lungs).tobytes(), 1)
 
 
 def heat_png(view: View, attribution: Attribution) -> bytes:

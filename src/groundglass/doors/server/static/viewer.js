@@ -103,7 +103,7 @@ export class Viewer {
     const chance = this.chance.get(this.index);
     const share = this.opaque.get(this.index);
     const opaque = share === undefined ? "" : `, ${ofLung(share)} of its lung looks opaque`;
-    const words = chance === undefined ? "not judged: no lung here" : percent(chance) + opaque;
+    const words = chance === undefined ? "not judged" : percent(chance) + opaque;
     byId("legend-words").textContent =
       share === undefined ? "Not judged" : `Tinted: lung that looks opaque; ${ofLung(share)} of the lung on this slice`;
     const text = view.slices > 1 ? `Slice ${this.index + 1} of ${view.slices}: ${words}` : `One slice: ${words}`;
@@ -189,8 +189,9 @@ export class Viewer {
       add("rect", { x: i + 0.08, y: 100 - high, width: 0.84, height: high, class: kind });
     }
     const line = [...this.opaque].sort((a, b) => a[0] - b[0]);
-    // a slice that was not judged leaves a gap
-    const path = line.map(([i, s], n) => `${n && line[n - 1][0] === i - 1 ? "L" : "M"}${i + 0.5} ${100 - 100 * s}`);
+    // judged slices lie this far apart; one between them that shows no lung leaves a gap
+    const step = Math.min(...line.slice(1).map(([i], n) => i - line[n][0]));
+    const path = line.map(([i, s], n) => `${n && line[n - 1][0] === i - step ? "L" : "M"}${i + 0.5} ${100 - 100 * s}`);
     if (path.length > 1) add("path", { d: path.join(""), class: "opaque" });
     const y = 100 - 100 * threshold;
     add("line", { x1: 0, x2: slices, y1: y, y2: y, class: "threshold" });

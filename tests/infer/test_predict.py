@@ -131,8 +131,8 @@ def test_a_scan_gives_one_verdict_from_its_highest_slices(model: Model) -> None:
     result = gg.predict(Scan(volume.voxels, "HU", volume.affine, "volume"), model)
     assert isinstance(result, Prediction)
     assert "scan_not_calibrated" in [n.code for n in result.notices]
-    top = sorted(result.slice_probabilities)[-max(1, round(0.2 * len(result.slices))) :]
-    assert result.probability == pytest.approx(np.mean(top), abs=1e-6)
+    highest, *_, third = sorted(result.slice_probabilities, reverse=True)[:3]
+    assert third <= result.probability < highest
     assert set(result.slices) <= set(range(12))
     heat = gg.explain(Scan(volume.voxels, "HU", volume.affine, "volume"), model, most=3)
     assert len(heat) == 3

@@ -231,7 +231,7 @@ def test_a_localizer_in_a_series_is_left_out_and_counted(tmp_path: Path, decoder
 
 
 def test_plain_images_of_a_folder_are_one_scan_when_asked(tmp_path: Path, decoder: Decoder) -> None:
-    from builders import gray, png_of
+    from tests.read.builders import gray, png_of
 
     for n in range(12):
         (tmp_path / f"slice {n}.png").write_bytes(png_of(gray(seed=n)))
@@ -243,7 +243,7 @@ def test_plain_images_of_a_folder_are_one_scan_when_asked(tmp_path: Path, decode
 
 
 def test_images_of_two_sizes_are_not_one_scan(tmp_path: Path, decoder: Decoder) -> None:
-    from builders import gray, png_of
+    from tests.read.builders import gray, png_of
 
     for n, size in enumerate((96, 80)):
         (tmp_path / f"{n}.png").write_bytes(png_of(gray(size)))
@@ -285,7 +285,7 @@ def test_a_folder_of_nothing_but_links_to_folders_says_so(tmp_path: Path, decode
 
 
 def test_a_bad_image_never_stops_the_good_ones(tmp_path: Path, decoder: Decoder) -> None:
-    from builders import gray, png_of
+    from tests.read.builders import gray, png_of
 
     (tmp_path / "a.png").write_bytes(png_of(gray()))
     (tmp_path / "b.png").write_bytes(png_of(gray())[:900])

@@ -33,16 +33,6 @@ from tests.read.builders import (
 )
 
 
-@pytest.fixture
-def read_bytes(decoder: Decoder, tmp_path: Path) -> Callable[[bytes], Scan]:
-    def one(data: bytes) -> Scan:
-        path = tmp_path / "input"
-        path.write_bytes(data)
-        return read(path, decoder)
-
-    return one
-
-
 def put(folder: Path, files: list[bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(files):

@@ -1,4 +1,4 @@
-"""Standard input, output and error where a program was started without them, as services and `>&-` do."""
+"""Standard input, output and error if a program was started without them, as services and `>&-` do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_streams() -> None:
 
 
 def console(file: TextIO, width: int) -> Console:
-    """What prints tables to `file`: as wide as a terminal, else `width`. BrokenPipeError where its reader is gone."""
+    """What prints tables to `file`: as wide as a terminal, else `width`. BrokenPipeError if its reader is gone."""
     from rich.console import Console
 
     class Plain(Console):
@@ -57,7 +57,7 @@ def console(file: TextIO, width: int) -> Console:
 
 
 def require_stdout() -> None:
-    """Raises OutputError (`write_failed`) before any work where results could go nowhere."""
+    """Raises OutputError (`write_failed`) before any work if results could go nowhere."""
     if isinstance(sys.stdout, Closed):
         raise OutputError(
             "write_failed", "a standard output that is open, got a closed one; redirect it, or name a file with -o"

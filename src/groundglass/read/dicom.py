@@ -147,7 +147,7 @@ class Tags:
         return values
 
     def whole(self, name: str) -> int | None:
-        """An integer string (IS, PS3.5 6.2), None where it is none."""
+        """An integer string (IS, PS3.5 6.2), None if it is none."""
         text = self.text(name) or ""
         return int(text) if _IS.fullmatch(text) else None
 

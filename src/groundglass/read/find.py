@@ -27,7 +27,7 @@ PART = ".part"
 # What git keeps for itself; git-annex keeps there what its links lead to.
 GIT = ".git"
 _READABLE = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of them"
-# What is left out, in words, and what helps where nothing else is there.
+# What is left out, in words, and what helps if nothing else is there.
 _LEFT_OUT = {
     "symlink": ("symbolic links that are not followed", "give the folders that they lead to"),
     "broken_link": ("symbolic links whose file is not there", "fetch the files first"),
@@ -107,7 +107,7 @@ def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
 def together(paths: Sequence[str], *, as_scan: bool = False) -> list[tuple[str, ...]]:
     """The paths, with DICOM files (with `as_scan` plain images too) together in the place of the first of them.
 
-    A series is one scan, also where a shell or `find` names its files one by one.
+    A series is one scan, even if a shell or `find` names its files one by one.
     """
     if len(paths) == 1:
         return [tuple(paths)]
@@ -382,7 +382,7 @@ def _by_folder(refused: Sequence[tuple[str, InputError]]) -> dict[str, list[tupl
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """The folder of all these files; the first name where they have none, or none in common."""
+    """The folder of all these files; the first name if they have none, or none in common."""
     folders = {str(PurePosixPath(name).parent) for name in names}
     absolute = {folder.startswith("/") for folder in folders}
     common = os.path.commonpath(folders) if len(absolute) == 1 else ""

@@ -24,7 +24,7 @@ HOW = "gg.read(path), gg.read(data) with bytes or a binary file, or gg.read(arra
 def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
     """The bytes that were given or that a binary file still holds, and what they go by. Raises InputError `too_large`.
 
-    Raises TypeError where `source` is neither.
+    Raises TypeError if `source` is neither.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), "bytes"

@@ -17,7 +17,7 @@ def listed(content: bytes) -> list[str]:
     """The paths of a list, in order, without empty lines.
 
     UTF-8 or what the file system has; UTF-16 and a byte order mark, as editors and shells of Windows write them, are
-    understood. Raises ConfigError (`not_a_list`) where the content is an image, an archive or other data.
+    understood. Raises ConfigError (`not_a_list`) if the content is an image, an archive or other data.
     """
     if content.startswith(_UTF16):
         content = content.decode("utf-16", "replace").encode("utf-8", "surrogatepass")

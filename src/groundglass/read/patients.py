@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """Digests of what a file says of its patient, None where it says nothing."""
+    """Digests of what a file says of its patient, None if it says nothing."""
 
     number: str | None = None
     issuer: str | None = None
@@ -21,7 +21,7 @@ class Identity(NamedTuple):
 
 
 NOBODY = Identity()
-# At least one of these must agree where two files are of one patient.
+# At least one of these must agree if two files are of one patient.
 _TELLING = ("number", "birth_date", "name")
 
 
@@ -29,7 +29,7 @@ def alike(one: Identity, other: Identity) -> bool:
     """Whether two files are certainly of one patient.
 
     What both state must agree, and at least one of PatientID, birth date and name must be such. A name may be spelled
-    in two ways where PatientID and birth date agree. Two files that say nothing at all count as one patient's.
+    in two ways if PatientID and birth date agree. Two files that say nothing at all count as one patient's.
     """
     if one == other:
         return True

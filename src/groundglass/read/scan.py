@@ -60,7 +60,7 @@ def read(
     `source` is a path, what a file holds (bytes, or a binary file that is open), or an array with its `unit` and, where
     known, its `spacing` in mm: `read(array, unit="HU", spacing=(slice, row, column))`. Slices run from feet to head,
     rows from front to back, columns from the patient's right to left.
-    Raises InputError: `several_scans` where `source` holds more than one, and every refusal; TypeError for what is
+    Raises InputError: `several_scans` if `source` holds more than one, and every refusal; TypeError for what is
     none of these.
     """
     if isinstance(source, np.ndarray):

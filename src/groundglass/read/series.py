@@ -235,7 +235,7 @@ def _unlike(headers: Sequence[SliceHeader], aspect: _Aspect) -> list[int]:
 def agreeing(headers: Sequence[SliceHeader]) -> tuple[list[int], Counter[str]]:
     """The slices of one volume, and by code the number of those to be left out: a capture, a reformat, a stray image.
 
-    Up to a tenth of the series may be such; where more differ, all stay, and `arrange` refuses the series.
+    Up to a tenth of the series may be such; if more differ, all stay, and `arrange` refuses the series.
     """
     kept, odd = list(range(len(headers))), Counter[str]()
     for aspect in _ASPECTS:
@@ -302,7 +302,7 @@ def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> 
 def _whole(images: Sequence[int | None], distances: Float64) -> bool:
     """Whether wide steps are how the series was made, and nothing is missing.
 
-    So it is where the slices are numbered one by one, and where each step comes three times in a row or more, as in
+    So it is if the slices are numbered one by one, and if each step comes three times in a row or more, as in
     a protocol of thin slices here and wide steps there.
     """
     numbered = [number for number in images if number is not None]

@@ -68,7 +68,7 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
 
 
 def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The patient of all these files. Raises InputError `several_patients` where they name more than one."""
+    """The patient of all these files. Raises InputError `several_patients` if they name more than one."""
     whose: dict[str, str] = {}
     for name in _WHOSE:
         said = [one[name] for one in values if name in one]

@@ -2,7 +2,7 @@
 
 An answer is a JSON object: `content` is the hash of what was read; `row` is the result by the published schema; `look`
 holds what drift is measured on; `picture` the overlay as base64 PNG and `report` the structured report as base64 DICOM
-(empty for a scan of another format), where asked for, or `unreported` the code of why there is none; `seconds` by step.
+(empty for a scan of another format), if asked for, or `unreported` the code of why there is none; `seconds` by step.
 Where the content is what it was before (`former`), there is `same` and no row.
 
 `python -m groundglass.doors.screen.work FOLDER` answers items one after another over two pipes, in a process of its

@@ -191,6 +191,7 @@ def parse_card(card: Mapping[str, Any]) -> ModelCard:
         values["window"] = Window(**values["window"])
         values["labels"] = tuple(values["labels"])
         values["sources"] = tuple(values.get("sources", ()))
+        values["differential_sources"] = tuple(values.get("differential_sources", ()))
         points = values.get("operating_points", {})
         values["operating_points"] = {name: _point(point) for name, point in points.items()}
         if any(point.threshold != values["thresholds"][name] for name, point in values["operating_points"].items()):

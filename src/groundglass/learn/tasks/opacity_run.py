@@ -104,6 +104,7 @@ def export_opacity(
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
         "sources": tuple(sorted(recipe.source_share)),
+        "differential_sources": recipe.differential_sources,
         "recipe": setup.recipe_path.name,
         "views": recipe.views,
         "opaque_at": OPAQUE_AT,

@@ -44,7 +44,7 @@ def main() -> None:
             continue
         model = gg.load(found[0])
         samples = lesion_pairs(given.data, model)
-        heats = [spread(model.run(s.image[None, None])[1], model.card.size)[0] for s in samples]
+        heats = [spread(model.run(s.seen[None])[1], model.card.size)[0] for s in samples]
         values = np.array([hotter(h, s) for h, s in zip(heats, samples, strict=True)])
         e = jackknife(lambda w, v=values: float((w * v).sum() / w.sum()), [s.patient for s in samples])
         table.append((run, "class activation", model.sha256[:12], *cells(e)))

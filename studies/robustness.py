@@ -69,9 +69,14 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def attack(graph: Graph, images: Float32, positive: np.ndarray, size: float, steps: int) -> Float32:
-    """Inputs (N, S, S) moved by at most `size` against their label: FGSM with one step, PGD with more."""
-    start = as_tensor(images)
+def attack(graph: Graph, inputs: Float32, positive: np.ndarray, size: float, steps: int) -> Float32:
+    """Inputs (N, C, S, S) whose picture is moved by at most `size` against their label: FGSM with one step, else PGD.
+
+    A lung field beside the picture stays as it is.
+    """
+    start = as_tensor(inputs)
+    limit = torch.zeros(1, start.shape[1], 1, 1)
+    limit[:, 0] = size
     x = start.clone()
     sign = torch.where(torch.from_numpy(positive), -1.0, 1.0)[:, None, None, None]
     step = size if steps == 1 else 2.5 * size / steps
@@ -79,8 +84,8 @@ def attack(graph: Graph, images: Float32, positive: np.ndarray, size: float, ste
         x.requires_grad_()
         (grad,) = torch.autograd.grad(graph.margin(x).sum(), x)
         moved = x.detach() + step * sign * grad.sign()
-        x = torch.minimum(torch.maximum(moved, start - size), start + size).clamp(0, 1)
-    return x.detach().numpy()[:, 0]
+        x = torch.minimum(torch.maximum(moved, start - limit), start + limit).clamp(0, 1)
+    return np.asarray(x.detach().numpy())
 
 
 def drawn(given: argparse.Namespace, model: Model) -> list[tuple[str, bool, Scan]]:
@@ -142,20 +147,20 @@ def main() -> None:
         found += rows_of(name, before, after, people, at)
     graph, score = Graph(weights_path(given.model)), score_of(model)
     prepared = [s for p, _, scan in slices if (s := sample(scan, model, p)) is not None]
-    images = np.stack([s.image for s in prepared])
+    inputs = np.stack([s.seen for s in prepared])
     positive = np.array([label for _, label, _ in slices])
-    plain = score(np.ascontiguousarray(images[:, None]))
+    plain = score(inputs)
     everybody = [s.patient for s in prepared]
     found.append(Measured("no attack", len(plain), "accuracy", share(((plain >= at) == positive).tolist(), everybody)))
     for name, steps in (("FGSM", 1), (f"PGD, {PGD_STEPS} steps", PGD_STEPS)):
         for levels in (1, 2, 4):
             moved = np.concatenate(
                 [
-                    attack(graph, images[i : i + 4], positive[i : i + 4], levels / 255, steps)
-                    for i in range(0, len(images), 4)
+                    attack(graph, inputs[i : i + 4], positive[i : i + 4], levels / 255, steps)
+                    for i in range(0, len(inputs), 4)
                 ]
             )
-            right = (score(np.ascontiguousarray(moved[:, None])) >= at) == positive
+            right = (score(moved) >= at) == positive
             found.append(Measured(f"{name}, {levels} of 255", len(right), "accuracy", share(right.tolist(), everybody)))
     for m in found:
         print(f"{m.group:28} {m.measure:30} {m.estimate}")

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from groundglass.errors import ModelError
 from groundglass.infer.model import PINNED, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.infer.wire import input_of, reaches_for, with_metadata, with_output
+from groundglass.infer.wire import features_of, reaches_for, with_metadata, with_output
 
 
 def external() -> TensorProto:
@@ -82,8 +82,17 @@ def test_metadata_are_replaced_and_nothing_else() -> None:
 
 def test_a_tensor_inside_becomes_an_output() -> None:
     content = model([helper.make_node("Relu", ["x"], ["inner"]), helper.make_node("Neg", ["inner"], ["y"])], [])
-    assert input_of(content, "y") == "inner"
-    assert input_of(content, "nothing") is None
+    assert features_of(content, "y") == "inner"
+    assert features_of(content, "nothing") is None
+    w = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Conv", ["a", "w"], ["cell"]),
+        helper.make_node("Conv", ["a", "w"], ["elsewhere"]),
+        helper.make_node("Neg", ["cell"], ["minus"]),
+        helper.make_node("Concat", ["minus", "cell"], ["y"], axis=0),
+    ]
+    assert features_of(model(nodes, [w]), "y") == "a"
     opened = onnx.load_model_from_string(with_output(content, "inner"))
     assert [o.name for o in opened.graph.output] == ["y", "inner"]
     assert len(opened.graph.node) == 2

@@ -7,7 +7,7 @@ import numpy as np
 from groundglass.judge import controls, evidence
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
-from groundglass.types import Float64
+from groundglass.types import Float64, Record
 
 Y = np.arange(120) % 2 == 0
 PEOPLE = [str(i) for i in range(120)]
@@ -21,20 +21,23 @@ def judged(model: Float64, control: Float64, blank: Float64) -> tuple[bool, str]
     own = jackknife(weighted_auroc(model, Y), PEOPLE, "share", (Y, ~Y))
     row = controls.against(model, control, Y, PEOPLE, "border ring", "not the lungs")
     dark = controls.against(model, blank, Y, PEOPLE, "lungs blanked", "the model's own input")
-    return controls.verdict(own, [row], dark, {"b": [row]})
+    return controls.verdict(own, [row], dark, {"b": (own, [row])})
 
 
 def test_a_model_that_sees_the_disease_passes() -> None:
     passed, words = judged(scores(3, 0), scores(0.2, 1), scores(0, 2))
     assert passed
-    assert "beats every control surely" in words
+    assert "It beats every control surely" in words
+    assert "Within b alone its AUROC is" in words
+    assert "it beats every control surely, the strongest, border ring, by" in words
 
 
 def test_a_model_no_better_than_a_control_does_not_pass() -> None:
     passed, words = judged(scores(1, 0), scores(1, 1), scores(0, 2))
     assert not passed
     assert "It does not beat border ring surely" in words
-    assert "Within b alone it does not surely beat border ring" in words
+    assert "Within b alone its AUROC is" in words
+    assert "it does not surely beat border ring (higher by" in words
 
 
 def test_a_model_that_knows_it_with_the_lungs_blanked_does_not_pass() -> None:
@@ -68,6 +71,16 @@ def test_blanked_lungs_hold_nothing_and_lungs_only_holds_nothing_else() -> None:
     assert np.array_equal(blank[~lungs], image[~lungs])
     assert np.ptp(only[~lungs]) == 0
     assert np.array_equal(only[lungs], image[lungs])
+
+
+def test_negatives_of_a_source_of_other_disease_do_not_ask_the_first_question() -> None:
+    rows = [
+        Record(f"{s}/{n}.png", "0" * 64, s, f"{s}:{n}", "covid" if n == 0 else "non-covid", "val", "gray", 64, 64)
+        for s in ("ill", "healthy")
+        for n in range(2)
+    ]
+    assert controls.first_question(rows, ()) == rows
+    assert [r.path for r in controls.first_question(rows, ("ill",))] == ["ill/0.png", "healthy/0.png", "healthy/1.png"]
 
 
 def test_features_that_carry_the_source_tell_it_and_noise_does_not() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from groundglass.infer.cam import occlusion
+from groundglass.infer.model import load
 from groundglass.judge import faithfulness as faith
+from groundglass.judge.samples import phantoms
 from groundglass.types import Estimate, Float32, Float64
+from tests import mapped
 
 SIZE = 48
 
@@ -24,7 +29,7 @@ def samples(count: int = 40) -> list[faith.Sample]:
         row, column = int(rng.integers(10, 30)), int(rng.choice([8, 30]) + rng.integers(0, 4))
         lesions[row : row + 8, column : column + 8] = True
         image = np.where(lungs, 0.2, 0.85) + 0.5 * lesions * lungs
-        out.append(faith.Sample(image.astype(np.float32), lungs, lesions & lungs, f"p{n}"))
+        out.append(faith.Sample(image.astype(np.float32)[None], lungs, lesions & lungs, f"p{n}"))
     return out
 
 
@@ -38,9 +43,9 @@ def score(batch: Float32) -> Float64:
     return np.asarray(1 / (1 + np.exp(-(200 * inside - 3))), np.float64)
 
 
-def oracle(images: Float32) -> Float32:
+def oracle(inputs: Float32) -> Float32:
     """Heat on the lesions."""
-    return np.stack([ndimage.gaussian_filter(np.where(LUNGS, i - 0.45, -0.1), 1) for i in images]).astype(np.float32)
+    return np.stack([ndimage.gaussian_filter(np.where(LUNGS, i[0] - 0.45, -0.1), 1) for i in inputs]).astype(np.float32)
 
 
 def measured(method: faith.Method, seed: int = 1) -> dict[str, faith.Measure]:
@@ -72,7 +77,7 @@ def test_heat_outside_the_lungs_is_worse_than_chance() -> None:
 
 def test_heat_that_is_nowhere_positive_has_no_share_and_no_number() -> None:
     assert np.isnan(faith.in_lungs(np.zeros((4, 4), np.float32), np.ones((4, 4), bool)))
-    found = measured(lambda images: -np.ones_like(images))
+    found = measured(lambda inputs: -np.ones_like(inputs[:, 0]))
     assert "positive heat in the lungs" not in found
 
 
@@ -82,13 +87,39 @@ def test_uniform_heat_has_the_share_of_the_area() -> None:
 
 def test_deletion_starts_whole_and_insertion_ends_whole() -> None:
     s = SAMPLES[0]
-    whole = float(score(s.image[None, None])[0])
-    gone = faith.curve(s.image, oracle(s.image[None])[0], score, insertion=False)
-    come = faith.curve(s.image, oracle(s.image[None])[0], score, insertion=True)
+    whole = float(score(s.seen[None])[0])
+    gone = faith.curve(s.seen, oracle(s.seen[None])[0], score, insertion=False)
+    come = faith.curve(s.seen, oracle(s.seen[None])[0], score, insertion=True)
     assert gone[0] == pytest.approx(whole)
     assert come[-1] == pytest.approx(whole)
     assert gone[-1] == pytest.approx(come[0])
     assert faith.area(gone) < faith.area(come)
+
+
+def test_only_the_picture_is_changed_and_never_the_lung_field_beside_it() -> None:
+    batches: list[Float32] = []
+
+    def watching(batch: Float32) -> Float64:
+        batches.append(batch)
+        return np.zeros(len(batch))
+
+    seen = np.concatenate([SAMPLES[0].seen, LUNGS[None]], dtype=np.float32)
+    faith.curve(seen, oracle(seen[None])[0], watching, insertion=False)
+    occlusion(seen, lambda batch: watching(batch).astype(np.float32))
+    for batch in batches:
+        assert (batch[:, 1] == LUNGS).all()
+    assert np.ptp(batches[0][:, 0], axis=0).max() > 0
+
+
+def test_the_opacity_map_is_a_heat_that_lies_in_the_lung_field_alone(tmp_path: Path) -> None:
+    model = load(mapped.write(tmp_path / "mapped.onnx"), threads=1)
+    drawn = phantoms(2, model, np.random.default_rng(0))
+    found = faith.judge_maps(model, {"phantoms": drawn}, None, np.random.default_rng(0))
+    assert {m.method for m in found.measures["phantoms"]} == {"cam", "occlusion", faith.OPACITY, faith.RANDOM}
+    assert faith.OPACITY_NOTE in found.notes
+    heat = faith.methods_of(model, None, np.random.default_rng(0))[faith.OPACITY](drawn[0].seen[None])[0]
+    assert heat.max() > 0
+    assert faith.in_lungs(heat, drawn[0].seen[1] > 0) == 1
 
 
 def test_the_area_of_a_line_is_its_mean() -> None:
@@ -103,11 +134,11 @@ def test_occlusion_finds_what_the_score_rests_on() -> None:
         p = score(batch)
         return np.log(p / (1 - p)).astype(np.float32)
 
-    assert faith.points_at(occlusion(s.image, margin, 12), s.lesions)
+    assert faith.points_at(occlusion(s.seen, margin, 12), s.lesions)
 
 
 def test_a_map_that_forgets_is_told_from_one_that_does_not() -> None:
-    heat = oracle(np.stack([s.image for s in SAMPLES]))
+    heat = oracle(np.stack([s.seen for s in SAMPLES]))
     rng = np.random.default_rng(0)
     stages = [(0.5, heat), (1.0, faith.random_heat(heat, rng))]
     (_, stays), (_, gone) = faith.sanity(heat, stages, SAMPLES)
@@ -128,8 +159,8 @@ def test_no_interval_leaves_what_its_measure_can_be() -> None:
     for m in found:
         floor = 0.0 if "heat" in m.measure or "game" in m.measure else -1.0
         assert floor <= m.estimate.low <= m.estimate.value <= m.estimate.high <= 1.0, m
-    heat = oracle(np.stack([s.image for s in few]))
-    ((_, e),) = faith.sanity(heat, [(1.0, mixed(np.stack([s.image for s in few])))], few)
+    heat = oracle(np.stack([s.seen for s in few]))
+    ((_, e),) = faith.sanity(heat, [(1.0, mixed(np.stack([s.seen for s in few])))], few)
     assert 0.0 <= e.low <= e.value <= e.high <= 1.0
 
 

@@ -16,6 +16,7 @@ from groundglass.judge.faithfulness import score_of
 from groundglass.judge.samples import lesion_pairs, sample
 from groundglass.phantom import chest as phantom
 from groundglass.types import Prediction, Scan
+from tests import mapped
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,24 @@ def test_the_score_of_a_sample_is_what_predict_answers(views: str, model: Model,
     scans = [Scan(c.voxels, "HU", None, "chest") for c in chests]
     answers = [predict(s, seeing) for s in scans]
     samples = [sample(s, seeing, "p") for s in scans]
-    inputs = np.stack([s.image for s in samples if s is not None])[:, None]
+    inputs = np.stack([s.seen for s in samples if s is not None])
     expected = [a.probability for a in answers if isinstance(a, Prediction)]
     assert len(expected) == len(inputs) == len(scans)
     assert score_of(seeing)(inputs) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_with_an_opacity_map_is_judged_on_its_picture_and_its_lung_field(
+    chests: list[phantom.Phantom], tmp_path: Path
+) -> None:
+    seeing = load(mapped.write(tmp_path / "mapped.onnx"), threads=1)
+    for chest in chests:
+        scan = Scan(chest.voxels, "HU", None, "chest")
+        answer, judged = predict(scan, seeing), sample(scan, seeing, "p")
+        assert isinstance(answer, Prediction)
+        assert judged is not None
+        assert judged.seen.shape == (2, mapped.SIZE, mapped.SIZE)
+        assert np.array_equal(judged.seen[1] > 0, judged.lungs)
+        assert score_of(seeing)(judged.seen[None]) == pytest.approx([answer.probability], abs=1e-5)
 
 
 def test_masks_lie_where_the_view_shows_them(model: Model, chests: list[phantom.Phantom]) -> None:

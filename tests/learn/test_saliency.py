@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.cam import occlusion, spread
-from groundglass.infer.model import load, weights_path
+from groundglass.infer.model import MAP_OUTPUTS, load, weights_path
 from groundglass.infer.network import read_onnx
 from groundglass.judge.faithfulness import alike, in_lungs
 from groundglass.judge.samples import phantoms
 from groundglass.learn import saliency
 from groundglass.learn.nets.classifier import Classifier, ClassifierOutputs
+from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
 from groundglass.learn.onnx_file import edge_cases, export, round_to_half
 from groundglass.learn.onnx_graph import Graph, as_tensor
 from groundglass.types import Float32
@@ -38,8 +39,62 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with an opacity map, not trained, whose cells differ."""
+    torch.manual_seed(1)
+    net = OpacityNet("ct-encoder-3.1", 0.0)
+    nn.init.normal_(net.cell.weight, std=0.2)
+    path = tmp_path_factory.mktemp("mapped") / "m.onnx"
+    export(OpacityOutputs(net).eval(), SIZE, ("logits", "cam", *MAP_OUTPUTS), {"name": "m"}, path, channels=2)
+    return path
+
+
+def boxes(count: int = 2) -> Float32:
+    """Pictures and a lung field that leaves a quarter of them out."""
+    lungs = np.ones((count, 1, SIZE, SIZE), np.float32)
+    lungs[:, :, : SIZE // 2, : SIZE // 2] = 0
+    return np.concatenate([images(count), lungs], axis=1)
+
+
+def test_the_rebuilt_graph_of_two_channels_answers_as_the_file_does(mapped: Path) -> None:
+    theirs, graph = read_onnx(mapped).run(boxes()), Graph(mapped)
+    with torch.inference_mode():
+        ours = graph.run(as_tensor(boxes()))
+    for name in ("logits", "cam", *MAP_OUTPUTS):
+        assert np.abs(ours[name].numpy() - theirs[name]).max() < 1e-3 * max(1.0, np.abs(theirs[name]).max())
+    assert all(ours[name].ndim == 4 for name in graph.maps)
+    assert ours[graph.last_map].shape[1:] == (128, SIZE // 8, SIZE // 8)
+
+
+def test_every_method_gives_heat_of_the_picture_beside_a_lung_field(mapped: Path) -> None:
+    graph = Graph(mapped)
+    for name, method in saliency.methods_of(graph).items():
+        heat = method(graph, boxes(1))
+        assert heat.shape == (1, SIZE, SIZE), name
+        assert np.abs(heat).max() > 0, name
+    opaque = saliency.opacity_map(graph, boxes(1))[0]
+    assert not opaque[: SIZE // 2, : SIZE // 2].any()
+    assert "opacity-map" not in saliency.methods_of(Graph(weights_path("fast")))
+
+
+def test_integrated_gradients_start_from_air_in_the_same_lung_field(mapped: Path) -> None:
+    graph, seen = Graph(mapped), boxes(1)
+    air = seen.copy()
+    air[:, 0] = 0.2
+    with torch.inference_mode():
+        change = float(graph.margin(as_tensor(seen)) - graph.margin(as_tensor(air)))
+    assert float(saliency.integrated_gradients(graph, seen).sum()) == pytest.approx(
+        change, abs=0.1 * abs(change) + 0.02
+    )
+
+
+def test_the_second_question_has_no_part_in_what_is_shuffled(mapped: Path) -> None:
+    assert not [name for name in Graph(mapped).kernels if "differential" in name or "branch" in name]
+
+
 def images(count: int = 2) -> Float32:
-    return edge_cases(SIZE, 3 + count, np.random.default_rng(0))[3:, 0]
+    return edge_cases(SIZE, 3 + count, np.random.default_rng(0))[3:]
 
 
 def test_the_rebuilt_graph_answers_as_the_file_does(file: Path) -> None:
@@ -69,7 +124,7 @@ def test_the_input_gradient_is_the_slope_of_the_margin(file: Path) -> None:
     step = 1e-3
     with torch.inference_mode():
         up, down = (float(graph.margin(as_tensor(image + s * step * direction))[0]) for s in (1, -1))
-    assert float((grad * direction[0]).sum()) == pytest.approx((up - down) / (2 * step), rel=0.1, abs=0.02)
+    assert float((grad * direction[0, 0]).sum()) == pytest.approx((up - down) / (2 * step), rel=0.1, abs=0.02)
 
 
 def test_integrated_gradients_add_up_to_the_change_of_the_margin(file: Path) -> None:
@@ -103,8 +158,8 @@ def test_random_weights_are_told_apart_from_the_trained_ones(file: Path) -> None
 
 def test_the_map_of_a_model_that_ships_goes_when_its_weights_are_shuffled() -> None:
     model, graph = load("fast", 1), Graph(weights_path("fast"))
-    x = np.stack([s.image for s in phantoms(6, model, np.random.default_rng(0))])
-    shown = np.concatenate([spread(model.run(i[None, None])[1], len(i)) for i in x])  # as users see it
+    x = np.stack([s.seen for s in phantoms(6, model, np.random.default_rng(0))])
+    shown = np.concatenate([spread(model.run(i[None])[1], i.shape[-1]) for i in x])  # as users see it
     left = []
     for seed in range(4):  # one shuffle alone may look like the first map by chance
         *_, (done, shuffled) = saliency.randomised(graph, np.random.default_rng(seed))
@@ -182,7 +237,7 @@ def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: P
         optimizer = torch.optim.Adam(net.parameters(), 0.02)
         for _ in range(500):
             optimizer.zero_grad()
-            loss = F.cross_entropy(net(as_tensor(x))[0], y)
+            loss = F.cross_entropy(net(as_tensor(x[:, None]))[0], y)
             if float(loss.detach()) < 0.2:
                 break
             loss.backward()  # type: ignore[no-untyped-call]
@@ -190,8 +245,8 @@ def test_a_planted_bright_corner_shows_in_heat_that_leaves_the_lungs(tmp_path: P
         assert float(loss.detach()) < 0.2
         path = tmp_path / f"{name}.onnx"
         export(net.eval(), size, ("logits", "cam"), {"name": name}, path)
-        seen = x[sick][:6]
-        maps = read_onnx(path).run(seen[:, None])["cam"]  # as users see it
+        seen = x[sick][:6, None]
+        maps = read_onnx(path).run(seen)["cam"]  # as users see it
         for method, heat in (
             ("class activation", spread(maps, size)),
             ("integrated gradients", saliency.integrated_gradients(Graph(path), seen)),

@@ -57,19 +57,20 @@ def spread(cam: Float32, size: int) -> Float32:
     return np.stack([resize(evidence(c), size, size) for c in cam])
 
 
-def occlusion(image: Float32, margin: Callable[[Float32], Float32], cells: int = 8) -> Float32:
-    """How much of the logit margin goes when a patch of an input (S, S) becomes aerated lung: (S, S), signed.
+def occlusion(seen: Float32, margin: Callable[[Float32], Float32], cells: int = 8) -> Float32:
+    """How much of the logit margin goes when a patch of an input's picture becomes aerated lung: (S, S), signed.
 
     A square of a sixth of the side moves in `cells` steps each way (Zeiler and Fergus 2014, arXiv:1311.2901); `margin`
-    takes (N, 1, S, S) and gives (N,).
+    takes (N, C, S, S) and gives (N,). `seen` (C, S, S) is the input: its first channel is the picture, and a lung field
+    beside it stays as it is.
     """
-    size = image.shape[0]
+    size = seen.shape[-1]
     half = size / 12
     middles = (np.arange(cells) + 0.5) * size / cells
-    whole = float(margin(np.ascontiguousarray(image[None, None]))[0])
+    whole = float(margin(np.ascontiguousarray(seen[None]))[0])
     lost = np.empty((cells, cells), np.float32)
     for row, y in enumerate(middles):
-        batch = np.repeat(image[None, None], cells, axis=0)
+        batch = np.repeat(seen[None], cells, axis=0)
         for column, x in enumerate(middles):
             top, left = max(0, round(y - half)), max(0, round(x - half))
             batch[column, 0, top : round(y + half), left : round(x + half)] = AIR_LEVEL

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from groundglass.errors import ModelError
-from groundglass.infer.wire import input_of, reaches_for, with_output
+from groundglass.infer.wire import features_of, reaches_for, with_output
 from groundglass.types import Float32
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None,
 
 
 def read_features(path: Path, maps: str, threads: int | None = None) -> Network:
-    """The same file with one more output: the tensor that the output `maps` is made from, which holds its features.
+    """The same file with one more output: the features that the output `maps` is computed from (`wire.features_of`).
 
     Raises ModelError as `read_onnx` does, and where no node makes `maps`.
     """
     content = path.read_bytes()
     _refuse_what_reaches_out(content)
-    name = input_of(content, maps)
+    name = features_of(content, maps)
     if name is None:
         raise ModelError("weights_contract", f"model: a node that makes {maps!r}, got none; export it again")
     return _open(with_output(content, name), hashlib.sha256(content).hexdigest(), threads)

@@ -8,7 +8,7 @@ the bytes for a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # message -> field number -> the message it holds; only the fields that lead to tensors and operators
@@ -26,6 +26,8 @@ _DOMAIN = {"node": 7, "opset": 1}
 _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _DEEPEST = 32
+# operator, inputs, outputs
+Node = tuple[str, list[str], list[str]]
 _METADATA, _KEY = 14, 1
 
 
@@ -63,21 +65,42 @@ def with_output(content: bytes, name: str) -> bytes:
     return content + _packed(7, _packed(12, _packed(1, name.encode())))
 
 
-def input_of(content: bytes, output: str) -> str | None:
-    """The name of the first input of the node that makes `output`, or None.
+def features_of(content: bytes, output: str) -> str | None:
+    """The name of the features that `output` is computed from: the tensor that the last convolution before it reads.
 
-    Raises ValueError where the bytes are no protocol buffer.
+    Without a convolution it is the first input of the node that makes `output`; None if no node does. Raises ValueError
+    where the bytes are no protocol buffer.
     """
+    return features_in(_nodes(content), output)
+
+
+def features_in(nodes: Sequence[Node], output: str) -> str | None:
+    """`features_of` of nodes in the order in which they run, as ONNX keeps them."""
+    needed, nearest = {output}, None
+    for operator, inputs, outputs in reversed(nodes):
+        if needed.isdisjoint(outputs):
+            continue
+        if operator == "Conv":
+            return inputs[0]
+        if nearest is None and inputs:
+            nearest = inputs[0]
+        needed.update(inputs)
+    return nearest
+
+
+def _nodes(content: bytes) -> list[Node]:
+    """Operator, inputs and outputs of each node of the graph, in their order."""
+    found: list[Node] = []
     for number, graph in _fields(memoryview(content)):
         if number != 7 or not isinstance(graph, memoryview):
             continue
         for kind, node in _fields(graph):
             if kind != 1 or not isinstance(node, memoryview):
                 continue
-            texts = [(n, bytes(v)) for n, v in _fields(node) if n in (1, 2) and isinstance(v, memoryview)]
-            if (2, output.encode()) in texts:
-                return next((v.decode() for n, v in texts if n == 1), None)
-    return None
+            texts = [(n, bytes(v).decode("utf-8", "replace")) for n, v in _fields(node) if isinstance(v, memoryview)]
+            inputs, outputs = ([text for n, text in texts if n == kind] for kind in (1, 2))
+            found.append((next((text for n, text in texts if n == 4), ""), inputs, outputs))
+    return found
 
 
 def _packed(number: int, content: bytes) -> bytes:

@@ -20,13 +20,15 @@ from groundglass.errors import ManifestError
 from groundglass.infer.model import Model
 from groundglass.infer.network import read_features
 from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
-from groundglass.judge.cases import two_of_each
+from groundglass.judge.cases import Case, two_of_each
+from groundglass.judge.evaluate import SEVERITY
 from groundglass.judge.evidence import FOLDS, classifier, evidence_of
 from groundglass.judge.faithfulness import score_of
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import About, dumps
 from groundglass.judge.samples import prepared
+from groundglass.judge.score import cases_of
 from groundglass.types import Estimate, Float32, Float64, Mask, Record, Step, no_step
 
 SCHEMA = "groundglass.controls/1"
@@ -89,12 +91,15 @@ def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str]
     return float(np.mean([right[truth == k].mean() for k in range(len(names))])), 1 / len(names)
 
 
-def verdict(model: Estimate, rows: Sequence[Row], blank: Row, within: Mapping[str, Sequence[Row]]) -> tuple[bool, str]:
+def verdict(
+    model: Estimate, rows: Sequence[Row], blank: Row, within: Mapping[str, tuple[Estimate, Sequence[Row]]]
+) -> tuple[bool, str]:
     """Whether the controls are passed, and why in words.
 
     Passed means: the model is above every control, by intervals of the paired difference, and with the lungs blanked it
-    is worse than with them and not above the strongest control's interval. `within` holds the controls inside each
-    source: what is not surely beaten there is said, and does not fail the model, because one source's slices are few.
+    is worse than with them and not above the strongest control's interval. `within` holds the model and the controls
+    inside each source, where the source itself can tell nothing: each is told, and none fails the model, because one
+    source's slices are few.
     """
     lacking = [r.evidence for r in rows if r.gap.low <= 0]
     strongest = max(rows, key=lambda r: r.auroc.value)
@@ -111,11 +116,18 @@ def verdict(model: Estimate, rows: Sequence[Row], blank: Row, within: Mapping[st
         words.append(f"With the lungs blanked it still reaches {blank.auroc}, above the controls: a shortcut is left.")
     else:
         words.append(f"With the lungs blanked it falls to {blank.auroc}, the level of the controls.")
-    for source, inside in within.items():
-        close = [r.evidence for r in inside if r.gap.low <= 0]
-        if close:
-            words.append(f"Within {source} alone it does not surely beat {', '.join(close)}.")
+    words += [_inside(source, own, inside) for source, (own, inside) in within.items() if inside]
     return not lacking and falls and level, " ".join(words)
+
+
+def _inside(source: str, model: Estimate, rows: Sequence[Row]) -> str:
+    """What the controls say inside one source."""
+    close = [r for r in rows if r.gap.low <= 0]
+    strongest = max(rows, key=lambda r: r.auroc.value)
+    said = f"Within {source} alone its AUROC is {model}"
+    if not close:
+        return f"{said}; it beats every control surely, the strongest, {strongest.evidence}, by {strongest.gap}."
+    return f"{said}; it does not surely beat {', '.join(f'{r.evidence} (higher by {r.gap})' for r in close)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +179,19 @@ class Controlled:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """The slices that the model answers: records, inputs (N, S, S), lungs (N, S, S), labels and patients."""
+    """The slices that the model answers: records, inputs (N, C, S, S), lungs (N, S, S), labels and patients."""
 
     records: tuple[Record, ...]
-    images: Float32
+    inputs: Float32
     lungs: Mask
     positive: Mask
     patients: tuple[str, ...]
 
-    def score(self, model: Model, images: Float32) -> Float64:
-        return score_of(model)(np.ascontiguousarray(images[:, None]))
-
     def changed(self, change: Callable[[Float32, Mask], Float32]) -> Float32:
-        """The inputs (N, S, S) after a change of image and lungs."""
-        return np.stack([change(i, m) for i, m in zip(self.images, self.lungs, strict=True)])
+        """The inputs (N, C, S, S) after a change of their pictures; a lung field beside the picture stays as it is."""
+        inputs = self.inputs.copy()
+        inputs[:, 0] = [change(i, m) for i, m in zip(inputs[:, 0], self.lungs, strict=True)]
+        return inputs
 
 
 def judge_model(
@@ -192,21 +203,27 @@ def judge_model(
     the validation part for the test split). Raises ManifestError if the rows do not suffice.
     """
     plan = plan or Plan()
-    training = _training(records, plan.split)
-    rows = manifest.of_split(records, plan.split)
+    asked = first_question(records, model.card.differential_sources)
+    training = _training(asked, plan.split)
+    rows = manifest.of_split(asked, plan.split)
     own = _answered(rows, root, model, step)
     with memory(plan.cache) as kept:
         looks = look_at([root / r.path for r in (*training, *own.records)], kept, None, step)
     step("blanking", 0, 1)
-    scores = {"model": own.score(model, own.images), **_small([*training, *own.records], len(training), looks)}
-    scores["lungs blanked"] = own.score(model, own.changed(blanked))
-    scores["lungs only"] = own.score(model, own.changed(lungs_only))
-    features = _features(weights, own.images, plan.threads)
+    score = score_of(model)
+    scores = {"model": score(own.inputs), **_small([*training, *own.records], len(training), looks)}
+    scores["lungs blanked"] = score(own.changed(blanked))
+    scores["lungs only"] = score(own.changed(lungs_only))
+    features = _features(weights, own.inputs, plan.threads)
     accuracy = source_told(features, [r.source for r in own.records], own.patients, plan.seed)
     step("blanking", 1, 1)
-    groups, left_out = _by_source(own)
+    groups, left_out = _groups(own, cases_of(own.records, root))
     found = {name: _table(own, scores, keep) for name, keep in groups.items()}
     passed, words = _verdict(found)
+    if model.card.differential_sources:
+        words += (
+            f" The negatives of {', '.join(model.card.differential_sources)} are left out: they show other disease."
+        )
     known = not np.isnan(accuracy[0])
     if known:
         named = f"balanced accuracy {accuracy[0]:.3f}, chance {accuracy[1]:.3f}"
@@ -218,22 +235,37 @@ def judge_model(
 
 def _verdict(found: Mapping[str, tuple[Estimate, Sequence[Row]]]) -> tuple[bool, str]:
     own, table = found["all"]
-    others = {g: [r for r in rows if r.seen == _OTHER] for g, (_, rows) in found.items()}
+    others = {g: (e, [r for r in rows if r.seen == _OTHER]) for g, (e, rows) in found.items()}
     blank = next(r for r in table if r.evidence == "lungs blanked")
-    return verdict(own, others["all"], blank, {g: rows for g, rows in others.items() if g != "all"})
+    return verdict(own, others["all"][1], blank, {g: inside for g, inside in others.items() if g != "all"})
 
 
-def _by_source(own: _Answered) -> tuple[dict[str, Mask], tuple[str, ...]]:
-    """Masks (N,) of all slices and of each source that can be judged alone, and the names of the other sources."""
+def _groups(own: _Answered, cases: Sequence[Case]) -> tuple[dict[str, Mask], tuple[str, ...]]:
+    """Masks (N,) of all slices and of each source that can be judged alone, and the names of the other sources.
+
+    A source that states the severity of its positives is also judged by severity, each against all its negatives.
+    """
     groups = {"all": np.ones(len(own.positive), bool)}
     left_out: list[str] = []
+    severity = np.array([c.traits.get(SEVERITY, "") for c in cases])
     for source in sorted({r.source for r in own.records}):
         mine = np.array([r.source == source for r in own.records])
-        if two_of_each(own.positive[mine], [p for p, k in zip(own.patients, mine, strict=True) if k]):
-            groups[source] = mine
-        else:
-            left_out.append(source)
+        parts = {source: mine}
+        for grade in sorted(set(severity[mine & own.positive]) - {""}):
+            parts[f"{source}, {grade} against negatives"] = mine & (~own.positive | (severity == grade))
+        judged = {g: k for g, k in parts.items() if two_of_each(own.positive[k], list(np.array(own.patients)[k]))}
+        groups |= judged
+        left_out += [source] if source not in judged else []
     return groups, tuple(left_out)
+
+
+def first_question(records: Sequence[Record], differential_sources: Sequence[str]) -> list[Record]:
+    """The rows that ask a model's first question: all but the negatives of sources whose negatives show other disease.
+
+    Which sources those are the model's card says (`differential_sources`): their negatives have opacities too, and to
+    call them negative is the second question.
+    """
+    return [r for r in records if r.label != "non-covid" or r.source not in differential_sources]
 
 
 def _training(records: Sequence[Record], split: str) -> list[Record]:
@@ -256,7 +288,7 @@ def _answered(rows: Sequence[Record], root: Path, model: Model, step: Step) -> _
         raise ManifestError("manifest", ["patients: two or more with each label among the answered slices, got fewer"])
     return _Answered(
         tuple(r for r, _ in found),
-        np.stack([s.image for _, s in found]),
+        np.stack([s.seen for _, s in found]),
         np.stack([s.lungs for _, s in found]),
         positive,
         tuple(s.patient for _, s in found),
@@ -283,11 +315,11 @@ def _small(rows: Sequence[Record], training: int, looks: Looks) -> dict[str, Flo
     }
 
 
-def _features(weights: Path, images: Float32, threads: int | None) -> Float64:
-    """Pooled features (N, K) of the layer that the class activation map is made from, of inputs (N, S, S)."""
+def _features(weights: Path, inputs: Float32, threads: int | None) -> Float64:
+    """Pooled features (N, K) of the layer that the class activation map is computed from, of inputs (N, C, S, S)."""
     network = read_features(weights, "cam", threads)
     name = network.session.get_outputs()[-1].name
-    batches = [np.ascontiguousarray(images[i : i + 8, None]) for i in range(0, len(images), 8)]
+    batches = [inputs[i : i + 8] for i in range(0, len(inputs), 8)]
     return np.concatenate([network.run(b)[name].mean(axis=(2, 3)) for b in batches]).astype(np.float64)
 
 

@@ -14,23 +14,31 @@ import numpy as np
 from scipy import ndimage, stats
 
 from groundglass.errors import ManifestError
-from groundglass.infer.cam import occlusion, spread
+from groundglass.infer.cam import occlusion, opacity, spread
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate
+from groundglass.infer.views import Place
 from groundglass.judge.intervals import Scale, jackknife, share
 from groundglass.judge.results import About, dumps
 from groundglass.types import Estimate, Float32, Float64, Mask, Step, no_step
 
-# Inputs (N, S, S) -> heat (N, S, S), signed; positive speaks for COVID.
+# Inputs (N, C, S, S) -> heat (N, S, S), signed; positive speaks for COVID. The first channel is the picture;
+# a second is the lung field, which stays as it is whatever is done to the picture.
 Method = Callable[[Float32], Float32]
-# Inputs (N, 1, S, S) -> probability of COVID (N,).
+# Inputs (N, C, S, S) -> probability of COVID (N,).
 Score = Callable[[Float32], Float64]
-# A graph of the model and inputs (N, S, S) -> heat (N, S, S).
+# A graph of the model and inputs (N, C, S, S) -> heat (N, S, S).
 OfGraph = Callable[[Any, Float32], Float32]
 SCHEMA = "groundglass.faithfulness/1"
 RANDOM = "random heat"
 # They need no gradients, so that any model file can be measured.
 ANY_FILE = ("cam", "occlusion", RANDOM)
+# The map of a model that has one: what it calls opaque, which no pixel outside the lung field can be.
+OPACITY = "opacity-map"
+OPACITY_NOTE = (
+    f"{OPACITY}: nothing outside the lung field is opaque by construction, so the share of its heat in the lung field "
+    "is 1 and proves nothing."
+)
 # Many passes for each map: they are drawn again only with all kernels shuffled.
 _SLOW = ("occlusion", "integrated-gradients")
 # Phantoms that maps are drawn of again with randomised weights.
@@ -46,12 +54,20 @@ _CELLS = 12
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prepared input (S, S) with its lung field and, where they are known, its lesions (S, S)."""
+    """One input of a model (C, S, S) with its lungs and, where they are known, its lesions (S, S).
 
-    image: Float32
+    The first channel of the input is the picture; a second, where the model has one, is the lung field that it sees.
+    """
+
+    seen: Float32
     lungs: Mask
     lesions: Mask | None
     patient: str
+
+    @property
+    def image(self) -> Float32:
+        """The picture (S, S)."""
+        return np.asarray(self.seen[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,7 @@ class Measure:
 
 def random_heat(images: Float32, rng: np.random.Generator, cells: int = _CELLS) -> Float32:
     """Smooth heat (N, S, S) that knows nothing of the images, as coarse as a class activation map."""
-    size = images.shape[1]
+    size = images.shape[-1]
     coarse = rng.standard_normal((len(images), cells + 3, cells + 3))
     zoom = size / cells
     out = np.stack([ndimage.zoom(c, zoom, order=1) for c in coarse])
@@ -86,11 +102,12 @@ def points_at(heat: Float32, lesions: Mask) -> bool:
     return bool(lesions[np.unravel_index(int(np.argmax(heat)), heat.shape)])
 
 
-def curve(image: Float32, heat: Float32, score: Score, insertion: bool) -> Float64:
-    """Probability while pixels go, strongest heat first, or come into a blurred image: (steps + 1,).
+def curve(seen: Float32, heat: Float32, score: Score, insertion: bool) -> Float64:
+    """Probability while pixels of an input (C, S, S) go, hottest first, or come into a blurred one: (steps + 1,).
 
-    Deletion and insertion after Petsiuk et al. 2018 (arXiv:1806.07421); what goes becomes a strongly blurred image.
+    Deletion and insertion after Petsiuk et al. 2018 (arXiv:1806.07421); what goes becomes a strongly blurred picture.
     """
+    image = seen[0]
     blurred = ndimage.gaussian_filter(image, image.shape[0] / 10)
     start, end = (blurred, image) if insertion else (image, blurred)
     order = np.argsort(-heat, axis=None, kind="stable")
@@ -98,7 +115,9 @@ def curve(image: Float32, heat: Float32, score: Score, insertion: bool) -> Float
     for step in range(1, _STEPS + 1):
         changed = order[: round(step / _STEPS * order.size)]
         batch[step, changed] = end.reshape(-1)[changed]
-    return score(np.ascontiguousarray(batch.reshape(_STEPS + 1, 1, *image.shape), np.float32))
+    inputs = np.repeat(seen[None], _STEPS + 1, axis=0).astype(np.float32)
+    inputs[:, 0] = batch.reshape(_STEPS + 1, *image.shape)
+    return score(inputs)
 
 
 def area(values: Float64) -> float:
@@ -123,15 +142,16 @@ def measure(
     baseline: Mapping[str, Sequence[float]],
 ) -> Iterator[Measure]:
     """Every measure of one method on the samples; `baseline` is what random heat gets (`chances`)."""
-    images = np.stack([s.image for s in samples])
-    heat = method(images)
-    noisy = np.clip(images + rng.normal(0, _NOISE, images.shape), 0, 1).astype(np.float32)
+    inputs = np.stack([s.seen for s in samples])
+    heat = method(inputs)
+    noisy = inputs.copy()
+    noisy[:, 0] = np.clip(inputs[:, 0] + rng.normal(0, _NOISE, inputs[:, 0].shape), 0, 1)
     again = method(noisy)
     yield from _places(name, heat, samples)
     people = [s.patient for s in samples]
     for what, insertion, sign in (("deletion", False, -1.0), ("insertion", True, 1.0)):
         gained = [
-            sign * (area(curve(s.image, h, score, insertion)) - chance)
+            sign * (area(curve(s.seen, h, score, insertion)) - chance)
             for s, h, chance in zip(samples, heat, baseline[what], strict=True)
         ]
         yield Measure(name, f"{what}, better than random by", _mean(gained, people, "signed"), 0.0)
@@ -145,7 +165,7 @@ def chances(samples: Sequence[Sample], score: Score, rng: np.random.Generator) -
     for sample in samples:
         draws = [random_heat(sample.image[None], rng)[0] for _ in range(_DRAWS)]
         for what, insertion in (("deletion", False), ("insertion", True)):
-            found[what].append(float(np.mean([area(curve(sample.image, d, score, insertion)) for d in draws])))
+            found[what].append(float(np.mean([area(curve(sample.seen, d, score, insertion)) for d in draws])))
     return found
 
 
@@ -236,26 +256,43 @@ class Faithfulness:
 
 
 def methods_of(model: Model, gradients: Gradients | None, rng: np.random.Generator) -> dict[str, Method]:
-    """Every method that can be drawn for a model: CAM, occlusion and random heat, and those of its gradients."""
+    """Every method that can be drawn for a model: CAM, occlusion and random heat, and those of its gradients.
 
-    def cam(images: Float32) -> Float32:
-        return np.concatenate([spread(model.run(i[None, None])[1], len(i)) for i in images])
+    A model with an opacity map has that too, as a heat of its own.
+    """
+
+    def cam(inputs: Float32) -> Float32:
+        return np.concatenate([spread(model.run(i[None])[1], i.shape[-1]) for i in inputs])
+
+    def opaque(inputs: Float32) -> Float32:
+        return np.stack([_opacity(model, i) for i in inputs])
 
     def margin(batch: Float32) -> Float32:
         logits = model.run(np.ascontiguousarray(batch))[0]
         return np.asarray(logits[:, 1] - logits[:, 0], np.float32)
 
-    def occluded(images: Float32) -> Float32:
-        return np.stack([occlusion(i, margin) for i in images])
+    def occluded(inputs: Float32) -> Float32:
+        return np.stack([occlusion(i, margin) for i in inputs])
 
-    def one_by_one(method: OfGraph, graph: Any, images: Float32) -> Float32:
-        return np.concatenate([method(graph, i[None]) for i in images])
+    def one_by_one(method: OfGraph, graph: Any, inputs: Float32) -> Float32:
+        return np.concatenate([method(graph, i[None]) for i in inputs])
 
     found: dict[str, Method] = {"cam": cam, "occlusion": occluded}
+    if model.opaque_at is not None:
+        found[OPACITY] = opaque
     if gradients is not None:
         found |= {n: partial(one_by_one, m, gradients.graph) for n, m in gradients.methods.items() if n not in found}
-    found[RANDOM] = lambda images: random_heat(images, rng)
+    found[RANDOM] = lambda inputs: random_heat(inputs, rng)
     return found
+
+
+def _opacity(model: Model, seen: Float32) -> Float32:
+    """The opacity map of one input (2, S, S) as a picture shows it (S, S)."""
+    cells = model.answers(np.ascontiguousarray(seen[None])).opacity
+    if cells is None:
+        raise ValueError("a model with an opacity map, got one without")
+    size = seen.shape[-1]
+    return opacity(cells, (Place((0, 0, size, size)),), np.ones(1), seen[1] > 0.5)
 
 
 def judge_maps(
@@ -272,6 +309,7 @@ def judge_maps(
     """
     few = [g for g, samples in groups.items() if len({s.patient for s in samples}) < 2]
     notes = [f"{g} left out: the model answers for {len(groups[g])}, and two people are the least" for g in few]
+    notes += [OPACITY_NOTE] if model.opaque_at is not None else []
     used = {g: samples for g, samples in groups.items() if g not in few}
     if not used:
         raise ManifestError("manifest", ["slices of two people or more that the model answers, got fewer"])
@@ -285,7 +323,7 @@ def judge_maps(
 
 
 def score_of(model: Model) -> Score:
-    """The model as a function of inputs (N, 1, S, S) -> calibrated probability (N,), eight at a time."""
+    """The model as a function of inputs (N, C, S, S) -> calibrated probability (N,), eight at a time."""
 
     def score(batch: Float32) -> Float64:
         logits = np.concatenate([model.run(np.ascontiguousarray(batch[i : i + 8]))[0] for i in range(0, len(batch), 8)])
@@ -315,13 +353,13 @@ def _randomised(
     gradients: Gradients, samples: Sequence[Sample], rng: np.random.Generator, step: Step
 ) -> dict[str, list[tuple[float, Estimate]]]:
     """How alike each map stays as ever more kernels are shuffled; random heat, drawn anew each time, is chance."""
-    images = np.stack([s.image for s in samples])
-    methods: dict[str, OfGraph] = {**gradients.methods, RANDOM: lambda graph, images: random_heat(images, rng)}
-    original = {name: method(gradients.graph, images) for name, method in methods.items()}
+    inputs = np.stack([s.seen for s in samples])
+    methods: dict[str, OfGraph] = {**gradients.methods, RANDOM: lambda graph, inputs: random_heat(inputs, rng)}
+    original = {name: method(gradients.graph, inputs) for name, method in methods.items()}
     stages: dict[str, list[tuple[float, Float32]]] = {name: [] for name in methods}
     for number, (done, changed) in enumerate(gradients.randomised(gradients.graph, rng)):
         step("randomised weights", number, 6)
         for name, method in methods.items():
             if done == 1 or name not in _SLOW:
-                stages[name].append((done, method(changed, images)))
+                stages[name].append((done, method(changed, inputs)))
     return {name: sanity(original[name], rows, samples) for name, rows in stages.items()}

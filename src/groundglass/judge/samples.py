@@ -11,35 +11,34 @@ import numpy as np
 from groundglass.data.collect import check_hash
 from groundglass.data.manifest import of_split, people
 from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.infer.field import Field
 from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
 from groundglass.infer.predict import find_fields
 from groundglass.infer.transforms import resize, to_gray
-from groundglass.infer.views import VIEWS, View
+from groundglass.infer.views import Place, field_in, views_of_part
 from groundglass.judge.faithfulness import Sample
 from groundglass.phantom import chest as phantom
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Mask, Record, Scan, Step, no_step
 
 
-def view_of(gray: Float32, lungs: Mask, model: Model) -> View:
-    """The one input that the model's card makes of a slice (H, W) in [0, 1] with its lung field (H, W).
+def input_of(gray: Float32, found: Field, model: Model) -> tuple[Float32, Place]:
+    """The one input (C, S, S) that `predict` makes of a slice (H, W) in [0, 1] for this model, and its place there.
 
-    Raises ConfigError where the card makes several, or an input with a second channel: heat and controls are judged by
-    changing one picture.
+    The first channel is the picture; a model with an opacity map sees the lung field as a second one. Raises
+    ConfigError where the card makes several views: heat and controls are judged by changing one picture.
     """
-    if model.opaque_at is not None:
-        raise ConfigError(
-            "views",
-            f"model: an input of one channel, got {model.name} with a lung field beside the picture; "
-            "measure its opacity map with studies/severity.py",
-        )
-    seen = VIEWS[model.card.views](gray, lungs, model.card.size)
+    seen = views_of_part(model.card.views, gray, found.lungs, model.card.size, found.box)
     if len(seen) != 1:
         raise ConfigError(
             "views", f"model: one view of each slice, got {len(seen)} ({model.card.views}); name one with one view"
         )
-    return seen[0]
+    (view,) = seen
+    if model.opaque_at is None:
+        return view.image[None], view.place
+    field = field_in(found.lungs, view.place, model.card.size)
+    return np.stack([view.image, field.astype(np.float32)]), view.place
 
 
 def sample(
@@ -54,14 +53,14 @@ def sample(
     found = find_fields(Scan(scan.voxels[index : index + 1], scan.unit, None, scan.source), model)[0]
     if not shows_lung(found, model.accept):
         return None
-    view = view_of(to_gray(scan.voxels[index], scan.unit, model.card.window), found.lungs, model)
+    seen, place = input_of(to_gray(scan.voxels[index], scan.unit, model.card.window), found, model)
     size = model.card.size
 
     def placed(mask: Mask) -> Mask:
-        return np.asarray(resize(mask.astype(np.float32), size, size, view.place.box) > 0.5)
+        return np.asarray(resize(mask.astype(np.float32), size, size, place.box) > 0.5)
 
     return Sample(
-        view.image,
+        seen,
         placed(found.lungs if lungs is None else lungs),
         None if lesions is None else placed(lesions),
         patient,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundglass.errors import ModelError
+from groundglass.infer.wire import features_in
 
 Attributes = Mapping[str, Any]
 
@@ -58,37 +59,39 @@ class Graph:
                 f"model: operators that `train` exports, got {', '.join(unknown)}; explain it with CAM or occlusion",
             )
         self.input = graph.input[0].name
+        self.outputs = tuple(o.name for o in graph.output)
         self.weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
         for op, _, output, attributes in self.nodes:
             if op == "Constant":
                 self.weights[output] = torch.from_numpy(numpy_helper.to_array(attributes["value"]).copy())
 
-    def run(self, gray: Tensor, guided: bool = False) -> dict[str, Tensor]:
-        """Every tensor of the graph by name for inputs (N, 1, S, S)."""
-        values: dict[str, Tensor] = {**self.weights, self.input: gray}
+    def run(self, seen: Tensor, guided: bool = False) -> dict[str, Tensor]:
+        """Every tensor of the graph by name for inputs (N, C, S, S)."""
+        values: dict[str, Tensor] = {**self.weights, self.input: seen}
         for op, inputs, output, attributes in self.nodes:
             if op == "Constant":
                 continue
             given = [values[name] if name else None for name in inputs]
-            if guided and op in ("Relu", "Clip"):
-                top = float("inf") if op == "Relu" else float(torch.as_tensor(given[2]))
+            top = _top(op, given) if guided else None
+            if top is not None:
                 values[output] = _Guided.apply(given[0], top)  # type: ignore[no-untyped-call]
             else:
                 values[output] = _OPERATORS[op](given, attributes)
         return values
 
-    def margin(self, gray: Tensor) -> Tensor:
+    def margin(self, seen: Tensor) -> Tensor:
         """The logit for COVID less that against it (N,)."""
-        logits = self.run(gray)["logits"]
+        logits = self.run(seen)["logits"]
         return logits[:, 1] - logits[:, 0]
 
     @property
     def kernels(self) -> list[str]:
-        """Names of the weights of convolutions and of the last layer, from the input to the output."""
+        """Names of the weights of convolutions and linear layers that lead to the logits, in the order of the graph."""
         cast = {output: inputs[0] for op, inputs, output, _ in self.nodes if op in ("Cast", "Identity", "Unsqueeze")}
         names: list[str] = []
-        for op, inputs, _, _ in self.nodes:
-            if op in ("Conv", "Gemm", "MatMul"):
+        needed = self._leading_to_logits()
+        for op, inputs, output, _ in self.nodes:
+            if op in ("Conv", "Gemm", "MatMul") and output in needed:
                 name = inputs[1]
                 while name in cast:
                     name = cast[name]
@@ -97,18 +100,43 @@ class Graph:
 
     @property
     def maps(self) -> list[str]:
-        """Names of the tensors after each activation or addition, from the input to the output."""
-        return [output for op, _, output, _ in self.nodes if op in ("Relu", "Clip", "Add") and output != "logits"]
+        """Names of the feature maps after each activation or addition, from the input to the last one."""
+        last = self.last_map
+        needed, found = self._leading_to_logits(), [o for op, _, o, _ in self.nodes if op in ("Relu", "Clip", "Add")]
+        stop = found.index(last) + 1 if last in found else len(found)
+        return [name for name in found[:stop] if name in needed and name != "logits"]
 
     @property
     def last_map(self) -> str:
-        """The name of the tensor that the class activation map is made from."""
-        return next(str(inputs[0]) for _, inputs, output, _ in self.nodes if output == "cam")
+        """The name of the features that the class activation map is computed from."""
+        found = features_in([(op, inputs, [output]) for op, inputs, output, _ in self.nodes], "cam")
+        if found is None:
+            raise ModelError("weights_contract", "model: a node that makes 'cam', got none; export it again")
+        return str(found)
+
+    def _leading_to_logits(self) -> set[str]:
+        """Names of the tensors that the logits depend on."""
+        needed = {"logits"}
+        for _, inputs, output, _ in reversed(self.nodes):
+            if output in needed:
+                needed.update(inputs)
+        return needed
 
     @property
     def channels(self) -> str:
-        """The name of the standardised input, one channel for each colour that the trunk was made for."""
-        return next((str(output) for op, _, output, _ in self.nodes if op == "Div"), self.input)
+        """The name of the standardised picture, one channel for each colour that the trunk was made for."""
+        for op, inputs, output, _ in self.nodes:
+            if op in ("Div", "Conv"):  # what divides by a spread, or the first thing that reads the picture
+                return str(output if op == "Div" else inputs[0])
+        return str(self.input)
+
+
+def _top(op: str, given: list[Any]) -> float | None:
+    """Where an activation ends that guided back-propagation goes through: ReLU and ReLU6. None for other operators."""
+    if op == "Relu":
+        return float("inf")
+    six = op == "Clip" and len(given) > 2 and given[1] is not None and given[2] is not None
+    return 6.0 if six and (float(given[1]), float(given[2])) == (0.0, 6.0) else None
 
 
 def _pads(attributes: Attributes) -> int | tuple[int, int]:
@@ -132,6 +160,59 @@ def _mean(v: list[Any], a: Attributes) -> Tensor:
     return torch.as_tensor(v[0].mean(dim=tuple(axes), keepdim=bool(a.get("keepdims", 1))))
 
 
+def _sum(v: list[Any], a: Attributes) -> Tensor:
+    return torch.as_tensor(v[0].sum(dim=tuple(v[1].tolist()), keepdim=bool(a.get("keepdims", 1))))
+
+
+def _slice(v: list[Any], a: Attributes) -> Tensor:
+    """Starts, ends, and maybe axes and steps; all steps are forward."""
+    starts, ends = v[1].tolist(), v[2].tolist()
+    axes = v[3].tolist() if len(v) > 3 and v[3] is not None else range(len(starts))
+    steps = v[4].tolist() if len(v) > 4 and v[4] is not None else [1] * len(starts)
+    parts = [slice(None)] * v[0].ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        parts[axis] = slice(start, end, step)
+    return torch.as_tensor(v[0][tuple(parts)])
+
+
+def _gather(v: list[Any], a: Attributes) -> Tensor:
+    axis, index = int(a.get("axis", 0)), v[1].long()
+    if index.ndim > 1:
+        raise ModelError("weights_contract", "model: one index or a row of them, got a table; export it again")
+    return torch.as_tensor(v[0].select(axis, int(index)) if index.ndim == 0 else v[0].index_select(axis, index))
+
+
+def _linear(v: list[Any], a: Attributes) -> Tensor:
+    first = v[0].T if a.get("transA", 0) else v[0]
+    second = v[1].T if a.get("transB", 0) else v[1]
+    product = a.get("alpha", 1.0) * (first @ second)
+    return torch.as_tensor(product if len(v) < 3 else product + a.get("beta", 1.0) * v[2])
+
+
+def _filled(v: list[Any], a: Attributes) -> Tensor:
+    from onnx import numpy_helper
+
+    value = numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
+    return torch.as_tensor(torch.from_numpy(value.copy()).expand(v[0].tolist()))
+
+
+def _enlarge(v: list[Any], a: Attributes) -> Tensor:
+    """Each cell repeated a whole number of times in both directions."""
+    scales = v[2].tolist() if len(v) > 2 and v[2] is not None else []
+    whole = [round(s) for s in scales]
+    if a.get("mode", b"nearest") != b"nearest" or len(scales) != 4 or scales[:2] != [1, 1] or whole != scales:
+        raise ModelError(
+            "weights_contract", "model: maps enlarged by repeating cells, got another way; export it again"
+        )
+    return torch.as_tensor(v[0].repeat_interleave(whole[2], dim=2).repeat_interleave(whole[3], dim=3))
+
+
+def _average(v: list[Any], a: Attributes) -> Tensor:
+    return F.avg_pool2d(
+        v[0], a["kernel_shape"], a["strides"], _pads(a), count_include_pad=bool(a.get("count_include_pad", 0))
+    )
+
+
 def _unsqueeze(v: list[Any], a: Attributes) -> Tensor:
     out = v[0]
     for axis in sorted(int(i) for i in v[1].flatten()):
@@ -142,20 +223,36 @@ def _unsqueeze(v: list[Any], a: Attributes) -> Tensor:
 # One line for each operator of ONNX that our exports use (opset 17).
 _OPERATORS: Mapping[str, Callable[[list[Any], Attributes], Tensor]] = {
     "Add": lambda v, a: v[0] + v[1],
+    "AveragePool": _average,
     "BatchNormalization": _normalise,
     "Cast": lambda v, a: v[0].float(),
-    "Clip": lambda v, a: v[0].clamp(v[1], v[2]),
+    "Clip": lambda v, a: v[0].clamp(*[*v[1:], None, None][:2]),
+    "Concat": lambda v, a: torch.cat(v, dim=a["axis"]),
+    "ConstantOfShape": _filled,
     "Conv": _convolve,
     "Div": lambda v, a: v[0] / v[1],
+    "Gather": _gather,
+    "Gemm": _linear,
+    "Greater": lambda v, a: v[0] > v[1],
     "Identity": lambda v, a: v[0],
+    "Log": lambda v, a: v[0].log(),
     "MaxPool": lambda v, a: F.max_pool2d(v[0], a["kernel_shape"], a["strides"], _pads(a)),
+    "Mul": lambda v, a: v[0] * v[1],
+    "Neg": lambda v, a: -v[0],
+    "Pow": lambda v, a: v[0] ** v[1],
     "ReduceMean": _mean,
+    "ReduceSum": _sum,
     "Relu": lambda v, a: v[0].clamp(min=0),
+    "Resize": _enlarge,
+    "Shape": lambda v, a: torch.tensor(v[0].shape),
+    "Sigmoid": lambda v, a: v[0].sigmoid(),
+    "Slice": _slice,
+    "Softplus": lambda v, a: F.softplus(v[0]),
     "Sub": lambda v, a: v[0] - v[1],
     "Unsqueeze": _unsqueeze,
 }
 
 
-def as_tensor(images: np.ndarray) -> Tensor:
-    """Inputs (N, S, S) as a tensor (N, 1, S, S)."""
-    return torch.from_numpy(np.ascontiguousarray(images[:, None], np.float32))
+def as_tensor(inputs: np.ndarray) -> Tensor:
+    """Inputs (N, C, S, S) as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(inputs, np.float32))

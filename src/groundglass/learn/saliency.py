@@ -1,7 +1,8 @@
 """Attribution on the graph: Grad-CAM, HiResCAM, input gradients, their maxima, guided saliency, integrated gradients.
 
-Each method takes the graph and inputs (N, S, S) in [0, 1], and gives heat (N, S, S); positive speaks for COVID, or, for
-maxima, marks what the answer is sensitive to.
+Each method takes the graph and inputs (N, C, S, S) in [0, 1], and gives heat (N, S, S) of the first channel, the
+picture; positive speaks for COVID, or, for maxima, marks what the answer is sensitive to. A lung field beside the
+picture stays as it is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundglass.errors import ConfigError
-from groundglass.infer.cam import occlusion
+from groundglass.infer.cam import occlusion, opacity
 from groundglass.infer.transforms import AIR_LEVEL
+from groundglass.infer.views import Place
+from groundglass.judge.faithfulness import OPACITY
 from groundglass.learn.onnx_graph import Graph, as_tensor
 from groundglass.types import Float32
 
@@ -25,44 +28,44 @@ Method = Callable[[Graph, Float32], Float32]
 _STEPS = 16
 
 
-def gradient(graph: Graph, images: Float32) -> Float32:
+def gradient(graph: Graph, inputs: Float32) -> Float32:
     """Derivative of the logit margin by each pixel (Simonyan et al. 2014, arXiv:1312.6034), signed."""
-    x = as_tensor(images).requires_grad_()
+    x = as_tensor(inputs).requires_grad_()
     (grad,) = torch.autograd.grad(graph.margin(x).sum(), x)
     return _numpy(grad[:, 0])
 
 
-def gradient_maximum(graph: Graph, images: Float32) -> Float32:
+def gradient_maximum(graph: Graph, inputs: Float32) -> Float32:
     """Largest absolute gradient of the predicted class over the input's channels, as the original system drew it."""
-    return _numpy(channel_gradients(graph, images).abs().amax(dim=1))
+    return _numpy(channel_gradients(graph, inputs).abs().amax(dim=1))
 
 
-def guided(graph: Graph, images: Float32) -> Float32:
+def guided(graph: Graph, inputs: Float32) -> Float32:
     """The same with guided back-propagation (Springenberg et al. 2015, arXiv:1412.6806)."""
-    return _numpy(channel_gradients(graph, images, guided=True).abs().amax(dim=1))
+    return _numpy(channel_gradients(graph, inputs, guided=True).abs().amax(dim=1))
 
 
-def channel_gradients(graph: Graph, images: Float32, guided: bool = False) -> Tensor:
+def channel_gradients(graph: Graph, inputs: Float32, guided: bool = False) -> Tensor:
     """Gradient of the predicted class's logit by the standardised input (N, C, S, S)."""
-    values = graph.run(as_tensor(images).requires_grad_(), guided)
+    values = graph.run(as_tensor(inputs).requires_grad_(), guided)
     chosen = values["logits"].amax(dim=1).sum()
     (grad,) = torch.autograd.grad(chosen, values[graph.channels])
     return grad
 
 
-def grad_cam(graph: Graph, images: Float32, layer: str | None = None) -> Float32:
+def grad_cam(graph: Graph, inputs: Float32, layer: str | None = None) -> Float32:
     """Activations of a layer weighted by their mean gradients (Selvaraju et al. 2017, arXiv:1610.02391), signed."""
-    maps, grad = _at(graph, images, layer)
-    return _enlarged((grad.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1), images.shape[1])
+    maps, grad = _at(graph, inputs, layer)
+    return _enlarged((grad.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1), inputs.shape[-1])
 
 
-def hires_cam(graph: Graph, images: Float32, layer: str | None = None) -> Float32:
+def hires_cam(graph: Graph, inputs: Float32, layer: str | None = None) -> Float32:
     """Activations of a layer times their gradients, place by place (Draelos and Carin 2020, arXiv:2011.08891)."""
-    maps, grad = _at(graph, images, layer)
-    return _enlarged((grad * maps).sum(dim=1), images.shape[1])
+    maps, grad = _at(graph, inputs, layer)
+    return _enlarged((grad * maps).sum(dim=1), inputs.shape[-1])
 
 
-def integrated_gradients(graph: Graph, images: Float32) -> Float32:
+def integrated_gradients(graph: Graph, inputs: Float32) -> Float32:
     """Path integral of gradients from aerated lung (Sundararajan et al. 2017, arXiv:1703.01365), by captum."""
     try:
         from captum.attr import IntegratedGradients
@@ -72,27 +75,36 @@ def integrated_gradients(graph: Graph, images: Float32) -> Float32:
         ) from error
     explain = IntegratedGradients(graph.margin)
     out = []
-    for image in as_tensor(images):
-        x = image[None].requires_grad_()
-        out.append(explain.attribute(x, baselines=AIR_LEVEL, n_steps=_STEPS, internal_batch_size=1)[0, 0])
+    for seen in as_tensor(inputs):
+        x = seen[None].requires_grad_()
+        air = torch.cat([torch.full_like(x[:, :1], AIR_LEVEL), x[:, 1:]], dim=1).detach()
+        out.append(explain.attribute(x, baselines=air, n_steps=_STEPS, internal_batch_size=1)[0, 0])
     return _numpy(torch.stack(out))
 
 
-def cam(graph: Graph, images: Float32) -> Float32:
+def cam(graph: Graph, inputs: Float32) -> Float32:
     """The file's own class activation map, from this graph, so that it follows weights that were replaced."""
     with torch.inference_mode():
-        maps = graph.run(as_tensor(images))["cam"]
-    return _enlarged(maps[:, 1] - maps[:, 0], images.shape[1])
+        maps = graph.run(as_tensor(inputs))["cam"]
+    return _enlarged(maps[:, 1] - maps[:, 0], inputs.shape[-1])
 
 
-def occluded(graph: Graph, images: Float32) -> Float32:
+def opacity_map(graph: Graph, inputs: Float32) -> Float32:
+    """The file's opacity map inside the lung field, from this graph, so that it follows weights that were replaced."""
+    with torch.inference_mode():
+        cells = _numpy(graph.run(as_tensor(inputs))["opacity_map"][:, 0])
+    place = Place((0, 0, inputs.shape[-1], inputs.shape[-1]))
+    return np.stack([opacity(c[None], (place,), np.ones(1), i[1] > 0.5) for c, i in zip(cells, inputs, strict=True)])
+
+
+def occluded(graph: Graph, inputs: Float32) -> Float32:
     """Occlusion (`infer.cam.occlusion`) from this graph, so that it follows weights that were replaced."""
 
     def margin(batch: Float32) -> Float32:
         with torch.inference_mode():
             return _numpy(graph.margin(torch.from_numpy(batch)))
 
-    return np.stack([occlusion(i, margin) for i in images])
+    return np.stack([occlusion(i, margin) for i in inputs])
 
 
 METHODS: Mapping[str, Method] = {
@@ -107,9 +119,14 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def _at(graph: Graph, images: Float32, layer: str | None) -> tuple[Tensor, Tensor]:
+def methods_of(graph: Graph) -> Mapping[str, Method]:
+    """The methods that a graph has: with an opacity map, that too."""
+    return {**METHODS, OPACITY: opacity_map} if "opacity_map" in graph.outputs else METHODS
+
+
+def _at(graph: Graph, inputs: Float32, layer: str | None) -> tuple[Tensor, Tensor]:
     """A layer's activations (N, C, h, w) and the gradients of the logit margin by them."""
-    values = graph.run(as_tensor(images).requires_grad_())
+    values = graph.run(as_tensor(inputs).requires_grad_())
     maps = values[layer or graph.last_map]
     margin = values["logits"][:, 1] - values["logits"][:, 0]
     (grad,) = torch.autograd.grad(margin.sum(), maps)
@@ -133,10 +150,10 @@ def find_layer(graph: Graph, name: str) -> str:
     return found[0]
 
 
-def activations(graph: Graph, image: Float32, layers: Sequence[str]) -> dict[str, Float32]:
-    """Mean over the channels of each named layer (h, w) for one input (S, S)."""
+def activations(graph: Graph, seen: Float32, layers: Sequence[str]) -> dict[str, Float32]:
+    """Mean over the channels of each named layer (h, w) for one input (C, S, S)."""
     with torch.inference_mode():
-        values = graph.run(as_tensor(image[None]))
+        values = graph.run(as_tensor(seen[None]))
     return {name: _numpy(values[name][0].mean(dim=0)) for name in layers}
 
 

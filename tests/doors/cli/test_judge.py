@@ -21,6 +21,7 @@ from groundglass.phantom.chest import Lesion, chest_slice
 from groundglass.phantom.files import write_slice_png
 from groundglass.report import picture as picture_module
 from groundglass.types import Record
+from tests import mapped
 from tests.doors import models
 from tests.doors.command_line import HEALTHY, Groundglass, Invoke, rows
 
@@ -167,6 +168,40 @@ def test_controls_end_with_a_verdict_in_words(drawn: Path, invoke: Invoke, tmp_p
     assert {"border ring", "gray histogram", "32 x 32 thumbnail", "lungs blanked", "lungs only"} <= found
     assert said["verdict"] in done.stdout
     assert "<svg" in (tmp_path / "controls.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def two_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with an opacity map, whose card says that the negatives of `ill` show other disease."""
+    return mapped.write(tmp_path_factory.mktemp("mapped") / "two.onnx", {"differential_sources": ["ill"]})
+
+
+def test_controls_of_a_model_with_two_questions_are_judged_in_each_source(
+    drawn: Path, two_questions: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    ill = {f"set/{n}.png" for n in (1, 12, 13, 14, 15)}
+    rows = [replace(r, source="ill") if r.path in ill else r for r in manifest.load(drawn / "m.csv")]
+    manifest.write(rows, tmp_path / "m.csv")
+    asked = ("controls", "--model", two_questions, "--manifest", tmp_path / "m.csv", "--data", drawn, "--no-cache")
+    done = invoke(*asked, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    said = json.loads((tmp_path / "out/controls.json").read_text())
+    assert (said["slices"], said["refused"]) == (10, 0)  # two negatives of `ill` are left out
+    assert {"all", "set"} <= set(said["groups"])
+    assert all("gap" in r for r in said["groups"]["set"]["controls"])
+    assert "Within set alone its AUROC is" in said["verdict"]
+    assert "The negatives of ill are left out" in said["verdict"]
+
+
+def test_faithfulness_and_saliency_know_the_opacity_map(two_questions: Path, invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke("faithfulness", "--model", two_questions, "--phantoms", "2", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "opacity-map" in done.stdout
+    assert "proves nothing" in done.stderr
+    asked = ("saliency", HEALTHY, "--method", "opacity-map", "-o", tmp_path)
+    assert invoke(*asked, "--model", two_questions).exit_code == 0
+    refused = invoke(*asked)
+    assert (refused.exit_code, "a model with an opacity map" in refused.stderr) == (2, True)
 
 
 @pytest.fixture(scope="session")
@@ -348,7 +383,7 @@ def test_saliency_asks_for_gradients_only_where_they_are_drawn(
     assert invoke(*asked, "--method", "cam").exit_code == 0
     refused = invoke(*asked, "--method", "gradient")
     assert refused.exit_code == 5
-    assert "Mul" in refused.stderr
+    assert "Min" in refused.stderr
 
 
 def _tile(path: Path, number: int) -> NDArray[np.uint8]:

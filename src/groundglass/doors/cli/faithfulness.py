@@ -106,7 +106,7 @@ def _gradients(model: str | None) -> tuple[Gradients | None, list[str]]:
         graph = learn_module("onnx_graph").Graph(weights_path(model))
     except ModelError as error:
         return None, [f"gradients and randomised weights left out: {error.detail}"]
-    return Gradients(graph, saliency.METHODS, saliency.randomised), []
+    return Gradients(graph, saliency.methods_of(graph), saliency.randomised), []
 
 
 def _pictures(samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[tuple[str, bytes]]:
@@ -118,7 +118,7 @@ def _pictures(samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[
             plain[outline(s.lesions)] = (255, 200, 110)
         tiles = [("input, lesions outlined", plain)]
         for name, method in methods.items():
-            heat = method(s.image[None])[0]
+            heat = method(s.seen[None])[0]
             tiles.append((name, blend(s.image, heat, float(np.abs(heat).max()))))
         found.append((s.patient, to_png(panels(tiles, s.patient, 5))))
     return found

@@ -14,8 +14,8 @@ from groundglass.errors import ConfigError, InputError
 from groundglass.infer.model import load, weights_path
 from groundglass.infer.predict import examine
 from groundglass.infer.transforms import to_gray
-from groundglass.judge.faithfulness import ANY_FILE, Gradients, methods_of
-from groundglass.judge.samples import view_of
+from groundglass.judge.faithfulness import ANY_FILE, OPACITY, Gradients, methods_of
+from groundglass.judge.samples import input_of
 from groundglass.read.scan import Decoder, read
 from groundglass.report.picture import blend, panels, shades, signed_channels, to_png
 from groundglass.report.words import RESEARCH_USE_ONLY
@@ -54,11 +54,15 @@ def saliency(
     itself. Needs the `learn` extra; `groundglass explain` does not.
     """
     methods = learn_module("saliency")
-    names = dict.fromkeys([*methods.METHODS, *ANY_FILE])
+    names = dict.fromkeys([*methods.METHODS, OPACITY, *ANY_FILE])
     if method not in names:
         raise ConfigError("method", f"--method: one of {', '.join(names)}, got {method!r}; choose one")
     loaded = load(model, threads)
-    walked = method not in ANY_FILE or activations or list_layers
+    if method == OPACITY and loaded.opaque_at is None:
+        raise ConfigError(
+            "method", f"--method {OPACITY}: a model with an opacity map, got {loaded.name}; choose another"
+        )
+    walked = method not in (*ANY_FILE, OPACITY) or activations or list_layers
     graph: Any = learn_module("onnx_graph").Graph(weights_path(model)) if walked else None
     if list_layers:
         click.echo("\n".join(graph.maps))
@@ -77,15 +81,17 @@ def saliency(
         raise InputError(seen.result.code, seen.result.reason)
     best = max(range(len(seen.result.slices)), key=seen.result.slice_probabilities.__getitem__)
     index = seen.result.slices[best]
-    x = view_of(to_gray(scan.voxels[index], scan.unit, loaded.card.window), seen.found[index].lungs, loaded).image
+    gray = to_gray(scan.voxels[index], scan.unit, loaded.card.window)
+    inputs = input_of(gray, seen.found[index], loaded)[0][None]
+    x = inputs[0, 0]
     if layer is not None:
-        heat = methods.METHODS[method](graph, x[None], methods.find_layer(graph, layer))[0]
+        heat = methods.METHODS[method](graph, inputs, methods.find_layer(graph, layer))[0]
     else:
-        heat = known[method](x[None])[0]
+        heat = known[method](inputs)[0]
     name = f"{method}{', ' + layer if layer else ''}, slice {index}"
     top = float(np.abs(heat).max())
     if method in _OF_CHANNELS:
-        slopes = methods.channel_gradients(graph, x[None], guided=method == "guided")[0].numpy()
+        slopes = methods.channel_gradients(graph, inputs, guided=method == "guided")[0].numpy()
         middle = [("gradients", signed_channels(slopes)), ("maximum", shades(np.abs(slopes).max(axis=0)))]
     else:
         middle = [("heat", blend(np.full_like(x, 0.12), heat, top)), ("size", shades(np.abs(heat)))]
@@ -93,7 +99,7 @@ def saliency(
     write_bytes(output / "panels.png", to_png(panels(tiles, name)))
     click.echo(str(output / "panels.png"))
     if activations:
-        seen_by = methods.activations(graph, x, graph.maps)
+        seen_by = methods.activations(graph, inputs[0], graph.maps)
         drawn = [(n.strip("/").removeprefix("trunk/"), shades(a)) for n, a in seen_by.items()]
         write_bytes(output / "activations.png", to_png(panels(drawn, "mean activation, layer by layer", 6)))
         click.echo(str(output / "activations.png"))

@@ -4,7 +4,7 @@ Question 1, opacity: does the slice show opacities of the kind that COVID-19 pne
 source, over all sources at once, and of sources in which nobody has COVID-19, at the threshold that ships. Question 2,
 differential: COVID-19 or another disease? It is asked of COVID-CT, whose negatives are ill; 0.5 decides.
 
-Writes results/MODEL/questions-SPLIT.csv and the scores of every slice beside it. With --scores the rows are made again
+Writes results/MODEL/questions_SPLIT.csv and the scores of every slice beside it. With --scores the rows are made again
 from such a table, and no slice is opened. With --source only the rows of one source are scored, for a model that never
 saw it.
 """
@@ -132,15 +132,15 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--source", help="only the rows of this source, in every split of a P2 manifest's test part")
     parser.add_argument("--scores", type=Path, help="the scores that an earlier run of this wrote")
-    parser.add_argument("--output", type=Path, help="the table [default: results/MODEL/questions-SPLIT.csv]")
+    parser.add_argument("--output", type=Path, help="the table [default: results/MODEL/questions_SPLIT.csv]")
     given = parser.parse_args()
     model = gg.load(given.model)
     records = manifest.load(given.manifest) if given.scores else manifest.read(given.manifest, given.data)
     rows = [r for r in of_split(records, given.split) if given.source in (None, r.source)]
     cases = read_scores(given.scores, cases_of(rows, None)) if given.scores else answered(rows, given.data, model)
-    output = given.output or ROOT / "results" / model.name / f"questions-{given.split}.csv"
+    output = given.output or ROOT / "results" / model.name / f"questions_{given.split}.csv"
     if not given.scores:
-        write_answers(output.with_name(f"{output.stem}-scores.csv"), cases)
+        write_answers(output.with_name(f"{output.stem}_scores.csv"), cases)
     found = [*first(cases, model.operating_point.threshold, model.card.temperature), *second(cases)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -41,7 +41,7 @@ def test_the_room_and_the_function_called_read_live_together(order: str) -> None
 def test_a_path_a_file_and_a_scan_get_one_answer_with_and_without_a_model() -> None:
     model = gg.load(threads=1)
     answers = [gg.predict(source, model) for source in (SLICE, str(SLICE), SLICE.read_bytes(), gg.read(SLICE))]
-    answers += [gg.predict(SLICE), gg.predict(SLICE, "first"), gg.examine(SLICE).result]
+    answers += [gg.predict(SLICE), gg.predict(SLICE, "opacity"), gg.examine(SLICE).result]
     assert all(isinstance(answer, Prediction) for answer in answers)
     probabilities = [answer.probability for answer in answers if isinstance(answer, Prediction)]
     assert np.allclose(probabilities, probabilities[0], atol=1e-6)

@@ -113,8 +113,8 @@ def test_the_mirror_view_is_as_sure_of_a_mirrored_slice(model: Model) -> None:
     assert one.operating_point.sensitivity is None  # it was measured with the card's views
 
 
-def test_the_most_certain_of_the_four_original_views_decides(model: Model) -> None:
-    scan = chest(4, 0.9)
+def test_the_most_certain_of_the_four_original_views_decides() -> None:
+    scan, model = chest(4, 0.9), load("fast")
     seen = infer(scan, find_fields(scan, model), [0], model, "original")
     assert seen.probabilities.shape == (1, 4)
     assert seen.combined[0] == seen.probabilities[0, np.argmax(np.abs(seen.probabilities[0] - 0.5))]

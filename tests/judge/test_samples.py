@@ -36,8 +36,8 @@ def of_views(model: Model, views: str) -> Model:
 
 
 @pytest.mark.parametrize("views", ["lungs", "whole"])
-def test_the_score_of_a_sample_is_what_predict_answers(views: str, model: Model, chests: list[phantom.Phantom]) -> None:
-    seeing = of_views(model, views)
+def test_the_score_of_a_sample_is_what_predict_answers(views: str, chests: list[phantom.Phantom]) -> None:
+    seeing = of_views(load("fast", threads=1), views)
     scans = [Scan(c.voxels, "HU", None, "chest") for c in chests]
     answers = [predict(s, seeing) for s in scans]
     samples = [sample(s, seeing, "p") for s in scans]

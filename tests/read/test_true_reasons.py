@@ -248,7 +248,7 @@ def test_values_of_another_unit_are_refused(
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("rescale_type", ["HU", "US", "hu "])
+@pytest.mark.parametrize("rescale_type", ["HU", "US", "hu ", "Hounsfield", "Houndsfield Unit"])
 def test_hu_and_unspecified_values_are_taken(rescale_type: str, read_bytes: Callable[[bytes], Scan]) -> None:
     assert np.array_equal(read_bytes(dicom(RescaleType=rescale_type)).voxels[0], chest())
 

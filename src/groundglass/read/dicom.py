@@ -75,6 +75,8 @@ _PLANAR_CONFIGURATION = 0x00280006
 _MODALITY_LUT = 0x00283000
 # US is "unspecified" (PS3.3 C.11.1.1.2); then the values must look like HU, as they must without any type.
 _HU_TYPES = ("HU", "US")
+# Some writers spell the name out, in two ways.
+_HU_NAMES = ("HOUNSFIELD", "HOUNDSFIELD")
 # The first that is installed decodes. pydicom would try the next after a failure, and GDCM ends the process on some
 # damaged JPEG-LS that pyjpegls refuses.
 _CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
@@ -389,7 +391,8 @@ def _rescale(tags: Tags) -> Rescale:
     slope, intercept = tags.floats("slope", 1), tags.floats("intercept", 1)
     padding, limit = tags.pattern("padding"), tags.pattern("padding_limit")
     kind = (tags.text("rescale_type") or "HU").upper()
-    if kind not in _HU_TYPES or (tags.text("units") or "HU").upper() != "HU":
+    named = kind in _HU_TYPES or kind.startswith(_HU_NAMES)
+    if not named or (tags.text("units") or "HU").upper() != "HU":
         raise InputError(
             "not_hu", "expected values in HU, got another quantity by RescaleType or Units; give the series in HU"
         )

@@ -99,10 +99,10 @@ def test_a_study_is_answered_by_its_best_series_that_can_be(tmp_path: Path, mode
     write_dicom_series(tmp_path / "b", flat, seed=2)
     from pydicom import dcmread
 
-    study = dcmread(tmp_path / "a" / "IM0001.dcm").StudyInstanceUID
+    study = dcmread(tmp_path / "a" / "IM0001.dcm")
     for path in (tmp_path / "b").iterdir():
         ds = dcmread(path)
-        ds.StudyInstanceUID = study
+        ds.StudyInstanceUID, ds.PatientID = study.StudyInstanceUID, study.PatientID
         ds.save_as(path)
     with Decoder() as decoder:
         (outcome,) = answer_studies(str(tmp_path), decoder, model)

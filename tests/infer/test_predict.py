@@ -164,7 +164,7 @@ def test_the_threshold_itself_counts_as_covid(model: Model) -> None:
     scan = chest(1, None)
     found = find_fields(scan, model)
     at = np.float32(model.card.thresholds["balanced"])
-    card = dataclasses.replace(model.card, thresholds={"balanced": float(at)})
+    card = dataclasses.replace(model.card, thresholds={"balanced": float(at)}, operating_points={})
     exact = dataclasses.replace(model, card=card)
     seen = infer(scan, found, [0], exact, "lungs")
 

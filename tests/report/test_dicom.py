@@ -215,13 +215,13 @@ def test_the_heat_map_lies_where_the_slices_lie(reported: Reported, made: dict[s
         np.frombuffer(ds.FloatPixelData, "<f4").reshape(-1, ds.Rows, ds.Columns),
     )
     assert affine is not None
-    heat = {a.index: a.heat for a in reported.answer.examination.attributions(99)}
+    shown = {o.index: o.probability for o in reported.answer.examination.opacities(99)}
     for frame, plane in zip(frames, planes, strict=True):
         at = np.asarray(frame.PlanePositionSequence[0].ImagePositionPatient, float)
         index = round((at[2] - affine[2, 3]) / affine[2, 0])
         source = np.asarray(reported.sources[index].ImagePositionPatient, float)
         assert np.allclose(at, source + np.array([native / 2, native / 2, 0]), atol=1e-3)
-        assert np.allclose(plane, heat[index].reshape(128, 2, 128, 2).mean(axis=(1, 3)), atol=1e-4)
+        assert np.allclose(plane, shown[index].reshape(128, 2, 128, 2).mean(axis=(1, 3)), atol=1e-4)
 
 
 def test_a_plain_image_has_no_study_to_go_back_into(model: Model, decoder: Decoder) -> None:

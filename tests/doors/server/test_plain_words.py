@@ -69,7 +69,7 @@ def test_a_refusal_says_what_it_seems_to_be_and_what_to_give() -> None:
 
 def test_the_measured_figures_are_those_of_the_leaderboard() -> None:
     found = measured(PINNED["opacity"], OPERATING_POINT)
-    with (ROOT / "results" / "first-p5-test.csv").open(newline="") as file:
+    with (ROOT / "results" / "opacity" / "questions_test.csv").open(newline="") as file:
         rows = {(r["group"], r["measure"]): r for r in csv.DictReader(file)}
     assert {m.measure for m in found} == {"sensitivity", "specificity"}
     for m in found:

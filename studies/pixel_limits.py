@@ -28,7 +28,7 @@ from groundglass.types import Float32, Record
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("sharpness", "step", "blockiness")
-QUALITIES = (75, 50, 30, 20, 10, 5)
+QUALITIES = (75, 50, 40, 30, 20, 10)
 QUANTILES = (0.0, 0.002, 0.005, 0.05, 0.5, 0.95, 0.995, 0.998, 1.0)
 
 

@@ -240,7 +240,7 @@ def _write(rows: Outcomes, output: Path) -> None:
     with output.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
-            ["frame_sha256", "measure", "source", "share", "low", "high", "level", "n", "patients", "method"]
+            ["frame_sha256", "measure", "source", "value", "low", "high", "level", "n", "patients", "method"]
         )
         for (name, source), outcomes in {**rows, **together}.items():
             e: Estimate = share([x for x, _ in outcomes], [p for _, p in outcomes])

@@ -24,6 +24,7 @@ from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
+from groundglass.data.manifest import people
 from groundglass.infer.field import LEAST_LUNG, Field
 from groundglass.infer.frame import SHA256
 from groundglass.infer.gate import gate
@@ -31,7 +32,6 @@ from groundglass.infer.look import look
 from groundglass.infer.model import Model
 from groundglass.infer.transforms import resize, to_gray
 from groundglass.judge.intervals import share
-from groundglass.judge.shortcuts import people
 from groundglass.learn import frames, refusals
 from groundglass.learn.dataset import read_slice
 from groundglass.phantom.elsewhere import ELSEWHERE
@@ -223,7 +223,9 @@ def main() -> None:
     rng = np.random.default_rng(7)
     with Decoder() as decoder:
         rows, chosen = whole(records, given.data, model, decoder, given.most)
+        _write(rows, given.output)
         rows.update(made_of_slices(chosen, model, rng))
+        _write(rows, given.output)
         for name, person, gray in elsewhere(given.data, decoder, rng):
             rows.setdefault((name, ""), []).append((refusal(seen(gray, model), model) is not None, person))
     _write(rows, given.output)
@@ -238,7 +240,7 @@ def _write(rows: Outcomes, output: Path) -> None:
     with output.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
-            ["frame_sha256", "measure", "source", "share", "low", "high", "level", "n", "patients", "method"]
+            ["frame_sha256", "measure", "source", "value", "low", "high", "level", "n", "patients", "method"]
         )
         for (name, source), outcomes in {**rows, **together}.items():
             e: Estimate = share([x for x, _ in outcomes], [p for _, p in outcomes])

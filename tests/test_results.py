@@ -36,6 +36,7 @@ def test_no_result_stands_without_its_interval_and_its_patients(path: Path) -> N
 
 
 def test_the_figures_are_of_the_weights_that_ship() -> None:
+    from groundglass.infer.frame import SHA256 as FRAME
     from groundglass.infer.model import PINNED, bundled
 
     for name in bundled():
@@ -44,3 +45,5 @@ def test_the_figures_are_of_the_weights_that_ship() -> None:
             assert {r["model_sha256"][:12] for r in csv.DictReader(file)} == {PINNED[name][:12]}
     with (RESULTS / "gate.csv").open(encoding="utf-8", newline="") as file:
         assert {r["field_sha256"] for r in csv.DictReader(file)} == {PINNED["field"][:12]}
+    with (RESULTS / "refusals.csv").open(encoding="utf-8", newline="") as file:
+        assert {r["frame_sha256"] for r in csv.DictReader(file)} == {FRAME[:12]}

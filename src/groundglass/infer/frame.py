@@ -20,7 +20,7 @@ from groundglass.types import Float32
 FRAMES = ("whole", "cut", "several", "other_anatomy")
 # The tensor of field.onnx that the layers read, (N, 96, S/16, S/16): the encoder's last map.
 MAPS = "/net/blocks.12/Add_output_0"
-SHA256 = "91db35792c7b1914d8e170c9a751a4e30741f42fc1a5a0f7f9477f9c96db3816"
+SHA256 = "6ca4c8637dfed4f457caa87ea9060824d748e3c3b04e48ab8be4f5a8cd4eb243"
 _LAYERS = ("mix", "mix_bias", "hidden", "hidden_bias", "out", "out_bias")
 
 

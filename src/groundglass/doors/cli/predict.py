@@ -26,7 +26,7 @@ from groundglass.read.scan import Decoder, Limits
 from groundglass.report import schema
 from groundglass.report.fault import internal
 from groundglass.report.schema import Failure, Result
-from groundglass.report.words import RESEARCH_USE_ONLY, printable, second_question, worth
+from groundglass.report.words import RESEARCH_USE_ONLY, printable, second_answer, second_worth, worth
 from groundglass.types import Prediction, Refusal, Scan
 from groundglass.write import require_file, require_folder, write_bytes
 
@@ -355,8 +355,9 @@ def _print_table(results: Iterable[Result], file: TextIO) -> None:
     answers = [r for r in results if isinstance(r, Prediction)]
     for point in {r.operating_point for r in answers if r.operating_point is not None}:
         console.print(worth(point), markup=False, highlight=False)
-    for answer in answers:
-        if answer.differential is not None and len(answers) <= _TOLD:
-            said = f"{printable(answer.source)}: {second_question(answer.differential)}"
-            console.print(said, markup=False, highlight=False)
+    second = [(a.source, a.differential) for a in answers if a.differential is not None and len(answers) <= _TOLD]
+    for source, said in second:
+        console.print(f"{printable(source)}: {second_answer(said)}", markup=False, highlight=False)
+    for known in {second_worth(said) for _, said in second if said.probability is not None}:
+        console.print(known, markup=False, highlight=False)
     console.print(RESEARCH_USE_ONLY, style="dim")

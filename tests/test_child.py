@@ -55,8 +55,10 @@ def test_a_child_that_ends_is_a_crash(start: Start) -> None:
     with pytest.raises(Gone) as caught:
         child.frame(time.monotonic() + 120)
     assert caught.value.code == "worker_crash"
+    # its output may be closed a moment before its input is
     with pytest.raises(Closed):
-        child.send({}, time.monotonic() + 120)
+        while True:
+            child.send({}, time.monotonic() + 120)
 
 
 @pytest.mark.parametrize("body", ["[1]", "{", "nul"])

@@ -234,7 +234,7 @@ class Sender:
 def test_a_node_that_is_killed_at_twenty_moments_loses_nothing_and_sends_nothing_twice(
     archive: peers.Archive, tmp_path: Path
 ) -> None:
-    folders = [chest_series(tmp_path / f"chest-{seed}", seed, slices=10, size=96) for seed in range(40, 44)]
+    folders = [chest_series(tmp_path / f"chest-{seed}", seed, slices=10, size=128) for seed in range(40, 44)]
     port, rng = free_port(), random.Random(7)
     sender = Sender(folders, port)
     sender.thread.start()

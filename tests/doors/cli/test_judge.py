@@ -70,7 +70,7 @@ def test_a_model_is_judged_and_the_report_shows_its_worst_mistakes(drawn: Path, 
     said = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert (said["schema"], said["model"], said["split"], said["slices"]) == (
         "groundglass.evaluation/1",
-        "first",
+        "opacity",
         "val",
         12,
     )
@@ -200,7 +200,7 @@ def test_faithfulness_and_saliency_know_the_opacity_map(two_questions: Path, inv
     assert "proves nothing" in done.stderr
     asked = ("saliency", HEALTHY, "--method", "opacity-map", "-o", tmp_path)
     assert invoke(*asked, "--model", two_questions).exit_code == 0
-    refused = invoke(*asked)
+    refused = invoke(*asked, "--model", "fast")
     assert (refused.exit_code, "a model with an opacity map" in refused.stderr) == (2, True)
 
 

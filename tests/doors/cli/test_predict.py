@@ -104,11 +104,11 @@ def test_our_own_fault_is_a_row_and_never_stops_the_rest(invoke: Invoke, monkeyp
 
     real, calls = predict.examine, []
 
-    def examine(scan: object, model: object, views: str | None) -> object:
-        calls.append(scan)
+    def examine(*given: object, **more: object) -> object:
+        calls.append(given)
         if len(calls) == 1:
             raise ZeroDivisionError
-        return real(scan, model, views)  # type: ignore[arg-type]
+        return real(*given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(predict, "examine", examine)
     done = invoke("predict", HEALTHY, HEALTHY, "--json")
@@ -375,16 +375,16 @@ def test_weights_that_fail_midway_lose_nothing_that_was_finished(
 
     real, calls = predict.examine, []
 
-    def examine(scan: object, model: object, views: str | None) -> object:
+    def examine(*given: object, **more: object) -> object:
         calls.append(None)
         if len(calls) == 2:
             raise ModelError("not_finite", "logits: finite values, got NaN or infinity")
-        return real(scan, model, views)  # type: ignore[arg-type]
+        return real(*given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(predict, "examine", examine)
     done = invoke(command, *[HEALTHY] * 3, *(["-o", tmp_path / "out"] if command == "explain" else []))
     assert done.exit_code == 5
-    assert done.stdout.count("healthy.png") == 1
+    assert sum("ok" in line.split() for line in done.stdout.splitlines()) == 1
     assert "not_finite" in done.stderr
     if command == "explain":
         there, listed = _names(tmp_path / "out")

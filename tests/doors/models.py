@@ -58,6 +58,8 @@ def corner(path: Path) -> Path:
 
 
 def _write(net: nn.Module, views: str, path: Path) -> Path:
-    card = replace(load("fast", threads=1).card, name=path.stem, size=SIZE, views=views, operating_points={}, conformal={})
+    card = replace(
+        load("fast", threads=1).card, name=path.stem, size=SIZE, views=views, operating_points={}, conformal={}
+    )
     export(net.eval(), SIZE, ("logits", "cam"), asdict(card), path)
     return path

@@ -406,7 +406,7 @@ def test_saliency_draws_four_panels_and_the_layers(small: Path, invoke: Invoke, 
 
 
 def test_the_panels_are_the_gradients_of_each_channel_and_the_largest_of_them(invoke: Invoke, tmp_path: Path) -> None:
-    assert invoke("saliency", HEALTHY, "-o", tmp_path).exit_code == 0
+    assert invoke("saliency", HEALTHY, "--model", "fast", "-o", tmp_path).exit_code == 0
     gradients, maximum = _tile(tmp_path / "panels.png", 1), _tile(tmp_path / "panels.png", 2)
     assert np.ptp(gradients, axis=-1).max() > 20  # in colour, for the channels differ
     assert np.ptp(maximum, axis=-1).max() == 0

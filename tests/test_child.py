@@ -50,6 +50,11 @@ def test_a_silent_child_runs_out_of_time(start: Start) -> None:
     assert caught.value.code == "time_limit"
 
 
+def _send_for_ever(child: Child) -> None:
+    while True:
+        child.send({}, time.monotonic() + 120)
+
+
 def test_a_child_that_ends_is_a_crash(start: Start) -> None:
     child = start("pass")
     with pytest.raises(Gone) as caught:
@@ -57,8 +62,7 @@ def test_a_child_that_ends_is_a_crash(start: Start) -> None:
     assert caught.value.code == "worker_crash"
     # its output may be closed a moment before its input is
     with pytest.raises(Closed):
-        while True:
-            child.send({}, time.monotonic() + 120)
+        _send_for_ever(child)
 
 
 @pytest.mark.parametrize("body", ["[1]", "{", "nul"])

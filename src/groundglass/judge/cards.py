@@ -255,6 +255,11 @@ def _robustness(results: Path, model: Model) -> str:
     )
 
 
+def _titled(source: sources.Source) -> str:
+    """The title of a source, with a link to its page if it has one."""
+    return source.title if source.url == "none" else f"[{source.title}]({source.url})"
+
+
 def data_card(manifests: Path) -> str:
     """The origin and the licence of the slices, counts of slices and patients per split, and known faults."""
     records = manifest.load(manifests / "p7.csv")
@@ -269,7 +274,7 @@ def data_card(manifests: Path) -> str:
         "## Sources\n",
         _table(
             ["source", "what it is", "labels", "licence", "citation"],
-            [[s.name, f"[{s.title}]({s.url}); {s.size}", s.labels, s.licence, s.citation] for s in used],
+            [[s.name, f"{_titled(s)}; {s.size}", s.labels, s.licence, s.citation] for s in used],
         ),
         "## Who is in which part (P7, the model that ships)\n",
         _table(["source", "part", "COVID", "non-COVID", "people"], _counts(records)),

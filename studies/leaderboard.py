@@ -37,9 +37,8 @@ slices, unless the file says otherwise. The test parts chose nothing: weights, t
 validation before they were scored. Where nothing else is said, a slice that the gate refuses has no score and counts as
 refused.
 
-Ideas that brought nothing are gone from the code: the tag `ideas-1` holds mixup, MixStyle, the source adversary, the
-opacity map, 8-bit export and the mirror view, and a recipe for each
-left-out source, so that each row can be made again.
+The tag `ideas-1` holds the recipes of ideas that brought nothing (mixup, MixStyle, the source adversary, the first
+opacity map), 8-bit export, the mirror view, and a recipe for each left-out source, so that each row can be made again.
 
 **Research use only.** No figure here is a clinical validation: the sets are small, public, of unknown selection, and
 COVID-19 is told from what those sets call non-COVID.

@@ -14,9 +14,10 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from groundglass.data import manifest
+from groundglass.infer.model import LABELS, PINNED
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.train import Row
-from groundglass.types import Record
+from groundglass.types import LUNG_WINDOW, Record
 
 INTENDED_USE = (
     "Research use only. Not a medical device. Not for diagnosis, triage or treatment. "
@@ -163,6 +164,25 @@ def small(recipe: Recipe, records: tuple[Record, ...]) -> tuple[Recipe, tuple[Re
         passes=min(recipe.passes, 2),
     )
     return tiny, tuple(r for rows in kept.values() for r in rows)
+
+
+def card_of_run(setup: Setup) -> dict[str, Any]:
+    """What the card of every exported model says of its run, whatever it was taught."""
+    recipe = setup.recipe
+    return {
+        "name": recipe.name,
+        "version": version("groundglass"),
+        "labels": LABELS,
+        "size": recipe.size,
+        "window": dataclasses.asdict(LUNG_WINDOW),
+        "training_manifest_sha256": manifest.sha256(setup.records),
+        "field_sha256": PINNED["field"],
+        "licence": LICENCE,
+        "intended_use": INTENDED_USE,
+        "sources": tuple(sorted(recipe.source_share)),
+        "recipe": setup.recipe_path.name,
+        "views": recipe.views,
+    }
 
 
 def machine(fabric: Fabric) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,10 @@ from groundglass.learn.nets.classifier import ClassifierOutputs
 from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
 from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.recipe import Recipe
-from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
+from groundglass.learn.setup import Setup, card_of_run
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.train import train
-from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask, OperatingPoint, Record
+from groundglass.types import Estimate, Float32, Float64, Mask, OperatingPoint, Record
 from groundglass.write import PUBLIC, user_folder, write_bytes
 
 CPU = torch.device("cpu")
@@ -168,23 +167,12 @@ def export_classifier(
     labels = np.array([e.label == 1 for e in slices])
     points = _operating_points(recipe, slices, probability, labels)
     card = {
-        "name": recipe.name,
-        "version": version("groundglass"),
-        "labels": LABELS,
-        "size": recipe.size,
-        "window": dataclasses.asdict(LUNG_WINDOW),
+        **card_of_run(setup),
         "temperature": temperature,
         "thresholds": {name: p.threshold for name, p in points.items()},
         "operating_points": {name: dataclasses.asdict(p) for name, p in points.items()},
         "conformal": fit_conformal(probability, labels),
-        "training_manifest_sha256": manifest.sha256(setup.records),
-        "field_sha256": PINNED["field"],
-        "licence": LICENCE,
-        "intended_use": INTENDED_USE,
-        "sources": tuple(sorted(recipe.source_share)),
         "figures": task.figures(average),
-        "recipe": setup.recipe_path.name,
-        "views": recipe.views,
     }
     parse_card(card)
     net = ClassifierOutputs(average).eval()  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 from groundglass.data import manifest
 from groundglass.data.manifest import people
 from groundglass.errors import ConfigError
-from groundglass.infer.model import LABELS, PINNED, parse_card, weights_folder
+from groundglass.infer.model import PINNED, parse_card, weights_folder
 from groundglass.infer.network import read_onnx
 from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, operating_points, sigmoid
 from groundglass.judge.metrics import auroc
@@ -27,10 +26,10 @@ from groundglass.learn.nets.ct_encoder import load_encoder
 from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
 from groundglass.learn.onnx_file import edge_cases, export, parity, round_to_half
 from groundglass.learn.prepared import PreparedStore
-from groundglass.learn.setup import INTENDED_USE, LICENCE, Setup
+from groundglass.learn.setup import Setup, card_of_run
 from groundglass.learn.tasks.opacity import OpacityTask, as_input
 from groundglass.learn.train import train
-from groundglass.types import LUNG_WINDOW, Estimate, Float32, Float64, Mask
+from groundglass.types import Estimate, Float32, Float64, Mask
 from groundglass.write import user_folder
 
 CPU = torch.device("cpu")
@@ -95,19 +94,8 @@ def export_opacity(
     recipe = setup.recipe
     margin, differential, _ = task.margins(average, CPU)
     card = {
-        "name": recipe.name,
-        "version": version("groundglass"),
-        "labels": LABELS,
-        "size": recipe.size,
-        "window": dataclasses.asdict(LUNG_WINDOW),
-        "training_manifest_sha256": manifest.sha256(setup.records),
-        "field_sha256": PINNED["field"],
-        "licence": LICENCE,
-        "intended_use": INTENDED_USE,
-        "sources": tuple(sorted(recipe.source_share)),
+        **card_of_run(setup),
         "differential_sources": recipe.differential_sources,
-        "recipe": setup.recipe_path.name,
-        "views": recipe.views,
         "opaque_at": OPAQUE_AT,
         **_first_question(task, margin, recipe.seed),
         **_second_question(task, differential, recipe.seed),

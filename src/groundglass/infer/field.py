@@ -63,6 +63,10 @@ class Field:
         """The share of the image that is lung."""
         return float(self.lungs.mean())
 
+    def has_lung(self, accept: float) -> bool:
+        """Whether this passes for an axial lung CT, of probability `accept` or more, with lung enough to judge."""
+        return self.accepted >= accept and self.fraction >= LEAST_LUNG
+
 
 # The lung fields of a scan by slice index: of all slices, or of those that were looked at.
 Fields = Sequence[Field] | Mapping[int, Field]

@@ -57,7 +57,7 @@ def is_flat(gray: Float32) -> bool:
 
 def shows_lung(field: Field, accept: float) -> bool:
     """Whether a slice is an axial lung CT with lung enough to judge; `accept` is the least probability of that kind."""
-    return not field.flaw and field.accepted >= accept and field.fraction >= LEAST_LUNG
+    return not field.flaw and field.has_lung(accept)
 
 
 def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] | None:

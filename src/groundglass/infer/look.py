@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from groundglass.infer.field import LEAST_LUNG, Field, enlarged
+from groundglass.infer.field import Field, enlarged
 from groundglass.infer.frame import MAPS, FrameHead
 from groundglass.infer.network import Network
 from groundglass.infer.panels import SMALL, Box, panels, share
@@ -55,11 +55,11 @@ def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> li
 def _judged(g: Float32, small: Float32, box: Box | None, field: Field, network: Network, head: FrameHead) -> Field:
     """The field of a slice (H, W), or of its only viewport with lung, as one of the whole picture."""
     shown = g if box is None else g[box]
-    if field.flaw or not _is_lung(field, network) or max(shown.shape) > _LONG * min(shown.shape):
+    if field.flaw or not field.has_lung(_accept(network)) or max(shown.shape) > _LONG * min(shown.shape):
         viewport, field = _viewport(shown, panels(small, *shown.shape), field, network, head)
         if viewport is not None:
             shown, box = shown[viewport], _within(box, viewport)
-    if not field.flaw and _is_lung(field, network):
+    if not field.flaw and field.has_lung(_accept(network)):
         field = replace(field, flaw=_flaw_of_pixels(shown))
     return field if box is None else _placed(field, box, g.shape)
 
@@ -81,10 +81,10 @@ def _viewport(
         return None, field
     parts = [shown[b] for b in boxes]
     fields = _fields([_at_size(p, network) for p in parts], parts, network, head)
-    lungs = [i for i, f in enumerate(fields) if _is_lung(f, network) and f.flaw != "other_anatomy"]
+    lungs = [i for i, f in enumerate(fields) if f.has_lung(_accept(network)) and f.flaw != "other_anatomy"]
     if len(lungs) == 1:
         return boxes[lungs[0]], fields[lungs[0]]
-    whole = not field.flaw and _is_lung(field, network)
+    whole = not field.flaw and field.has_lung(_accept(network))
     return None, replace(field, flaw="several") if lungs and not whole else field
 
 
@@ -106,12 +106,12 @@ def _fields(small: Sequence[Float32], shown: Sequence[Float32], network: Network
     ]
 
 
+def _accept(network: Network) -> float:
+    return float(network.card["accept"])
+
+
 def _at_size(picture: Float32, network: Network) -> Float32:
     return resize(picture, network.size, network.size)
-
-
-def _is_lung(field: Field, network: Network) -> bool:
-    return field.accepted >= float(network.card["accept"]) and field.fraction >= LEAST_LUNG
 
 
 def _flaw_of_pixels(shown: Float32) -> str:

@@ -29,6 +29,8 @@ SHOWN = (
     "LUNA, nobody has COVID",
     "SARS-CoV-2-CT",
 )
+ECE = "ECE, 15 bins"
+SHOWN_MEASURES = ("sensitivity", "specificity", ECE)
 
 HEAD = """# Results
 
@@ -426,17 +428,20 @@ TABLES = (
 
 
 def measured() -> str:
-    """Sensitivity and specificity of the bundled models on the test part, as the web page shows them."""
+    """What the bundled models were worth on the test part, as the web page shows it.
+
+    That is sensitivity and specificity at the operating point, and the error of the probability, which has none.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     figures = ("value", "low", "high", "level", "patients")
-    writer.writerow(("model_sha256", "operating_point", "group", "measure", *figures))
+    writer.writerow(("model_sha256", "question", "operating_point", "group", "measure", *figures))
     for path in [RESULTS / "opacity/questions_test.csv", *sorted(RESULTS.glob("*/p5-test.csv"))]:
         for r in rows_of(path):
-            if r["measure"] in ("sensitivity", "specificity") and r["group"] in SHOWN:
-                writer.writerow(
-                    (r["model_sha256"][:12], "balanced", r["group"], r["measure"], *(r[k] for k in figures))
-                )
+            if r["measure"] in SHOWN_MEASURES and r["group"] in SHOWN:
+                point = "" if r["measure"] == ECE else "balanced"
+                said = (r["model_sha256"][:12], r.get("question", "opacity"), point, r["group"], r["measure"])
+                writer.writerow((*said, *(r[k] for k in figures)))
     return out.getvalue()
 
 

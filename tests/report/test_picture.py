@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,23 @@ def test_positive_heat_shows_where_the_lesions_are() -> None:
     assert np.median(warm[strong]) > 40
     outside = ~attribution.lungs & (np.abs(attribution.heat) < 1e-3)
     assert np.median(np.abs(warm[outside])) == 0
+
+
+def test_nothing_outside_the_lung_field_is_coloured() -> None:
+    gray, attribution = attributed_slice(picture._PANEL)
+    everywhere = replace(attribution, heat=np.ones_like(attribution.heat))
+    out = picture.overlay(gray, everywhere, prediction()).astype(int)
+    left, top = 2 * picture._PAD + picture._PANEL, 64
+    panel = out[top : top + picture._PANEL, left : left + picture._PANEL]
+    warm = np.ptp(panel, axis=-1) > 0
+    assert warm[attribution.lungs].mean() > 0.99
+    assert not warm[~attribution.lungs].any()
+
+
+def test_people_count_slices_from_one() -> None:
+    gray, attribution = attributed_slice(64)
+    first = picture.overlay(gray, attribution, prediction())
+    assert np.array_equal(first, picture.overlay(gray, attribution, prediction(), "slice 1"))
 
 
 def test_the_picture_changes_with_probability_model_and_scale() -> None:

@@ -16,6 +16,7 @@ from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import overview
 from groundglass.report.picture import RGB, overlay
 from groundglass.report.reported import Reported, finished
+from groundglass.report.words import slice_name
 from groundglass.types import Float32, Prediction
 
 
@@ -39,7 +40,7 @@ def _named(reported: Reported) -> Prediction:
 
 def _name(reported: Reported, index: int) -> str:
     number = reported.sources[index].get("InstanceNumber")
-    return f"slice {index}" if number is None else f"image {number}"
+    return slice_name(index) if number is None else f"image {number}"
 
 
 def _gray(reported: Reported, index: int) -> Float32:

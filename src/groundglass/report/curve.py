@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from groundglass.report.picture import RGB, Look, montage
-from groundglass.report.words import percent
+from groundglass.report.words import percent, slice_name
 from groundglass.types import Float32, Prediction
 
 _GROUND, _INK, _PALE, _LINE, _MARK = (12, 14, 17), (240, 242, 245), (160, 168, 178), (98, 160, 234), (236, 126, 28)
 _OPAQUE = (255, 226, 120)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 40, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 36, 40, 46
 
 
 def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, height: int = 220) -> RGB:
@@ -38,6 +38,10 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
         y = at(0, level)[1]
         draw.line((_LEFT, y, right, y), fill=(40, 44, 52))
         draw.text((8, y - 9), f"{level:.0%}", _PALE, font)
+    small = ImageFont.load_default(size=12)
+    for index in sorted({0, depth - 1}):
+        words = slice_name(index)
+        draw.text((at(index, 0)[0] - small.getlength(words) / 2, bottom + 2), words, _PALE, small)
     y = at(0, prediction.threshold)[1]
     for left in range(_LEFT, right, 10):
         draw.line((left, y, left + 5, y), fill=_PALE)

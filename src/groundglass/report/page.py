@@ -168,9 +168,11 @@ def _notices(result: Prediction | Refusal) -> str:
 
 def _reading() -> str:
     return (
-        "<h2>How to read this</h2><p>The probability is calibrated and means opacities of the kind that COVID-19 "
-        "pneumonia makes. Other diseases make such opacities too, and below the threshold does not mean healthy. A "
-        "refused input gets no number, because none would mean anything; the remark says what to give instead.</p>"
+        "<h2>How to read this</h2><p>The probability is for opacities of the kind that COVID-19 pneumonia makes. It "
+        "was fitted on validation slices of the sources that the model was trained on; on other data it can be far too "
+        "high or too low, so take it as a score. Other diseases make such opacities too, and below the threshold does "
+        "not mean healthy. A refused input gets no number, because none would mean anything; the remark says what to "
+        "give instead. Slices are counted from 1, from the feet to the head.</p>"
         "<p>Opaque lung is the share of lung on the judged slices that looks opaque to the model, with the CT severity "
         "class by that share: CT-0 none or next to none, CT-1 less than a quarter, CT-2 to a half, CT-3 to three "
         "quarters, CT-4 more. Right and left are the patient's.</p>"
@@ -193,7 +195,9 @@ def _pictures(pictures: str, heat: bool) -> str:
 def _heat_words() -> str:
     return (
         '<p class="pale">Orange speaks for COVID-19 pneumonia, blue against it, no colour is neutral; the green line '
-        "is the lung field. Heat shows where the model found its evidence. It does not outline disease.</p>"
+        "is the lung field, and nothing outside it is coloured. The numbers beside the colours are log odds, and each "
+        "picture has its own scale: compare places in one picture, not the colours of two. Heat shows where the model "
+        "found its evidence. It does not outline disease.</p>"
     )
 
 

@@ -1,7 +1,8 @@
 """A slice with its lung outline and what the model found, as a picture with numbers, names and a legend.
 
 What is found is either the opacity map (`Opacity`): lung that looks opaque is tinted and outlined; or class activation
-(`Attribution`): heat is signed and unscaled, and the colour bar says how it is scaled to colours here.
+(`Attribution`): heat is signed log odds, and the colour bar says how it is scaled to colours here. Nothing outside the
+lung field is coloured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from groundglass.report.words import (
     printable,
     severity,
     short,
+    slice_name,
 )
 from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction
 
@@ -90,7 +92,7 @@ def overlay(slice_gray: Float32, look: Look, prediction: Prediction, name: str |
     """One slice twice, plain and with what was found, with legend and words: uint8 (rows, columns, 3).
 
     `slice_gray` is f32 (H, W) in [0, 1]; any size from 1 pixel on is scaled into a fixed frame and keeps its aspect.
-    `name` is what the slice is called, by default its number from 0.
+    `name` is what the slice is called, by default its number from 1.
     """
     _same_shape(slice_gray, look)
     scale = scale_of([look])
@@ -103,7 +105,7 @@ def overlay(slice_gray: Float32, look: Look, prediction: Prediction, name: str |
         left = _PAD + number * (_PANEL + _PAD)
         _say(draw, (left, top - 26), said, 16, _PALE, _PANEL)
         canvas.paste(picture, (left + (_PANEL - picture.width) // 2, top + (high - picture.height) // 2))
-    _title(draw, canvas.width, f"{prediction.source}, {name or f'slice {look.index}'}")
+    _title(draw, canvas.width, f"{prediction.source}, {name or slice_name(look.index)}")
     _legend(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, look, scale)
     _verdict(draw, top + high + 12, canvas.width, prediction, _origin(prediction, look))
     return np.asarray(canvas, dtype=np.uint8)
@@ -114,7 +116,7 @@ def montage(
 ) -> RGB:
     """The slices of a scan with the highest probabilities, at most 12, highest first, on one scale of heat.
 
-    `names` says what slices are called, by default their number from 0.
+    `names` says what slices are called, by default their number from 1.
     """
     if not slices:
         raise ValueError("slices: one or more, got none")
@@ -131,7 +133,7 @@ def montage(
         left, above = _PAD + number % columns * (_TILE + 8), top + number // columns * step
         _, found = _panels(gray, look, scale, _TILE)
         canvas.paste(found, (left + (_TILE - found.width) // 2, above + (_TILE - found.height) // 2))
-        called = (names or {}).get(look.index, f"slice {look.index}")
+        called = (names or {}).get(look.index, slice_name(look.index))
         _say(draw, (left + 2, above + _TILE + 4), called + _found(look, chance), 16, _INK, _TILE)
     _title(draw, canvas.width, f"{prediction.source}, {len(prediction.slices)} slices judged")
     _legend(canvas, draw, (canvas.width - _BAR, top), _TILE, ranked[0][1], scale)
@@ -185,7 +187,7 @@ def _panels(gray: Float32, look: Look, scale: float, side: int) -> tuple[Image.I
     lungs = fit(look.lungs) > 0.5
     plain = blend(image, image, 0.0)
     if isinstance(look, Attribution):
-        found = blend(image, fit(look.heat), scale)
+        found = blend(image, np.where(lungs, fit(look.heat), np.float32(0)), scale)
     else:
         found = tint(image, (fit(look.opaque) > 0.5) & lungs)
     edge = outline(lungs)
@@ -230,10 +232,12 @@ def _legend(
     from PIL import Image
 
     left, top = at
-    swatches = ((0.35, True, "lung that looks", "opaque"), (0.12, False, "other lung", ""))
-    for row, (gray, opaque, *lines) in enumerate(swatches):
+    # From aerated to solid, as the same tint looks different on the dark and on the bright of the picture.
+    ground = np.linspace(0.12, 0.95, 84, dtype=np.float32)[None].repeat(34, axis=0)
+    swatches = ((True, "lung that looks", "opaque"), (False, "other lung", ""))
+    for row, (opaque, *lines) in enumerate(swatches):
         above = top + 26 + row * 84
-        swatch = tint(np.full((34, 34), gray, np.float32), np.full((34, 34), opaque))
+        swatch = tint(ground, np.full(ground.shape, opaque))
         canvas.paste(Image.fromarray(swatch), (left, above))
         for number, words in enumerate(lines):
             _say(draw, (left, above + 38 + 17 * number), words, 13, _INK, _BAR)
@@ -246,8 +250,9 @@ def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, in
     left, top = at
     width, room = 18, _BAR - 18 - 8
     _say(draw, (left, top), "for COVID", 15, _INK, _BAR)
-    _say(draw, (left, top + height - 20), "against", 15, _INK, _BAR)
-    first, last = top + 26, top + height - 28
+    _say(draw, (left, top + height - 38), "against", 15, _INK, _BAR)
+    _say(draw, (left, top + height - 18), "in log odds", 13, _PALE, _BAR)
+    first, last = top + 26, top + height - 46
     share = np.linspace(1, -1, last - first, dtype=np.float32)[:, None].repeat(width, axis=1)
     # Over the gray of aerated lung, as in the picture.
     strip = blend(np.full_like(share, 0.12), share, 1.0 if scale > 0 else 0.0)
@@ -277,8 +282,9 @@ def _origin(prediction: Prediction, look: Look | None) -> str:
     if look is None:
         return origin
     inside = look.lung_fraction
-    share = "no heat speaks for COVID" if inside is None else f"{100 * inside:.0f} % of the heat for COVID lies in lung"
-    return f"{origin}   |   {look.method}: {share}"
+    if inside is None:
+        return f"{origin}   |   no evidence speaks for COVID"
+    return f"{origin}   |   {100 * inside:.0f} % of the evidence for COVID lies in the lungs, and only that is coloured"
 
 
 def _verdict(draw: ImageDraw.ImageDraw, top: int, width: int, prediction: Prediction, origin: str) -> None:

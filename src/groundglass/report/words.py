@@ -61,6 +61,11 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def slice_name(index: int) -> str:
+    """What people call the slice at `index` of its scan: they count from 1, as JSON and Python count from 0."""
+    return f"slice {index + 1}"
+
+
 def of_lung(share: float) -> str:
     """A share of lung in per cent for people; what is there is never rounded to none."""
     return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"

@@ -89,7 +89,7 @@ def test_a_picture_gets_its_number_with_words(opened: Open) -> None:
     _verdict(page, "At or above the threshold")
     assert page.locator("#number").text_content() == "81.3 %"
     words = page.locator("#words").text_content()
-    assert "Of 100 pictures" in words
+    assert "points of 100 on average" in words
     assert "of the lung looks opaque" in words
     assert "not a DICOM file" in page.locator("#warnings").text_content()
     assert "sensitivity" in page.locator("main").text_content()

@@ -6,9 +6,7 @@ import csv
 from dataclasses import asdict
 from typing import Any
 
-import pytest
-
-from groundglass.doors.server.plain_words import measured, words
+from groundglass.doors.server.plain_words import ERROR, measured, off_by, words
 from groundglass.infer.model import OPERATING_POINT, PINNED
 from groundglass.report.schema import to_row
 from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
@@ -21,11 +19,13 @@ def _row(probability: float = 0.9, **more: Any) -> dict[str, Any]:
     return to_row(given) | more
 
 
-@pytest.mark.parametrize(
-    ("probability", "said"), [(0.0, "fewer than 1"), (0.5, "about 50"), (1.0, "more than 99"), (0.004, "fewer than 1")]
-)
-def test_no_probability_is_told_as_certain(probability: float, said: str) -> None:
-    assert said in words(_row(probability)).meaning
+def test_the_number_is_told_with_the_error_that_was_measured_and_never_as_so_many_of_100_pictures() -> None:
+    errors = [m.value for m in off_by(PINNED["opacity"])]
+    low, high = (f"{100 * pick(errors):.0f}" for pick in (min, max))
+    shipped = words(_row(model={"name": "opacity", "sha256": PINNED["opacity"]})).meaning
+    assert f"off by {low} to {high} points of 100 on average" in shipped
+    assert "was not measured" in words(_row()).meaning
+    assert not any("pictures" in words(_row(p)).meaning for p in (0.0, 0.5, 1.0))
 
 
 def test_an_operating_point_is_told_with_its_intervals_where_the_card_states_them() -> None:
@@ -70,11 +70,11 @@ def test_a_refusal_says_what_it_seems_to_be_and_what_to_give() -> None:
 def test_the_measured_figures_are_those_of_the_leaderboard() -> None:
     found = measured(PINNED["opacity"], OPERATING_POINT)
     with (ROOT / "results" / "opacity" / "questions_test.csv").open(newline="") as file:
-        rows = {(r["group"], r["measure"]): r for r in csv.DictReader(file)}
-    assert {m.measure for m in found} == {"sensitivity", "specificity"}
+        rows = {(r["question"], r["group"], r["measure"]): r for r in csv.DictReader(file)}
+    assert {m.measure for m in found} == {"sensitivity", "specificity", ERROR}
     for m in found:
-        row = rows[m.group, m.measure]
+        row = rows[m.question, m.group, m.measure]
         assert (m.value, m.low, m.high) == (float(row["value"]), float(row["low"]), float(row["high"]))
         assert m.patients == int(row["patients"])
     assert measured("0" * 64, OPERATING_POINT) == ()
-    assert measured(PINNED["opacity"], "screen") == ()
+    assert {m.measure for m in measured(PINNED["opacity"], "screen")} == {ERROR}  # which no threshold changes

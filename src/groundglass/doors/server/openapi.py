@@ -11,7 +11,7 @@ from groundglass.report.words import RESEARCH_USE_ONLY
 
 Schema = dict[str, Any]
 
-DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a calibrated probability and how much is opaque, or a refusal.
+DESCRIPTION = f"""COVID-19 pneumonia from axial lung CT: a probability, how much of the lung is opaque, or a refusal.
 
 **{RESEARCH_USE_ONLY}**
 

@@ -28,10 +28,18 @@ _PLAIN = {
 }
 
 
+# The expected calibration error: the mean distance between probability and share of positives, in 15 bins.
+ERROR = "ECE, 15 bins"
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A share that was measured on a test part, with its interval."""
+    """What was measured on a test part, with its interval: a share, or the error of the probability.
 
+    `question` is `opacity`, the first number, or `differential`, the second one.
+    """
+
+    question: str
     group: str
     measure: str
     value: float
@@ -62,10 +70,11 @@ class Words:
 
 
 def measured(sha256: str, point: str) -> tuple[Measured, ...]:
-    """Sensitivity and specificity of the model with this hash at this operating point; empty if unknown."""
+    """Sensitivity, specificity and `ERROR` of the model with this hash at this operating point; empty if unknown."""
     text = files("groundglass.doors.server").joinpath("measured.csv").read_text(encoding="utf-8")
     return tuple(
         Measured(
+            row["question"],
             row["group"],
             row["measure"],
             float(row["value"]),
@@ -75,8 +84,13 @@ def measured(sha256: str, point: str) -> tuple[Measured, ...]:
             int(row["patients"]),
         )
         for row in csv.DictReader(text.splitlines())
-        if sha256.startswith(row["model_sha256"]) and row["operating_point"] == point
+        if sha256.startswith(row["model_sha256"]) and row["operating_point"] in (point, "")
     )
+
+
+def off_by(sha256: str, question: str = "opacity") -> tuple[Measured, ...]:
+    """By how much the probability of the model with this hash was off, for each test part; empty if unknown."""
+    return tuple(m for m in measured(sha256, "") if m.question == question and m.measure == ERROR)
 
 
 def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
@@ -96,10 +110,7 @@ def words(row: Mapping[str, Any], heat_in_lungs: float | None = None) -> Words:
         status=row["label"],
         verdict=_sentence(answered(result)).removesuffix("."),
         probability=percent(probability),
-        meaning=(
-            f"Of 100 pictures that look like this one to the model, {_of_hundred(probability)} show {asked(result)}, "
-            "among pictures like those that it was checked on."
-        ),
+        meaning=_meaning(result),
         certainty=_certainty(row, probability, threshold),
         worth=worth(row["operating_point"]),
         severity=_severity(result),
@@ -151,9 +162,17 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _of_hundred(probability: float) -> str:
-    number = round(100 * probability)
-    return "fewer than 1" if number < 1 else "more than 99" if number > 99 else f"about {number}"
+def _meaning(result: Prediction) -> str:
+    """What the number is of, and by how much such numbers were off."""
+    errors = [100 * m.value for m in off_by(result.sha256)]
+    if not errors:
+        return f"The number is for {asked(result)}. How far such numbers are off was not measured for this model."
+    low, high = f"{min(errors):.0f}", f"{max(errors):.0f}"
+    by = low if low == high else f"{low} to {high}"
+    return (
+        f"The number is for {asked(result)}. On test data it was off by {by} points of 100 on average, depending on "
+        "the source: take it as a score, not as a chance."
+    )
 
 
 def _certainty(row: Mapping[str, Any], probability: float, threshold: float) -> str:

@@ -116,11 +116,12 @@ def _packed_lungs(field: Field | None, shape: tuple[int, int]) -> bytes:
 
 
 def heat_png(view: View, attribution: Attribution) -> bytes:
-    """The heat of one slice as a PNG with transparency: no heat, no colour; full colour is `view.scale`."""
+    """The heat of one slice as a transparent PNG; full colour is `view.scale`, and outside the lungs there is none."""
     if view.scale <= 0:
         share = np.zeros_like(attribution.heat)
     else:
         share = np.clip(attribution.heat / np.float32(view.scale), -1, 1)
+    share = np.where(attribution.lungs, share, np.float32(0))
     strength = np.sqrt(np.abs(share)) * np.clip((np.abs(share) - 0.03) / 0.12, 0, 1)
     return _rgba(np.dstack([colors(share), np.rint(255 * strength).astype(np.uint8)]))
 

@@ -25,37 +25,19 @@ import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.manifest import of_split
 from groundglass.data.protocol import OTHER_DISEASE
-from groundglass.infer.predict import Examination, calibrate
 from groundglass.judge.cases import Case, columns
 from groundglass.judge.evaluate import measures
 from groundglass.judge.intervals import share
 from groundglass.judge.metrics import auroc
 from groundglass.judge.results import FIGURES, cells
-from groundglass.judge.score import cases_of, read_scores, score
-from groundglass.types import Estimate, Scan
+from groundglass.judge.score import answers, cases_of, read_scores
+from groundglass.types import Estimate
 from groundglass.write import PUBLIC, write_bytes
 
 HEAD = ("question", "model_sha256", "manifest_sha256", "split", "group", "slices", "measure", *FIGURES)
 NOBODY = ("luna", *OTHER_DISEASE)
 KEPT = ("AUROC", "accuracy", "sensitivity", "specificity", "ECE, 15 bins", "refused")
 Row = tuple[str, str, int, str, Estimate]  # question, group, slices, measure
-
-
-def answered(rows: list[manifest.Record], data: Path, model: gg.Model) -> list[Case]:
-    """Cases whose traits hold the opaque share and the answer to question 2 beside the probability of question 1."""
-    more: dict[str, dict[str, str]] = {}
-
-    def watch(case: Case, scan: Scan, examination: Examination) -> None:
-        seen, card = examination.seen, model.card.differential
-        if seen is None or seen.shares is None:
-            return
-        more[case.path] = {"opaque_share": f"{seen.shares[0]:.6f}"}
-        if seen.differentials is not None and card is not None:
-            second = calibrate(seen.differentials + card.bias, card.temperature)
-            more[case.path]["differential"] = f"{second[0, 0]:.6f}"
-
-    cases = score(rows, data, model, watch=watch)
-    return [replace(c, traits={**c.traits, **more.get(c.path, {})}) for c in cases]
 
 
 def write_answers(path: Path, cases: Sequence[Case]) -> None:
@@ -137,7 +119,7 @@ def main() -> None:
     model = gg.load(given.model)
     records = manifest.load(given.manifest) if given.scores else manifest.read(given.manifest, given.data)
     rows = [r for r in of_split(records, given.split) if given.source in (None, r.source)]
-    cases = read_scores(given.scores, cases_of(rows, None)) if given.scores else answered(rows, given.data, model)
+    cases = read_scores(given.scores, cases_of(rows, None)) if given.scores else answers(rows, given.data, model)
     output = given.output or ROOT / "results" / model.name / f"questions_{given.split}.csv"
     if not given.scores:
         write_answers(output.with_name(f"{output.stem}_scores.csv"), cases)

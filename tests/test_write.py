@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -12,7 +13,7 @@ import pytest
 
 from groundglass.doors.signals import Interrupted
 from groundglass.errors import OutputError
-from groundglass.write import Lock, Taken, lock_holder, require_file, user_folder, write_bytes
+from groundglass.write import Lock, Taken, filling, lock_holder, require_file, user_folder, write_bytes
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,22 @@ def test_a_place_that_is_taken_is_an_output_error_and_stays(tmp_path: Path) -> N
             write_bytes(place, b"x")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "taken"]
     assert (tmp_path / "taken").read_text() == "kept"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_folders_that_were_made_for_nothing_go_again(fails: bool, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with contextlib.suppress(ZeroDivisionError), filling(tmp_path / "there" / "a" / "b"):
+        assert (tmp_path / "there" / "a" / "b").is_dir()
+        assert not fails or 1 / 0
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_folder_that_holds_something_stays(tmp_path: Path) -> None:
+    with contextlib.suppress(ZeroDivisionError), filling(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "kept").touch()
+        assert 1 / 0
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "kept"]
 
 
 def test_the_content_is_on_disk_before_the_name_and_the_folder_after_it(

@@ -200,7 +200,8 @@ class ModelCard:
     each label, the least probability that the label keeps in a prediction set. From `opaque_at` on a cell of the
     opacity map counts as opaque, and with less than `ct_0_below` of the lung opaque a scan is CT-0; `differential` is
     the second question. A model without a map has neither `opaque_at` nor `differential`. `differential_sources` are
-    the sources whose negatives show other disease with opacities: they are no negatives of the first question.
+    the sources whose negatives show other disease with opacities: they are no negatives of the first question. `trial`
+    marks the file of a `--fast-dev-run`, whose answers mean nothing.
     """
 
     name: str
@@ -224,6 +225,7 @@ class ModelCard:
     ct_0_below: float = 0.01
     differential: DifferentialCard | None = None
     differential_sources: tuple[str, ...] = ()
+    trial: bool = False
 
     def __post_init__(self) -> None:
         _require(len(self.labels) >= 2, f"labels: two or more, got {self.labels}")

@@ -108,6 +108,19 @@ def require_folder(folder: Path) -> None:
         raise _failed(error) from error
 
 
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """As `require_folder`; folders that it made and that still hold nothing at the end of the block are removed."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        require_folder(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
+            for place in made:
+                place.rmdir()
+
+
 class Taken(Exception):
     """Another process holds the lock; the message says which."""
 

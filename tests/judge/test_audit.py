@@ -67,6 +67,7 @@ def test_a_mirrored_copy_is_as_bad_as_what_it_joins(
     (finding,) = named(found, "near copy")
     assert (finding.severity, finding.paths) == (severity, ("00.png", "more.png"))
     assert said in finding.message
+    assert finding.message.startswith("00.png (patient p0) = more.png (patient ")
     assert found.failed == (severity == "error")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from groundglass.judge import controls, evidence
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
+from groundglass.judge.score import first_question
 from groundglass.types import Float64, Record
 
 Y = np.arange(120) % 2 == 0
@@ -79,8 +80,8 @@ def test_negatives_of_a_source_of_other_disease_do_not_ask_the_first_question() 
         for s in ("ill", "healthy")
         for n in range(2)
     ]
-    assert controls.first_question(rows, ()) == rows
-    assert [r.path for r in controls.first_question(rows, ("ill",))] == ["ill/0.png", "healthy/0.png", "healthy/1.png"]
+    assert first_question(rows, ()) == rows
+    assert [r.path for r in first_question(rows, ("ill",))] == ["ill/0.png", "healthy/0.png", "healthy/1.png"]
 
 
 def test_features_that_carry_the_source_tell_it_and_noise_does_not() -> None:

@@ -17,7 +17,7 @@ GOOD = (FOLDER / "shipped" / "field.toml").read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_every_recipe_in_the_tree_is_valid_and_names_its_command(path: Path) -> None:
     recipe = read_recipe(path)
-    assert (path.parent / recipe.manifest).is_file()
+    assert path.stem == "own" or (path.parent / recipe.manifest).is_file()  # whose own pictures are not here
     assert f"groundglass train recipes/{path.relative_to(FOLDER).as_posix()}" in path.read_text(encoding="utf-8")
 
 
@@ -36,6 +36,7 @@ def test_every_recipe_in_the_tree_is_valid_and_names_its_command(path: Path) -> 
         (GOOD.replace("mosmed = 0.15", "mosmed = true"), "source_share"),
         (GOOD.replace("refusals", "#"), "refusals"),
         ("= broken", "TOML"),
+        (GOOD.replace("mosmed = 0.15", "mosmed = 0.0"), "source_share"),
         ("", "task"),
     ],
 )

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from groundglass.data import manifest
+from groundglass.data import collect, manifest, sources
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.model import load
+from groundglass.infer.predict import TRIAL_NOTICE, predict
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.run import _minutes_trained, run
 from groundglass.learn.setup import Options, Setup, on_manifest
 from groundglass.learn.ship import export_run
 from groundglass.learn.tasks import classifier_run
 from groundglass.learn.train import make_fabric, table
+from groundglass.phantom.files import write_set
+from groundglass.read.scan import read
+from groundglass.types import Prediction
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(FOLDER.rglob("*.toml"))
+OWN = FOLDER / "own.toml"
+RECIPES = sorted(set(FOLDER.rglob("*.toml")) - {OWN})
 QUICK = Options(device="cpu", threads=1, fast_dev_run=True)
 
 
@@ -38,6 +44,42 @@ def test_every_recipe_runs_to_its_file(path: Path, data_root: Path, tmp_path: Pa
     assert about["recipe"]["name"] == read_recipe(path).name
     for name in ("checkpoint.safetensors", "curves.csv", "curves.png"):
         assert (tmp_path / "run" / name).is_file()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one's own: eight drawn people, half of them to train on, with their manifest own.csv."""
+    root = tmp_path_factory.mktemp("drawn")
+    write_set(root / "mine", 8, size=192)
+    rows = collect.adopt(sources.find("image-folder"), root / "mine", root)
+    parts = itertools.cycle(("train", "train", "val", "val"))
+    manifest.write(
+        [replace(r, split=next(parts)) for r in sorted(rows, key=lambda r: r.patient or "")], root / "own.csv"
+    )
+    return root
+
+
+def test_the_recipe_for_one_s_own_pictures_runs_on_them_and_its_trial_says_so(drawn: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, manifest=drawn / "own.csv")
+    made = run(OWN, drawn, tmp_path / "run", options)
+    model = load(made)
+    assert model.card.sources == ("image-folder",)
+    result = predict(read(next(drawn.rglob("*.png"))), model)
+    assert isinstance(result, Prediction)
+    assert result.notices[0] == TRIAL_NOTICE
+
+
+def test_a_try_that_fails_leaves_no_empty_folder_of_a_run(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(OWN.read_text() + "\n[source_share]\nnowhere = 1.0\n")
+    with pytest.raises(ConfigError, match="source_share"):
+        run(tmp_path / "wrong.toml", drawn, tmp_path / "runs" / "wrong", replace(QUICK, manifest=drawn / "own.csv"))
+    assert [p.name for p in tmp_path.iterdir()] == ["wrong.toml"]
+
+
+@pytest.mark.parametrize("weights", ["none", None])
+def test_a_trunk_may_start_from_nothing(weights: str | None, drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(BARE + (f'weights = "{weights}"\n' if weights else ""))
+    assert run(tmp_path / "small.toml", drawn, tmp_path / "run", replace(QUICK, manifest=drawn / "own.csv")).is_file()
 
 
 def test_the_minutes_of_a_run_are_those_of_all_its_epochs(tmp_path: Path) -> None:
@@ -70,6 +112,20 @@ def test_an_augmented_recipe_has_no_leaky_run(data_root: Path, tmp_path: Path) -
         )
 
 
+BARE = """
+task = "classifier"
+name = "bare"
+manifest = "own.csv"
+trunk = "mobilenetv2"
+size = 64
+epochs = 1
+steps_per_epoch = 1
+batch = 4
+learning_rate = 1e-4
+weight_decay = 0.0
+ema = 0.5
+seed = 3
+"""
 SMALL = """
 task = "classifier"
 name = "small"

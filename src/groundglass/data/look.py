@@ -175,7 +175,8 @@ def _known(file: Path, kept: Memory, field: Network | None, decoder: Decoder) ->
     found = kept.look(key)
     if found is None:
         found = measure(file, digest, decoder, field)
-        kept.keep(key, *found)
+        if found[0].refusal != "decode_limit":  # a busy machine is no property of the file
+            kept.keep(key, *found)
     return found
 
 

@@ -38,7 +38,8 @@ def filled(kind: type[_T], table: Mapping[str, Any], code: str, name: str) -> _T
             raise ConfigError(code, f"{key}: a known key, got an unknown one{_nearest(key, fields)}; correct {name}")
         if not _accepts(value, str(fields[key].type)):
             raise ConfigError(code, f"{key}: {fields[key].type}, got {value!r}; correct {name}")
-    without = {n: f for n, f in fields.items() if f.default is dataclasses.MISSING and n not in table}
+    required = {n: f for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    without = {n: f for n, f in required.items() if n not in table}
     missing = sorted(n for n, f in without.items() if not str(f.type).endswith("| None"))
     if missing:
         raise ConfigError(code, f"{name}: all of its keys, got none of {', '.join(missing)}; add them")

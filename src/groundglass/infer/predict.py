@@ -43,6 +43,10 @@ VIEWS_NOTICE = Notice(
     "views_not_calibrated",
     "The answer comes from other views than those that temperature, threshold and prediction set were fitted on.",
 )
+TRIAL_NOTICE = Notice(
+    "trial_model",
+    "This model comes from a trial run of two training steps (--fast-dev-run). Its answers mean nothing.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,7 @@ def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], se
     probability = scan_probability(probabilities, np.array([found[i].lungs.sum() for i in chosen], np.float64))
     point = model.operating_point
     of_scan = (SCAN_NOTICE,) if len(scan.voxels) > 1 else ()
+    of_model = (TRIAL_NOTICE,) if model.card.trial else ()
     result = Prediction(
         source=scan.source,
         model=model.name,
@@ -268,7 +273,7 @@ def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], se
         lung_fraction=float(np.mean([found[i].fraction for i in chosen])),
         uncertainty=entropy(probability),
         prediction_set=prediction_set(probability, model.card),
-        notices=(*scan.notices, *thin.notices(len(found), scan), *notices(found, chosen), *of_scan),
+        notices=(*of_model, *scan.notices, *thin.notices(len(found), scan), *notices(found, chosen), *of_scan),
         operating_point=point,
     )
     return _with_severity(result, seen, model.card, scan.affine is not None)

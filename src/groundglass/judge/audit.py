@@ -134,7 +134,7 @@ def _repeated(check: str, how: str, members: Sequence[Record]) -> Finding:
     if len(patients) > 1:
         notes.append("under different patients")
     severity: Severity = "error" if len(labels) > 1 or len(splits) > 1 else "warning" if len(patients) > 1 else "info"
-    names = " = ".join(r.path.rpartition("/")[2] for r in members)
+    names = " = ".join(r.path if r.patient is None else f"{r.path} (patient {r.patient})" for r in members)
     return Finding(
         check, severity, f"{names}: {how}{', ' if notes else ''}{', '.join(notes)}", tuple(r.path for r in members)
     )

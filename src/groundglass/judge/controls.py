@@ -28,7 +28,7 @@ from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import weighted_auroc
 from groundglass.judge.results import About, dumps
 from groundglass.judge.samples import prepared
-from groundglass.judge.score import cases_of
+from groundglass.judge.score import cases_of, first_question
 from groundglass.types import Estimate, Float32, Float64, Mask, Record, Step, no_step
 
 SCHEMA = "groundglass.controls/1"
@@ -257,15 +257,6 @@ def _groups(own: _Answered, cases: Sequence[Case]) -> tuple[dict[str, Mask], tup
         groups |= judged
         left_out += [source] if source not in judged else []
     return groups, tuple(left_out)
-
-
-def first_question(records: Sequence[Record], differential_sources: Sequence[str]) -> list[Record]:
-    """The rows that ask a model's first question: all but the negatives of sources whose negatives show other disease.
-
-    Which sources those are the model's card says (`differential_sources`): their negatives have opacities too, and to
-    call them negative is the second question.
-    """
-    return [r for r in records if r.label != "non-covid" or r.source not in differential_sources]
 
 
 def _training(records: Sequence[Record], split: str) -> list[Record]:

@@ -14,9 +14,9 @@ import numpy as np
 from groundglass.data import sources
 from groundglass.data.collect import check_hash, traits
 from groundglass.data.manifest import people
-from groundglass.errors import InputError, ManifestError
+from groundglass.errors import ConfigError, InputError, ManifestError
 from groundglass.infer.model import Model
-from groundglass.infer.predict import Examination, examine, label
+from groundglass.infer.predict import Examination, calibrate, examine, label
 from groundglass.judge.cases import Case
 from groundglass.judge.evaluate import surest_first
 from groundglass.read.scan import Decoder, read
@@ -101,6 +101,53 @@ def score(
             done.append(case)
             step("slices", len(done), len(rows))
     return done
+
+
+def answers(
+    records: Sequence[Record],
+    root: Path,
+    model: Model,
+    step: Step = no_step,
+    watch: Watch = lambda case, scan, examination: None,
+) -> list[Case]:
+    """As `score`, with the traits opaque_share and differential: what a model with two questions says beside it.
+
+    `differential` is the calibrated answer to the second question, also if too little lung is opaque to state it.
+    """
+    more: dict[str, dict[str, str]] = {}
+
+    def see(case: Case, scan: Scan, examination: Examination) -> None:
+        watch(case, scan, examination)
+        seen, card = examination.seen, model.card.differential
+        if seen is None or seen.shares is None:
+            return
+        more[case.path] = {"opaque_share": f"{seen.shares[0]:.6f}"}
+        if seen.differentials is not None and card is not None:
+            second = calibrate(seen.differentials + card.bias, card.temperature)
+            more[case.path]["differential"] = f"{second[0, 0]:.6f}"
+
+    cases = score(records, root, model, step, see)
+    return [replace(c, traits={**c.traits, **more.get(c.path, {})}) for c in cases]
+
+
+def first_question(records: Sequence[Record], differential_sources: Sequence[str]) -> list[Record]:
+    """The rows that ask a model's first question: all but the negatives of sources whose negatives show other disease.
+
+    Which sources those are the model's card says (`differential_sources`): their negatives have opacities too, and to
+    call them negative is the second question.
+    """
+    return [r for r in records if r.label != "non-covid" or r.source not in differential_sources]
+
+
+def second_question(records: Sequence[Record], root: Path, model: Model, step: Step = no_step) -> list[Case]:
+    """Each labelled row with the model's answer to its second question as the probability.
+
+    Raises ConfigError (`question`) for a model that has one question only.
+    """
+    if model.card.differential is None:
+        raise ConfigError("question", f"--question: a model with two questions, got {model.name}; leave it out")
+    asked = answers(records, root, model, step)
+    return [replace(c, probability=float(said) if (said := c.traits.get("differential")) else None) for c in asked]
 
 
 def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:

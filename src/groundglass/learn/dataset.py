@@ -64,9 +64,9 @@ def to_uint8(image: Float32) -> UInt8:
 def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
     """Raises ConfigError if the shares name a source that is not there, or leave one out."""
     if set(source_share) != sources:
+        there, named = ", ".join(sorted(sources)), ", ".join(sorted(source_share))
         raise ConfigError(
-            "recipe",
-            f"source_share: {', '.join(sorted(sources))}, got {', '.join(sorted(source_share))}; name each once",
+            "recipe", f"source_share: {there}, got {named}; name each once, or leave the table out to draw all alike"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundglass.data import toml
@@ -23,12 +23,13 @@ _RUN = "[a-z0-9][a-z0-9-]{0,60}"
 class Recipe:
     """How a network is trained. Paths are relative: `manifest` to the recipe's folder, `weights` to the data root.
 
-    `source_share` says how often each source is drawn, whatever its size; within a source the labels are drawn equally
-    often, so that the source alone tells nothing about the label. `ema` is the decay of the averaged weights per step.
+    `source_share` says how often each source is drawn, whatever its size; without it all are drawn equally often.
+    Within a source so are the labels, so that the source alone tells nothing about the label. `ema` is the decay of the
+    averaged weights per step.
 
-    How a network starts: from `weights` (ImageNet, a file, or `timm` for timm's own), or from the finished run of
-    another recipe, `start_from`, in the same folder of runs; its head at random or by `logistic` regression on frozen
-    features. For the first `frozen_epochs` only the head is trained; after that everything from the parameter
+    How a network starts: from `weights` (ImageNet, a file, `timm` for timm's own, or `none`), or from the finished run
+    of another recipe, `start_from`, in the same folder of runs; its head at random or by `logistic` regression on
+    frozen features. For the first `frozen_epochs` only the head is trained; after that everything from the parameter
     `trained_from` on, in forward order. `freeze_norms` keeps batch-norm statistics as they were.
 
     What it sees: `views` of `groundglass.infer.views`, or the one that the label chooses where `by_label` is set (a
@@ -57,7 +58,7 @@ class Recipe:
     weight_decay: float
     ema: float
     seed: int
-    source_share: dict[str, float]
+    source_share: dict[str, float] = field(default_factory=dict)
     refusals: str | None = None
     dropout: float = 0.0
     label_smoothing: float = 0.0
@@ -123,9 +124,9 @@ class Recipe:
             "teachers": all(re.fullmatch(_RUN, t) for t in self.teachers),
             "teacher_share": 0 <= self.teacher_share <= 1 and (self.teacher_share > 0) == bool(self.teachers),
             "passes": 2 <= self.passes <= 1000 if self.task == "modality" else self.passes == 0,
-            "differential_sources": set(self.differential_sources) <= set(self.source_share),
+            "differential_sources": not self.source_share or set(self.differential_sources) <= set(self.source_share),
             "head_rate": self.head_rate >= 1,
-            "source_share": bool(self.source_share) and min(self.source_share.values()) > 0,
+            "source_share": all(share > 0 for share in self.source_share.values()),
         }
         for key, good in checks.items():
             if not good:

@@ -13,12 +13,12 @@ import torch
 
 from groundglass.data import manifest
 from groundglass.errors import ConfigError
-from groundglass.learn.recipe import read_recipe
+from groundglass.learn.recipe import Recipe, read_recipe
 from groundglass.learn.setup import Options, Progress, Setup, machine, on_manifest, quiet, small
 from groundglass.learn.tasks import classifier_run, field_run, opacity_run
 from groundglass.learn.tasks import modality as modality_run
 from groundglass.learn.train import keep_freed_memory, make_fabric
-from groundglass.write import PUBLIC, require_folder, write_bytes
+from groundglass.write import PUBLIC, filling, write_bytes
 
 Run = Callable[[Setup], tuple[Path, dict[str, Any]]]
 _RUNS: Mapping[str, Run] = {
@@ -45,7 +45,11 @@ def run(
         torch.set_num_threads(options.threads)
     if options.leaky and recipe.task != "classifier":
         raise ConfigError("leaky", f"--leaky: a classifier recipe, got {recipe.task}; leave it out")
-    require_folder(folder)
+    with filling(folder):
+        return _run(recipe, recipe_path, root, folder, options, progress)
+
+
+def _run(recipe: Recipe, recipe_path: Path, root: Path, folder: Path, options: Options, progress: Progress) -> Path:
     if (folder / "checkpoint.safetensors").exists() and not options.resume:
         raise ConfigError("resume", "output: a folder without a run, got one; add --resume or choose another -o")
     recipe, records = on_manifest(recipe, recipe_path, options.manifest, root)

@@ -115,13 +115,18 @@ def on_manifest(
 ) -> tuple[Recipe, tuple[Record, ...]]:
     """The recipe with its rows, or those of the manifest that is `given` in place of its own.
 
-    A source that the manifest has for testing alone is not drawn, so one recipe serves every left-out source.
+    A source that the manifest has for testing alone is not drawn, so one recipe serves every left-out source. A recipe
+    that names no shares draws all sources equally often.
     """
     if given is not None:
         recipe = dataclasses.replace(recipe, manifest=os.path.relpath(given, recipe_path.parent))
     records = manifest.read(recipe_path.parent / recipe.manifest, root)
     left_out = {r.source for r in records} - {r.source for r in records if r.split == "train"}
-    shares = {source: share for source, share in recipe.source_share.items() if source not in left_out}
+    trained = sorted(
+        {r.source for r in records if r.split == "train"} | ({"phantom"} if recipe.phantom_share else set())
+    )
+    given_shares = recipe.source_share or dict.fromkeys(trained, 1 / max(1, len(trained)))
+    shares = {source: share for source, share in given_shares.items() if source not in left_out}
     return dataclasses.replace(recipe, source_share=shares), records
 
 
@@ -169,7 +174,9 @@ def small(recipe: Recipe, records: tuple[Record, ...]) -> tuple[Recipe, tuple[Re
 def card_of_run(setup: Setup) -> dict[str, Any]:
     """What the card of every exported model says of its run, whatever it was taught."""
     recipe = setup.recipe
+    trial = {"trial": True} if setup.options.fast_dev_run else {}
     return {
+        **trial,
         "name": recipe.name,
         "version": version("groundglass"),
         "labels": LABELS,

@@ -10,9 +10,9 @@ import numpy as np
 
 from groundglass.errors import OutputError
 from groundglass.infer.transforms import to_gray
-from groundglass.phantom.chest import Lesion, Phantom, chest_slice, chest_volume
+from groundglass.phantom.chest import Lesion, Phantom, chest_slice, chest_volume, draw_lesions
 from groundglass.phantom.refused import head_slice, photograph
-from groundglass.types import LUNG_WINDOW, Float32, Float64, Window
+from groundglass.types import LUNG_WINDOW, Float32, Float64, Step, Window, no_step
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -149,3 +149,35 @@ def write_examples(folder: Path) -> None:
         write_png(folder / "photo.png", photograph(np.random.default_rng(16), size=384))
     except OSError as error:
         raise OutputError("write_failed", f"a writable folder, got {error.strerror}; choose another folder") from error
+
+
+# With less of the lung opaque, a picture of the drawn set shows nothing that a label could mean.
+_LEAST_OPAQUE = 0.03
+
+
+def write_set(folder: Path, count: int, seed: int = 0, size: int = 512, step: Step = no_step) -> None:
+    """Write `count` chests as LABEL/PATIENT/PATIENT.png, one slice of each; every second one has opacities.
+
+    LABEL is covid or non-covid. The same words give the same pixels, and a larger set begins with the smaller one.
+    Raises OutputError if the folder cannot be written.
+    """
+    try:
+        for number in range(count):
+            label, patient = ("non-covid", "covid")[number % 2], f"drawn-{number + 1:04d}"
+            drawn = _labelled(np.random.default_rng([seed, number]), ill=label == "covid", size=size)
+            place = folder / label / patient
+            place.mkdir(parents=True, exist_ok=True)
+            write_slice_png(place / f"{patient}.png", drawn.voxels[0])
+            step("drawing", number + 1, count)
+    except OSError as error:
+        raise OutputError("write_failed", f"a writable folder, got {error.strerror}; choose another folder") from error
+
+
+def _labelled(rng: np.random.Generator, *, ill: bool, size: int) -> Phantom:
+    """A slice of a chest of its own, healthy or with opacities that are seen."""
+    while True:
+        level = float(rng.uniform(0.4, 0.7))
+        lesions = draw_lesions(rng, level=level, severity=float(rng.uniform(0.3, 1.0))) if ill else ()
+        drawn = chest_slice(rng, level=level, lesions=lesions, size=size)
+        if not ill or drawn.lesions.sum() >= _LEAST_OPAQUE * drawn.lungs.sum():
+            return drawn

@@ -25,6 +25,13 @@ from tests import mapped
 from tests.doors import models
 from tests.doors.command_line import HEALTHY, Groundglass, Invoke, rows
 
+KEY = ("all", "AUROC")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -191,6 +198,24 @@ def test_controls_of_a_model_with_two_questions_are_judged_in_each_source(
     assert all("gap" in r for r in said["groups"]["set"]["controls"])
     assert "Within set alone its AUROC is" in said["verdict"]
     assert "The negatives of ill are left out" in said["verdict"]
+
+
+def test_each_question_is_judged_on_the_slices_that_ask_it(
+    drawn: Path, two_questions: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    ill = {f"set/{n}.png" for n in (12, 13, 14, 15)}
+    rows = [replace(r, source="ill") if r.path in ill else r for r in manifest.load(drawn / "m.csv")]
+    manifest.write(rows, tmp_path / "m.csv")
+    asked = ("evaluate", "--model", two_questions, "--manifest", tmp_path / "m.csv", "--data", drawn)
+    for question, judged in (("opacity", 10), ("differential", 12)):
+        done = invoke(*asked, "--question", question, "-o", tmp_path / question)
+        assert done.exit_code == 0, done.output
+        assert ("2 negatives of ill left out" in done.stderr) == (question == "opacity")
+        (auroc,) = (r for r in read_csv(tmp_path / question / "evaluation.csv") if (r["group"], r["measure"]) == KEY)
+        assert int(auroc["slices"]) == judged
+    assert (
+        invoke(*asked[:1], "--model", "fast", *asked[3:], "--question", "differential", "-o", tmp_path).exit_code == 2
+    )
 
 
 def test_faithfulness_and_saliency_know_the_opacity_map(two_questions: Path, invoke: Invoke, tmp_path: Path) -> None:

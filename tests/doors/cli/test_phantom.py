@@ -42,3 +42,17 @@ def test_another_seed_or_lesion_gives_another_chest(invoke: Invoke, tmp_path: Pa
 
 def test_options_of_a_drawn_chest_need_a_seed(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("phantom", tmp_path, "--size", 64).exit_code == 2
+
+
+def test_a_larger_labelled_set_begins_with_the_smaller_one(invoke: Invoke, tmp_path: Path) -> None:
+    for name, count in (("few", 2), ("more", 4)):
+        assert invoke("phantom", tmp_path / name, "--set", count, "--size", 64).exit_code == 0
+    few, more = _bytes(tmp_path / "few"), _bytes(tmp_path / "more")
+    assert few.items() <= more.items()
+    assert [name.split("/")[0] for name in sorted(more)] == ["covid"] * 2 + ["non-covid"] * 2
+
+
+def test_a_labelled_set_draws_its_own_opacities(invoke: Invoke, tmp_path: Path) -> None:
+    refused = invoke("phantom", tmp_path / "set", "--set", 2, "--lesion", "covid")
+    assert refused.exit_code == 2
+    assert not (tmp_path / "set").exists()

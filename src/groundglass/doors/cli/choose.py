@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from groundglass.doors.cli.options import output_folder
 from groundglass.errors import ManifestError
 from groundglass.judge.choose import Candidate, rank, read_candidate
 from groundglass.judge.results import dumps
-from groundglass.write import PUBLIC, require_folder, write_bytes
+from groundglass.write import PUBLIC, write_bytes
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -69,7 +70,7 @@ def cards(results: Path, manifests: Path, model: str | None, output: Path) -> No
     from groundglass.infer.model import load
     from groundglass.judge.cards import data_card, model_card
 
-    require_folder(output)
+    output_folder(output)
     loaded = load(model)
     for name, text in (("model-card.md", model_card(loaded, results)), ("data-card.md", data_card(manifests))):
         write_bytes(output / name, text.encode(), PUBLIC)

@@ -14,6 +14,7 @@ from groundglass.doors.cli.options import (
     model_option,
     no_cache_option,
     no_progress_option,
+    output_folder,
     seed_option,
     threads_option,
 )
@@ -21,7 +22,7 @@ from groundglass.doors.progress import progress
 from groundglass.infer.model import load, weights_path
 from groundglass.judge.controls import Plan, judge_model
 from groundglass.judge.pages import controls_page
-from groundglass.write import PUBLIC, require_folder, write_bytes
+from groundglass.write import PUBLIC, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -56,7 +57,7 @@ def controls(
     part; the model itself sees its inputs with the lungs blanked, and with nothing but the lungs. A verdict says in
     words whether the model passes. Needs the `data` extra.
     """
-    require_folder(output)
+    output_folder(output)
     loaded = load(model, threads)
     records = manifest.load(manifest_path)
     plan = Plan(split, seed, threads, cache_folder(cache, no_cache))

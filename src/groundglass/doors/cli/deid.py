@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from groundglass.doors.cli.options import output_folder
 from groundglass.errors import ConfigError, InputError, OutputError
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
-from groundglass.write import require_folder
 
 
 @click.command()
@@ -31,7 +31,7 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
         raise ConfigError(
             "extra", f"deid: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
         ) from error
-    require_folder(output)
+    output_folder(output)
     here, there = source.resolve(), output.resolve()
     if any(output.iterdir()) or there in (here, *here.parents) or here in there.parents:
         raise OutputError("not_empty", "an empty folder away from IN, got another; choose a new one")

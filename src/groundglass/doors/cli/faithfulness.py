@@ -14,6 +14,7 @@ from groundglass.doors.cli.options import (
     learn_module,
     model_option,
     no_progress_option,
+    output_folder,
     seed_option,
     threads_option,
 )
@@ -24,7 +25,7 @@ from groundglass.judge.faithfulness import Gradients, Method, Sample, judge_maps
 from groundglass.judge.pages import faithfulness_page
 from groundglass.judge.samples import lesion_pairs, phantoms, validation_slices
 from groundglass.report.picture import blend, outline, panels, shades, to_png
-from groundglass.write import PUBLIC, require_folder, write_bytes
+from groundglass.write import PUBLIC, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -66,7 +67,7 @@ def faithfulness(
     heat is measured beside the methods, and every map is drawn again with randomised weights. Needs the `learn` extra.
     A file with operators that `train` does not export has no gradients here: its CAM and occlusion are measured alone.
     """
-    require_folder(output)
+    output_folder(output)
     loaded = load(model, threads)
     gradients, notes = _gradients(model)
     rng = np.random.default_rng(seed)

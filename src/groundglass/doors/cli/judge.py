@@ -13,7 +13,13 @@ import numpy as np
 from click.core import ParameterSource
 
 from groundglass.data import manifest
-from groundglass.doors.cli.options import data_option, model_option, no_progress_option, threads_option
+from groundglass.doors.cli.options import (
+    data_option,
+    model_option,
+    no_progress_option,
+    output_folder,
+    threads_option,
+)
 from groundglass.doors.progress import named, progress
 from groundglass.doors.streams import console as console_for
 from groundglass.errors import ConfigError
@@ -25,10 +31,18 @@ from groundglass.judge.compare import Comparison, compare_cases
 from groundglass.judge.evaluate import check_traits
 from groundglass.judge.evaluate import evaluate as judge
 from groundglass.judge.results import About, dumps, to_csv, to_json
-from groundglass.judge.score import Mistakes, cases_of, read_scores, score, write_scores
+from groundglass.judge.score import (
+    Mistakes,
+    cases_of,
+    first_question,
+    read_scores,
+    score,
+    second_question,
+    write_scores,
+)
 from groundglass.report.words import RESEARCH_USE_ONLY, worth
-from groundglass.types import Record
-from groundglass.write import PUBLIC, require_file, require_folder, write_bytes
+from groundglass.types import Record, Step
+from groundglass.write import PUBLIC, require_file, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -47,6 +61,13 @@ _split = click.option("--split", default="val", show_default=True, type=click.Ch
 @click.option("--manifest", "manifest_path", type=_PATH, help="Which slices, with labels, patients and splits.")
 @data_option
 @_split
+@click.option(
+    "--question",
+    type=click.Choice(["opacity", "differential"]),
+    default="opacity",
+    show_default=True,
+    help="Of a model with two questions: opacities or none, or COVID-19 or another disease.",
+)
 @click.option("--scores", type=_PATH, help="A CSV of anybody's scores (path, probability) instead of running a model.")
 @click.option(
     "--by",
@@ -78,6 +99,7 @@ def evaluate(
     manifest_path: Path | None,
     data: Path | None,
     split: str,
+    question: str,
     scores: Path | None,
     by: str,
     threshold: float | None,
@@ -89,16 +111,18 @@ def evaluate(
     """Judge a model, or a table of scores, on one part of a manifest: every metric with its interval.
 
     The test part of a manifest is opened once for each model, after everything was chosen on validation. The report
-    shows the worst mistakes as pictures: it holds patients' images where the slices do.
+    shows the worst mistakes as pictures: it holds patients' images where the slices do. Negatives that show another
+    disease with opacities, by the model's card, ask its second question and not its first; that one is judged at 0.5.
     """
     from groundglass.judge.pages import evaluation_page
 
-    require_folder(output)
+    output_folder(output)
     # scores belong to the model that is named beside them, and not to whatever a setting names
     named = ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE
     loaded = load(model, threads) if scores is None or named else None
     records = _records(manifest_path)
-    at = threshold if threshold is not None else loaded.operating_point.threshold if loaded is not None else 0.5
+    first = loaded is not None and question == "opacity"
+    at = threshold if threshold is not None else loaded.operating_point.threshold if loaded and first else 0.5
     mistakes = Mistakes(at, loaded) if loaded is not None and scores is None else None
     traits = [t.strip() for t in by.split(",") if t.strip()]
     asked_for = ctx.get_parameter_source("by") is not ParameterSource.DEFAULT
@@ -107,12 +131,12 @@ def evaluate(
             rows = _of_split(records, split)
             root = _root(manifest_path, data)
             check_traits(cases_of(rows, root), traits)  # before hours of scoring
-            cases = score(rows, root, mistakes.model, step, mistakes.watch)
+            cases = _answered(question, rows, root, mistakes, step)
         else:
             cases = _scored(scores, records, manifest_path, data, split)
         if not asked_for:  # a table of scores need not have sources
             traits = [t for t in traits if any(c.traits.get(t) for c in cases)]
-        temperature = loaded.card.temperature if loaded is not None else None
+        temperature = loaded.card.temperature if loaded and first else None
         found = judge(cases, at, traits, prevalence, temperature, step)
     name = loaded.name if loaded is not None else scores.stem if scores is not None else ""
     digest = manifest.sha256(records) if records is not None else ""
@@ -137,6 +161,18 @@ def evaluate(
         ]
     )
     click.echo(f"open {output / 'report.html'}", err=True)
+
+
+def _answered(question: str, rows: Sequence[Record], root: Path, mistakes: Mistakes, step: Step) -> list[Case]:
+    """The rows that ask a question, with the model's answer to it; stderr says what is left out."""
+    model = mistakes.model
+    if question == "differential":
+        return second_question(rows, root, model, step)
+    asked = first_question(rows, model.card.differential_sources)
+    if len(asked) < len(rows):
+        of = ", ".join(model.card.differential_sources)
+        click.echo(f"{len(rows) - len(asked)} negatives of {of} left out: they ask --question differential", err=True)
+    return score(asked, root, model, step, mistakes.watch)
 
 
 @click.command()

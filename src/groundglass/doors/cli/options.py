@@ -10,7 +10,7 @@ from types import ModuleType
 import click
 
 from groundglass.errors import ConfigError
-from groundglass.write import user_folder
+from groundglass.write import filling, user_folder
 
 model_option = click.option(
     "--model",
@@ -96,6 +96,14 @@ def store_option(door: str, who: str) -> Callable[[Callable[..., None]], Callabl
 def cache_folder(given: Path | None, none: bool) -> Path | None:
     """The folder that --cache and --no-cache ask for; None keeps nothing."""
     return None if none else given or user_folder("cache")
+
+
+def output_folder(folder: Path) -> None:
+    """Make sure before any work that a command can write into a folder; if it ends early, no empty one stays behind.
+
+    Raises OutputError if it cannot.
+    """
+    click.get_current_context().with_resource(filling(folder))
 
 
 def learn_module(name: str) -> ModuleType:

@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from groundglass.doors.cli.options import keep_option, model_option, quiet_time_option, store_option, threads_option
+from groundglass.doors.cli.options import (
+    keep_option,
+    model_option,
+    output_folder,
+    quiet_time_option,
+    store_option,
+    threads_option,
+)
 from groundglass.errors import ConfigError, InputError, RemoteError
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import Limits
 from groundglass.report.words import RESEARCH_USE_ONLY
-from groundglass.write import require_folder
 
 if TYPE_CHECKING:
     from groundglass.remote.dicomweb import Archive
@@ -92,7 +98,7 @@ def pull(output: Path, patient: str | None, date: str | None, study: str | None,
     filters = _filters(patient, date, study)
     if not filters:
         raise click.UsageError("say what to fetch: --patient, --date or --study")
-    require_folder(output)
+    output_folder(output)
     with _opened(**how) as (archive, identifier):
         from groundglass.remote.fetch import fetch
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from groundglass.doors.cli.dicom_results import DicomResults, result_folders
-from groundglass.doors.cli.options import every_slice_option, model_option, no_progress_option, threads_option
+from groundglass.doors.cli.options import (
+    every_slice_option,
+    model_option,
+    no_progress_option,
+    output_folder,
+    threads_option,
+)
 from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import console as console_for
@@ -28,7 +34,7 @@ from groundglass.report.fault import internal
 from groundglass.report.schema import Failure, Result
 from groundglass.report.words import RESEARCH_USE_ONLY, printable, second_answer, second_worth, worth
 from groundglass.types import Prediction, Refusal, Scan
-from groundglass.write import require_file, require_folder, write_bytes
+from groundglass.write import require_file, write_bytes
 
 if TYPE_CHECKING:
     from groundglass.infer.model import Model
@@ -174,7 +180,7 @@ def explain(ctx: click.Context, /, output: Path, view: str | None, **given: Any)
     from groundglass.report.gallery import Gallery, earlier_pictures
 
     settings = _settings(given)
-    require_folder(output)
+    output_folder(output)
     earlier = earlier_pictures(output)
     signals = ctx.ensure_object(Signals)
     out = _Output(settings.json, None, signals)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from groundglass.doors.cli.options import learn_module, model_option, threads_option
+from groundglass.doors.cli.options import learn_module, model_option, output_folder, threads_option
 from groundglass.errors import ConfigError, InputError
 from groundglass.infer.model import load, weights_path
 from groundglass.infer.predict import examine
@@ -20,7 +20,7 @@ from groundglass.read.scan import Decoder, read
 from groundglass.report.picture import blend, panels, shades, signed_channels, to_png
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.types import Refusal
-from groundglass.write import require_folder, write_bytes
+from groundglass.write import write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -73,7 +73,7 @@ def saliency(
     known = methods_of(loaded, gradients, np.random.default_rng(0))
     if layer is not None and method not in ("grad-cam", "hirescam"):
         raise ConfigError("layer", f"--layer: with grad-cam or hirescam, got it with {method}; leave it out")
-    require_folder(output)
+    output_folder(output)
     with Decoder() as decoder:
         scan = read(image, decoder)
     seen = examine(scan, loaded)

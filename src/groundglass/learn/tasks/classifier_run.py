@@ -118,7 +118,7 @@ def _prepared(setup: Setup, name: str, rows: list[Record], size: int, field: Net
 def _start(setup: Setup, task: ClassifierTask) -> None:
     """The weights that training starts from; a resumed run replaces them by its own."""
     recipe, net = setup.recipe, task.net
-    if recipe.weights is not None:
+    if recipe.weights not in (None, "none"):
         load_weights(net.trunk, recipe.weights, setup.root)  # type: ignore[arg-type]
     if recipe.start_from is not None and not setup.options.fast_dev_run:
         # what was started with the leak, or from another seed, goes on so

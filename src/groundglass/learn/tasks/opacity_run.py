@@ -81,7 +81,7 @@ def _start(setup: Setup, task: OpacityTask) -> None:
     recipe, net = setup.recipe, task.net
     if recipe.start_from is not None and not setup.options.fast_dev_run:
         load_average(setup.folder.parent / (recipe.start_from + setup.options.suffix) / "checkpoint.safetensors", net)
-    elif not setup.options.fast_dev_run:
+    elif recipe.weights != "none" and not setup.options.fast_dev_run:
         load_encoder(net.trunk)  # type: ignore[arg-type]
     if not setup.options.resume:
         task.start(setup.fabric.device)

@@ -1,11 +1,12 @@
 # make demo: see it work.   make test: see it tested.   make setup: work on it.   make check: before every commit.
+# make docs: the documentation as a site.   make release: wheel and sdist, checked.
 # Each does all of its set-up in .venv and only what is not done yet. PYTHON names another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test setup check lint examples benchmark clean
+.PHONY: demo test setup check lint docs pictures examples benchmark release clean
 
 demo: $(VENV)/.runtime
 	@echo "Synthetic phantoms: this shows the mechanics, not the accuracy (that is in results/README.md)."
@@ -26,6 +27,20 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The pages of docs/ as a site in site/; a broken link, a missing page or anything loaded from elsewhere is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+# The pictures of README and docs, of drawn chests by the present model; the second needs chromium.
+pictures: setup
+	$(BIN)/python docs/pictures/slice.py
+	$(BIN)/python docs/pictures/serve.py
+
+# Wheel and sdist in dist/, built and tried in environments of their own.
+release: setup
+	$(BIN)/python .ci/release.py
+
 examples: $(VENV)/.runtime
 	$(BIN)/groundglass phantom examples
 
@@ -33,7 +48,7 @@ benchmark: setup
 	$(BIN)/python benchmarks/predict.py
 
 clean:
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -1,4 +1,4 @@
-"""results/ -> results/README.md and the web page's figures: python studies/leaderboard.py
+"""results/ -> results/README.md, the README's table and the web page's figures: python studies/leaderboard.py
 
 Every figure on that page comes from a file beside it; a test checks that the page is what this makes. A result is an
 entry of `TABLES`: which files, which columns, and what is said of them.
@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from groundglass.infer.model import DEFAULT
 from groundglass.learn.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+README = ROOT / "README.md"
 MEASURED = ROOT / "src/groundglass/doors/server/measured.csv"
 Row = dict[str, str]
 
@@ -445,6 +447,92 @@ def measured() -> str:
     return out.getvalue()
 
 
+# The README's table: question, where the answer stands, and figures as (words, file, columns of the row).
+Figure = tuple[str, str, Mapping[str, str]]
+QUESTIONS = f"{DEFAULT}/questions_test.csv"
+WORTH: tuple[tuple[str, str, tuple[Figure, ...]], ...] = (
+    (
+        "Does the lung show **opacities** as in COVID-19 pneumonia?",
+        "`probability`, `label`",
+        (
+            ("AUROC", QUESTIONS, {"group": "all sources", "measure": "AUROC"}),
+            ("sensitivity", QUESTIONS, {"group": "all sources", "measure": "sensitivity"}),
+            ("specificity", QUESTIONS, {"group": "all sources", "measure": "specificity"}),
+        ),
+    ),
+    (
+        "The same in **mild** disease, less than a quarter of the lung",
+        "",
+        (
+            ("AUROC", QUESTIONS, {"group": "MosMed, CT-0 against CT-1", "measure": "AUROC"}),
+            ("sensitivity", QUESTIONS, {"group": "MosMed, CT-0 against CT-1", "measure": "sensitivity"}),
+        ),
+    ),
+    (
+        "**How much** of the lung is affected?",
+        "`opaque`, `ct_class`",
+        (
+            (
+                "mean error of the share, on painted slices",
+                "severity.csv",
+                {
+                    "set": "painted healthy slices of MosMed",
+                    "split": "test",
+                    "measure": "share of lung, mean absolute error",
+                },
+            ),
+        ),
+    ),
+    (
+        "**Where?**",
+        "the picture",
+        (
+            (
+                "AUROC of cells, on real lesion masks",
+                "severity.csv",
+                {"set": "real lesion masks", "measure": "cells, AUROC"},
+            ),
+        ),
+    ),
+    (
+        "COVID-19 or **another disease**?",
+        "`differential`",
+        (("AUROC", QUESTIONS, {"question": "differential", "group": "COVID-CT", "measure": "AUROC"}),),
+    ),
+    (
+        "Can the picture be **answered for**?",
+        "a refusal with its reason",
+        (
+            ("refuses unsuitable pictures", "gate.csv", {"measure": "refused: all of out-of-distribution"}),
+            ("refuses whole slices", "gate.csv", {"measure": "wrongly refused: covid-ct, test"}),
+        ),
+    ),
+)
+WORTH_BEGIN = "<!-- begin worth: python studies/leaderboard.py -->\n"
+WORTH_END = "<!-- end worth -->"
+
+
+def worth() -> str:
+    """The README's table of what the default model answers and of what each answer is worth."""
+    body = [[question, place, "; ".join(map(_figure, figures))] for question, place, figures in WORTH]
+    return table(["it answers", "in the result", "worth on held-out data [95 % interval], people"], body)
+
+
+def _figure(figure: Figure) -> str:
+    words, name, wanted = figure
+    (row,) = (r for r in rows_of(RESULTS / name) if wanted.items() <= r.items())
+    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    return f"{words} **{value:.2f}** [{low:.2f}, {high:.2f}], {row['patients']}"
+
+
+def readme() -> str:
+    """README.md with that table."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(WORTH_BEGIN)
+    _, _, after = rest.partition(WORTH_END)
+    return before + WORTH_BEGIN + worth() + WORTH_END + after
+
+
 def page() -> str:
     """The whole of results/README.md."""
     parts = [made.text(path) for made in TABLES for path in sorted(RESULTS.glob(made.files))]
@@ -455,3 +543,4 @@ def page() -> str:
 if __name__ == "__main__":
     (RESULTS / "README.md").write_text(page(), encoding="utf-8")
     MEASURED.write_text(measured(), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")

@@ -34,7 +34,7 @@ def _commands() -> Iterator[str]:
     for page in PAGES:
         for block in re.findall(r"^```(?:sh|console|bash)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
-                line = line.removeprefix("$ ")
+                line = line.removeprefix("$ ").removeprefix(".venv/bin/")
                 if line.startswith("groundglass"):
                     yield re.split(r" (?:[|<>;#]|2>|&&) ?", line)[0]
 

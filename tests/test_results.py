@@ -17,6 +17,11 @@ def test_the_results_page_is_what_the_files_make() -> None:
     assert (RESULTS / "README.md").read_text(encoding="utf-8") == page, "run: python studies/leaderboard.py"
 
 
+def test_the_figures_of_the_readme_are_those_of_the_files() -> None:
+    made = runpy.run_path(str(ROOT / "studies/leaderboard.py"))
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == made["readme"](), "run: python studies/leaderboard.py"
+
+
 def test_the_figures_of_the_web_page_are_those_of_the_files() -> None:
     made = runpy.run_path(str(ROOT / "studies/leaderboard.py"))
     assert made["MEASURED"].read_text(encoding="utf-8") == made["measured"](), "run: python studies/leaderboard.py"

@@ -11,9 +11,11 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.doors.server.server_process import ROOT, Serve, Served
 
@@ -45,7 +47,32 @@ def _of_container() -> list[str]:
     return [*options[1:], *words[words.index("groundglass") + 1 :]]
 
 
+def _compose() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    return services
+
+
+def _of_compose() -> list[str]:
+    """What compose starts: the Dockerfile's command with its own options."""
+    (entry,) = re.findall(r"^ENTRYPOINT (\[.+\])$", (ROOT / "Dockerfile").read_text(), re.M)
+    return [*json.loads(entry)[2:], *_compose()["groundglass"]["command"]]
+
+
 STARTED = pytest.mark.parametrize("options", [_of_unit(), _of_container()], ids=["unit", "container"])
+
+
+def test_compose_starts_what_the_dockerfile_says_with_the_same_bounds() -> None:
+    assert _of_compose() == _of_container()
+    service = _compose()["groundglass"]
+    written = (ROOT / "Dockerfile").read_text()
+    assert service["read_only"]
+    assert "--read-only" in written
+    assert service["cap_drop"] == ["ALL"]
+    assert "--cap-drop ALL" in written
+    for kept in (service["tmpfs"][0], f"--memory {service['mem_limit']}", f"--pids-limit {service['pids_limit']}"):
+        assert kept in written
+    assert "ports" not in service  # the proxy alone is reached from outside
+    assert "127.0.0.1:8000" in (ROOT / "deploy" / "nginx.conf").read_text()  # which compose.yaml replaces
 
 
 @pytest.fixture

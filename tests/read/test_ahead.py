@@ -14,6 +14,7 @@ from groundglass.read import ahead
 from groundglass.read.ahead import Ahead
 from groundglass.read.isolate import Decoder
 from groundglass.types import Scan
+from tests.read.builders import series
 
 
 @pytest.fixture
@@ -33,6 +34,28 @@ def test_every_input_comes_once_and_in_order(folder: Path) -> None:
     assert names == ["absent", *(f"{n}.png" for n in range(6)), "0.png", "notes.txt"]
     assert [isinstance(outcome, Scan) for _, outcome in found] == [False, *[True] * 7, False]
     assert (inputs.total, inputs.skipped) == (9, {"not_an_image": 1})
+
+
+GIVEN_TWICE: dict[str, list[str]] = {
+    "folder-and-file": ["series", "series/003.dcm"],
+    "file-and-folder": ["series/003.dcm", "series"],
+    "two-spellings": ["series", "./series/../series/001.dcm", "link.dcm"],
+    "all-files-twice": [f"series/{n:03}.dcm" for n in (*range(6), *range(4))],
+}
+
+
+@pytest.mark.parametrize("given", GIVEN_TWICE.values(), ids=list(GIVEN_TWICE))
+def test_a_slice_that_is_given_twice_counts_once(given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    for number, data in enumerate(series(6)):
+        (tmp_path / "series" / f"{number:03}.dcm").write_bytes(data)
+    (tmp_path / "link.dcm").symlink_to(tmp_path / "series" / "002.dcm")
+    with Decoder() as decoder, Ahead([f"{tmp_path}/{path}" for path in given], decoder) as inputs:
+        ((_, scan),) = list(inputs)
+    assert isinstance(scan, Scan)
+    assert len(scan.voxels) == 6
+    assert "duplicate_slices" not in {notice.code for notice in scan.notices}
+    assert (inputs.total, inputs.skipped["given_twice"]) == (1, 4 if len(given) > 3 else len(given) - 1)
 
 
 def test_no_more_than_one_scan_is_read_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

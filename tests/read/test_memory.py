@@ -82,6 +82,11 @@ def test_an_array_that_is_no_ct_is_refused(array: Any, code: str) -> None:
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "array-without-unit": (chest(), {}, r"call gg\.read\(array, unit='HU'\)"),
     "array-of-another-unit": (chest(), {"unit": "mm"}, "HU or gray"),
+    "masked-array": (
+        np.ma.masked_less(chest(), -900),
+        {"unit": "HU"},
+        r"call gg\.read\(array\.filled\(-1024\), unit='HU'\)",
+    ),
     "complex-array": (chest() * 1j, {"unit": "HU"}, "whole or real"),
     "gray-beyond-its-scale": (chest(), {"unit": "gray"}, "say unit='HU'"),
     "spacing-of-one": (chest(), {"unit": "HU", "spacing": (1.0,)}, "slice, row, column"),

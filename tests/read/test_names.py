@@ -15,6 +15,8 @@ WRITTEN = {
     "lines": "\n".join(NAMES).encode(),
     "crlf-and-blank-lines": ("\r\n\r\n".join(NAMES) + "\r\n  \r\n").encode(),
     "nul": "\0".join([*NAMES, ""]).encode(),
+    "quotes-of-windows": "\r\n".join(f'"{name}"' for name in NAMES).encode(),
+    "utf-8-mark-and-quotes": codecs.BOM_UTF8 + "\r\n".join(f'"{name}" ' for name in NAMES).encode(),
     "utf-8-mark": codecs.BOM_UTF8 + "\r\n".join(NAMES).encode(),
     "utf-8-mark-twice": codecs.BOM_UTF8 + f"{NAMES[0]}\r\n".encode() + codecs.BOM_UTF8 + "\n".join(NAMES[1:]).encode(),
     "utf-16-little": codecs.BOM_UTF16_LE + "\r\n".join(NAMES).encode("utf-16-le"),
@@ -29,6 +31,10 @@ def test_a_list_is_read_however_it_was_written(content: bytes) -> None:
 
 def test_a_name_that_is_no_utf8_is_kept() -> None:
     assert listed(b"scan-\xff.png\n") == ["scan-\udcff.png"]
+
+
+def test_between_nul_a_name_keeps_its_quotes() -> None:
+    assert listed(b'"a".png\0"b"\0') == ['"a".png', '"b"']
 
 
 DATA = {

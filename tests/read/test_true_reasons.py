@@ -266,6 +266,19 @@ def test_a_padding_value_of_any_representation_is_no_reason_to_refuse(
     assert np.array_equal(read_bytes(written(ds)).voxels[0], chest())
 
 
+@pytest.mark.parametrize(("form", "value"), [("US", 63536), ("SS", -2000)])
+def test_padding_that_lies_far_above_every_tissue_is_no_reason_to_refuse(
+    form: str, value: int, read_bytes: Callable[[bytes], Scan]
+) -> None:
+    stored = (chest().astype(np.int32) + 1024).astype(np.uint16)
+    stored[:10] = 63536
+    ds = dataset(PixelRepresentation=0, PixelData=stored.tobytes(), RescaleSlope="1", RescaleIntercept="-1024")
+    ds.add_new(0x00280120, form, value)
+    found = read_bytes(written(ds)).voxels[0]
+    assert (found[:10] == -1024).all()
+    assert np.array_equal(found[10:], chest()[10:])
+
+
 # ---- pictures -----------------------------------------------------------------------------------------------------
 
 NARROW: dict[str, Callable[[], Any]] = {
@@ -286,6 +299,22 @@ def test_sixteen_bits_that_were_never_windowed_are_refused(
     with pytest.raises(InputError, match="apply a lung window") as caught:
         read_bytes(saved(made().astype(np.uint16), form))
     assert caught.value.code == "narrow_range"
+
+
+@pytest.mark.parametrize("odd", [0, 5])
+def test_one_picture_of_another_size_is_left_out_of_a_scan_and_told(odd: int, tmp_path: Path, decoder: Decoder) -> None:
+    put(tmp_path, [png_of(gray(80 if n == odd else 96, seed=n)) for n in range(12)])
+    scan = read(tmp_path, decoder, as_scan=True)
+    kept = np.stack([gray(seed=n) for n in range(12) if n != odd])
+    assert np.array_equal(np.round(scan.voxels * 255), kept)
+    assert "1 of 12" in next(n.detail for n in scan.notices if n.code == "skipped_files")
+
+
+def test_too_many_pictures_of_another_size_are_counted_and_one_is_named(tmp_path: Path, decoder: Decoder) -> None:
+    put(tmp_path, [png_of(gray(80 if n in (2, 7) else 96)) for n in range(12)])
+    with pytest.raises(InputError, match="2 of 12 of another size, such as picture 3") as caught:
+        read(tmp_path, decoder, as_scan=True)
+    assert caught.value.code == "inconsistent"
 
 
 @pytest.mark.parametrize("bits", [8, 16])

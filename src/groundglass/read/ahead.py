@@ -66,7 +66,11 @@ class Ahead:
         self._ready.put(None)
 
     def _outcomes(self) -> Iterator[Outcome]:
-        for paths in together(self._paths, as_scan=self._as_scan):
+        groups = together(self._paths, as_scan=self._as_scan)
+        if repeated := len(self._paths) - sum(map(len, groups)):
+            self.total -= repeated
+            self.skipped["given_twice"] += repeated
+        for paths in groups:
             self._room.acquire()
             if self._stopped:
                 return

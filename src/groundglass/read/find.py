@@ -107,15 +107,23 @@ def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
 def together(paths: Sequence[str], *, as_scan: bool = False) -> list[tuple[str, ...]]:
     """The paths, with DICOM files (with `as_scan` plain images too) together in the place of the first of them.
 
-    A series is one scan, even if a shell or `find` names its files one by one.
+    A series is one scan, even if a shell or `find` names its files one by one. A slice that is given twice, by itself
+    or in a folder that is given too, counts once, however it is spelled.
     """
     if len(paths) == 1:
         return [tuple(paths)]
     kinds = ("dicom", "raster") if as_scan else ("dicom",)
-    loose = dict.fromkeys(path for path in paths if _sniffed(path) in kinds)
-    first = next(iter(loose), None)
-    kept = [path for path in paths if path == first or path not in loose]
-    return [tuple(loose) if path == first else (path,) for path in kept]
+    loose = {path: os.path.realpath(path) for path in paths if _sniffed(path) in kinds}
+    folders = (
+        {os.path.realpath(path) for path in paths if path not in loose and os.path.isdir(path)} if loose else set()
+    )
+    own: dict[str, str] = {}
+    for path, real in loose.items():
+        if not any(str(above) in folders for above in PurePosixPath(real).parents):
+            own.setdefault(real, path)
+    slices = tuple(own.values())
+    at = next((n for n, path in enumerate(paths) if path in loose and slices), None)
+    return [slices if n == at else (path,) for n, path in enumerate(paths) if n == at or path not in loose]
 
 
 def _sniffed(path: str) -> str | None:

@@ -146,7 +146,7 @@ def unlike_hu(air: int, dense: int, count: int) -> bool:
 
 def refuse_implausible(hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> None:
     """Raises InputError `implausible_hu` where values beyond [-1100, 10000] are no padding and no metal."""
-    high = float(np.count_nonzero(hu > HIGHEST_HU)) / hu.size
+    high = float(np.count_nonzero((hu > HIGHEST_HU) & ~outside)) / hu.size
     low = hu < LOWEST_HU
     if bool(low.any()):
         low &= ~outside & (hu != hu.min())  # one constant value is padding, tagged or not

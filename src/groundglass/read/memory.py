@@ -67,6 +67,10 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
     """
     if unit not in ("HU", "gray"):
         raise TypeError(f"expected an array with its unit, HU or gray, got {unit!r}; call gg.read(array, unit='HU')")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            "expected an array without a mask, got a masked one; call gg.read(array.filled(-1024), unit='HU')"
+        )
     if array.dtype.kind not in "iuf":
         raise TypeError(f"expected an array of whole or real numbers, got {array.dtype}; convert it first")
     if array.ndim not in (2, 3):

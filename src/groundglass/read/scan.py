@@ -131,23 +131,41 @@ def _read_raster(source: Input, decoder: Decoder) -> Scan:
     count = len(source.files)
     if count > decoder.limits.slices:
         raise InputError("too_many", f"expected at most {decoder.limits.slices} slices a scan, got {count}; give fewer")
-    voxels: Float32 | None = None
+    planes: list[tuple[Array, int]] = []
     notices = dict.fromkeys(source.notices)
-    for index, file in enumerate(source.files):
+    left = decoder.limits.voxels
+    for file in source.files:
         reply = decoder.ask("raster", file.item())
         full_scale = reply.header.get("full_scale")
         if reply.array is None or full_scale not in (255, 65535):
             raise InputError("unreadable", "expected an image from the worker, got none; try again")
-        if voxels is None:
-            if count * reply.array.size > decoder.limits.voxels:
-                raise InputError("too_large", f"expected at most {decoder.limits.voxels} voxels, got more; give fewer")
-            voxels = np.empty((count, *reply.array.shape[1:]), np.float32)
-        if reply.array.shape[1:] != voxels.shape[1:]:
-            raise InputError("inconsistent", "expected images of one size as one scan, got several; give one series")
-        np.divide(reply.array[0], np.float32(full_scale), out=voxels[index])
+        left -= reply.array.size
+        if left < 0:
+            raise InputError("too_large", f"expected at most {decoder.limits.voxels} voxels, got more; give fewer")
+        planes.append((reply.array[0], full_scale))
         notices.update(dict.fromkeys(notices_of(reply.header)))
-    assert voxels is not None
+    kept = _of_one_size([plane.shape for plane, _ in planes])
+    if len(kept) < count:
+        words = f"{count - len(kept)} of {count} pictures of the scan were left out: other_size {count - len(kept)}"
+        notices[Notice("skipped_files", words)] = None
+    voxels = np.empty((len(kept), *planes[kept[0]][0].shape), np.float32)
+    for index, number in enumerate(kept):
+        plane, full_scale = planes[number]
+        np.divide(plane, np.float32(full_scale), out=voxels[index])
     return Scan(voxels, "gray", None, source.name, tuple(notices))
+
+
+def _of_one_size(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """The pictures of the most frequent size; up to a tenth may be of another one, as in a series."""
+    usual = max(shapes, key=shapes.count)
+    odd = [number for number, shape in enumerate(shapes) if shape != usual]
+    if len(odd) > MISSING_SHARE * len(shapes):
+        raise InputError(
+            "inconsistent",
+            f"expected images of one size as one scan, got {len(odd)} of {len(shapes)} of another size, such as "
+            f"picture {odd[0] + 1}; leave them out or give one series",
+        )
+    return [number for number, shape in enumerate(shapes) if shape == usual]
 
 
 def _read_dicom(source: Input, decoder: Decoder) -> Scan:

@@ -51,6 +51,22 @@ def test_a_value_that_breaks_its_representation_is_left_out(name: str, value: st
     assert name not in identity(tmp_path, **{name: value})
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_birth_date_of_the_old_form_is_the_same_date(tmp_path: Path) -> None:
+    assert identity(tmp_path, PatientBirthDate="1950.03.09")["PatientBirthDate"] == "19500309"
+
+
+@pytest.mark.parametrize(("number", "unrepeatable"), [("P-1", []), ("", ["PatientBirthDate"])])
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_without_an_id_a_birth_date_must_be_such_that_a_result_can_repeat_it(
+    number: str, unrepeatable: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "one.dcm"
+    path.write_bytes(dicom(PatientID=number, PatientBirthDate="March 1950"))
+    with Decoder() as decoder:
+        assert decoder.ask("dicom_identity", File(str(path)).item()).header["unrepeatable"] == unrepeatable
+
+
 @pytest.mark.parametrize("uid", ["", "../../evil", "1..2", "1." + "2" * 64])
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_file_without_proper_uids_is_refused(uid: str, tmp_path: Path) -> None:

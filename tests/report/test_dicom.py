@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -124,6 +125,18 @@ def test_another_threshold_or_other_views_make_other_uids(reported: Reported) ->
     assert len(set().union(*every)) == 4 * len(SERIES_NUMBERS)
     warned = replace(reported, result=replace(result, notices=(*result.notices, Notice("other_series", "one"))))
     assert len(uids(reported) - uids(warned)) == 1  # the report alone repeats warnings
+
+
+@pytest.mark.parametrize("name", ["PatientID", "IssuerOfPatientID", "PatientBirthDate"])
+def test_two_people_whose_images_share_all_uids_get_reports_of_their_own(name: str, reported: Reported) -> None:
+    def uids(of: Reported) -> set[str]:
+        return {str(of.place(kind, 1)["sop_instance_uid"]) for kind in SERIES_NUMBERS}
+
+    sources = tuple(copy.deepcopy(source) for source in reported.sources)
+    for source in sources:
+        setattr(source, name, "19010101")
+    assert not uids(reported) & uids(replace(reported, sources=sources))
+    assert not uids(reported) & uids(replace(reported, patient_name="SOMEBODY^ELSE"))
 
 
 def test_the_report_states_threshold_operating_point_and_views(made: dict[str, list[Path]]) -> None:

@@ -72,8 +72,10 @@ _STORED = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
 )  # fmt: skip
-# What says whose a result is.
+# What says whose a result is; without a PatientID the birth date does so too.
 _WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName")
+# A date as the standard wrote it before 1993, which readers may still meet (PS3.5 6.2, DA).
+_OLD_DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})\Z")
 # Without these nothing can refer to a file.
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -92,9 +94,10 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
     values = {name: _text(dataset, name, form) for name, form in ATTRIBUTES.items()}
     if any(values[name] is None for name in _REQUIRED):
         raise InputError("bad_uid", "expected UIDs of study, series and instance, got a wrong or none; export it again")
+    whose = _WHOSE if _given(dataset, "PatientID") else (*_WHOSE, "PatientBirthDate")
     yield {
         "values": {name: value for name, value in values.items() if value is not None},
-        "unrepeatable": [name for name in _WHOSE if values[name] is None and _given(dataset, name)],
+        "unrepeatable": [name for name in whose if values[name] is None and _given(dataset, name)],
     }
 
 
@@ -133,4 +136,5 @@ def _text(dataset: Any, name: str, form: str) -> str | None:
         return None
     parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
     text = "\\".join(str(part) for part in parts).strip()
+    text = _OLD_DATE.sub(r"\1\2\3", text) if form == "DA" else text
     return text if _FORMS[form].match(text) else None

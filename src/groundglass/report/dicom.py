@@ -1,9 +1,9 @@
 """An answer as DICOM objects that go back into the study it was given for.
 
 Every object shares StudyInstanceUID, patient and frame of reference with its source, lies in a new series, and says
-that it is research. UIDs derive from all that objects differ by: source instances, model, threshold, views, version of
-the software, and for a report its warnings. The same run twice makes the same objects, and a PACS keeps one of them
-(PS3.5 B.2 for the root 2.25).
+that it is research. UIDs derive from all that objects differ by: source instances, patient, model, threshold, views,
+version of the software, and for a report its warnings. The same run twice makes the same objects, and a PACS keeps one
+of them (PS3.5 B.2 for the root 2.25).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
     if wrong := sorted({name for reply in replies for name in reply["unrepeatable"]}):
         raise InputError(
             "patient_identity",
-            f"expected {' and '.join(wrong)} as DICOM allows (at most 64 characters), got what no result can repeat; "
-            "correct it in the archive",
+            f"expected {' and '.join(wrong)} as DICOM allows (at most 64 characters, dates as yyyymmdd), got what no "
+            "result can repeat; correct it in the archive",
         )
     values = [reply["values"] for reply in replies]
     whose = _whose(values)

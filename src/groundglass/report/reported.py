@@ -43,6 +43,9 @@ class Reported:
         digest.update(repr((self.result.threshold, self.point, self.answer.examination.views)).encode())
         for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
             digest.update(source.encode())
+        first = self.sources[0]  # an anonymiser may give the same UIDs to the images of two people
+        whose = (first.PatientID, first.get("IssuerOfPatientID"), first.PatientBirthDate, self.patient_name)
+        digest.update("\n".join(str(one or "") for one in whose).encode())
         digest.update(repr(role).encode())
         return f"2.25.{int.from_bytes(digest.digest()[:16], 'big')}"
 

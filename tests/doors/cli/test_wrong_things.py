@@ -118,11 +118,11 @@ def _shell(line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("form", ["", "--json"])
-def test_a_standard_output_that_is_closed_cannot_be_written(form: str) -> None:
-    done = _shell(f"groundglass predict {HEALTHY} {form} >&-")
+@pytest.mark.parametrize("words", [f"predict {HEALTHY}", f"predict {HEALTHY} --json", "models", "--version"])
+def test_a_standard_output_that_is_closed_cannot_be_written(words: str) -> None:
+    done = _shell(f"groundglass {words} >&-")
     assert done.returncode == 6
-    assert "write_failed" in done.stderr
+    assert "write_failed: a standard output that is open, got a closed one" in done.stderr
 
 
 @pytest.mark.parametrize("words", [f"predict {HEALTHY}", f"predict {HEALTHY} --json", "models", "--help", "predict -h"])

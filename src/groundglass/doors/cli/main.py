@@ -157,6 +157,8 @@ def _report(error: BaseException) -> int:
     elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         _drop_stdout()
         status, words = 6, f"write_failed: room to write, got {error.strerror!r}; free some and run again"
+        if error.errno == errno.EBADF:
+            words = "write_failed: a standard output that is open, got a closed one; redirect it"
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("groundglass"):
         status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
     else:

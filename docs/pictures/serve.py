@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(ROOT / "tests" / "doors" / "server"))
-from serving import start, stop, wait  # noqa: E402
+from server_process import start, stop, wait  # noqa: E402
 
 DESK = {"viewport": {"width": 1100, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True}

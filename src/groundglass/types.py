@@ -287,7 +287,7 @@ class Differential:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one scan. `probability` is calibrated and means the positive class.
+    """The answer for one scan. `probability` means the positive class; its temperature was fitted on validation slices.
 
     That is: opacities of the kind that COVID-19 pneumonia makes, where the model has an opacity map; COVID-19 pneumonia
     against all else, where it has none.

@@ -32,9 +32,10 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-# The pictures of README and docs, of drawn chests by the present model; the second needs chromium.
+# What shows the present model on drawn chests: the pictures of README and docs, and the outputs of the notebooks. Needs chromium.
 pictures: setup
 	$(BIN)/python docs/pictures/slice.py
+	$(BIN)/python tests/test_notebooks.py
 	$(BIN)/python docs/pictures/serve.py
 
 # Wheel and sdist in dist/, built and tried in environments of their own.

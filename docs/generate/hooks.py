@@ -25,14 +25,14 @@ SHOWN = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
-    "README.md": "project/readme.md",
+    "README.md": "index.md",  # which says the same in fewer words
 }
 # Any other file that a page links to lies below this folder of the site.
 FILES = "files"
 _LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 _LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
-_ORIGIN = {place: name for name, place in SHOWN.items()}
+_ORIGIN = {place: name for name, place in SHOWN.items() if place != "index.md"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -60,6 +60,8 @@ def _filled(nav: Any, docs: Path, named: set[str]) -> Any:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the repository and every file that a page links to."""
     for name, place in SHOWN.items():
+        if place == "index.md":
+            continue
         files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
     linked = {name for f in files.documentation_pages() for name in _linked(f.content_string, _origin(f))}
     for name in sorted(linked):

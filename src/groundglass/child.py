@@ -38,6 +38,10 @@ class Closed(Gone):
     """The child had closed its pipe before it was given anything."""
 
 
+class Ended(Gone):
+    """The child closed its pipe before it had answered: it has ended, or is about to."""
+
+
 def python_path() -> str:
     """PYTHONPATH for a child that finds this package, wherever it runs."""
     package = str(Path(__file__).resolve().parents[1])
@@ -81,6 +85,13 @@ class Child:
         """Kill it; whoever waits for an answer sees the end of the pipe."""
         self._process.kill()
 
+    def status(self, seconds: float) -> int | None:
+        """How it ended, waiting for that long at most: an exit status, minus the number of a signal, or None."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
     def end(self) -> None:
         """Kill it, with what it started if it has a session of its own, and let go of the pipes."""
         self._process.kill()
@@ -117,7 +128,7 @@ class Child:
             _wait(descriptor, select.POLLIN, deadline)
             got = os.readv(descriptor, [target])
             if got == 0:
-                raise Gone("worker_crash", "end of stream")
+                raise Ended("worker_crash", "end of stream")
             target = target[got:]
 
     def json(self, length: int, largest: int, deadline: float) -> dict[str, Any]:

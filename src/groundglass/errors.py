@@ -29,6 +29,7 @@ INPUT_CODES: dict[str, int] = {
     "truncated": 422,
     "unreadable": 422,
     "decode_limit": 422,
+    "decoder_crash": 422,
     "several_scans": 422,
     "own_result": 422,
     # plain images

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from groundglass.read.isolate import serve
+from groundglass.read.isolate import Parser, serve
 from groundglass.read.limits import Limits
 
 
@@ -38,6 +38,20 @@ def crash(files: object, item: Mapping[str, Any], limits: Limits) -> Iterator[An
 
 def leave(files: object, item: Mapping[str, Any], limits: Limits) -> Iterator[Any]:
     os._exit(0)
+    yield {}
+
+
+def quit(files: object, item: Mapping[str, Any], limits: Limits) -> Iterator[Any]:
+    sys.exit("a library that wants to leave")
+    yield {}
+
+
+class Panic(BaseException):
+    """As PyO3 raises the panics of Rust code: no Exception."""
+
+
+def panic(files: object, item: Mapping[str, Any], limits: Limits) -> Iterator[Any]:
+    raise Panic
     yield {}
 
 
@@ -77,5 +91,5 @@ def write(files: object, item: Mapping[str, Any], limits: Limits) -> Iterator[An
 
 
 if __name__ == "__main__":
-    names = ("eat_memory", "eat_cpu", "sleep", "crash", "leave", "shout", "echo", "lie", "half", "write")
-    serve({name: ("__main__", name) for name in names})
+    stands_for = ("eat_memory", "eat_cpu", "sleep", "crash", "leave", "quit", "panic", "shout", "echo", "lie", "half")
+    serve({name: Parser("__main__", name) for name in (*stands_for, "write")})

@@ -39,12 +39,45 @@ def _refusal(worker: Decoder, operation: str, **item: Any) -> str:
     return caught.value.code
 
 
-@pytest.mark.parametrize("operation", ["eat_memory", "eat_cpu", "sleep", "crash", "leave", "half"])
-def test_a_worker_that_fails_is_one_refused_item(operation: str, hostile: Decoder) -> None:
-    began = time.monotonic()
-    assert _refusal(hostile, operation) == "decode_limit"
-    assert time.monotonic() - began < 6
+_ENDS = {
+    "eat_memory": ("decode_limit", "512 MiB"),
+    "sleep": ("decode_limit", "within 4 s,"),
+    "crash": ("decoder_crash", "broke on"),
+    "leave": ("decoder_crash", "broke on"),
+    "quit": ("decoder_crash", "broke on"),
+    "panic": ("decoder_crash", "broke on"),
+    "half": ("decoder_crash", "broke on"),
+}
+
+
+@pytest.mark.parametrize("operation", _ENDS)
+def test_a_worker_that_fails_is_one_refused_item_with_its_true_reason(operation: str, hostile: Decoder) -> None:
+    code, reason = _ENDS[operation]
+    with pytest.raises(InputError) as caught:
+        hostile.ask(operation, {})
+    assert (caught.value.code, reason in caught.value.detail) == (code, True), caught.value.detail
     assert hostile.ask("echo", {"n": 1}).header["item"] == {"n": 1}
+
+
+def test_a_worker_that_computes_for_too_long_is_told_from_one_that_waits() -> None:
+    with Decoder(Limits(worker_cpu_seconds=1, worker_wall_seconds=300), COMMAND) as worker:
+        with pytest.raises(InputError, match="within 1 s of CPU") as caught:
+            worker.ask("eat_cpu", {})
+        assert caught.value.code == "decode_limit"
+
+
+def test_the_time_of_an_item_counts_from_when_its_parser_is_loaded() -> None:
+    slow = "import sys, time, runpy; time.sleep(2); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    with Decoder(Limits(worker_wall_seconds=1), (sys.executable, "-c", slow, COMMAND[1])) as worker:
+        assert worker.ask("echo", {"n": 1}).header["item"] == {"n": 1}
+
+
+def test_a_worker_that_does_not_start_says_so(tmp_path: Path) -> None:
+    waits = (sys.executable, "-c", "import time; time.sleep(60)")
+    for limits, command in ((Limits(worker_start_seconds=1), waits), (Limits(), (sys.executable, "-c", ""))):
+        with Decoder(limits, command) as worker, pytest.raises(InputError, match="a decoder that starts") as caught:
+            worker.ask("raster", {"path": str(tmp_path / "a.png")})
+        assert caught.value.code == "decode_limit"
 
 
 def test_a_kill_from_outside_is_one_refused_item(hostile: Decoder) -> None:
@@ -105,7 +138,7 @@ LIES = {
 
 @pytest.mark.parametrize("header", LIES.values(), ids=list(LIES))
 def test_a_reply_that_lies_is_refused(header: Any, hostile: Decoder) -> None:
-    assert _refusal(hostile, "lie", header=json.dumps(header)) == "decode_limit"
+    assert _refusal(hostile, "lie", header=json.dumps(header)) == "decoder_crash"
 
 
 def test_an_honest_reply_is_filled_into_place(hostile: Decoder) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -353,10 +355,10 @@ def test_a_dicom_object_of_ours_is_left_out_too(sop_class: str, tmp_path: Path, 
     assert refused(tmp_path / "003.dcm", decoder).code == "own_result"
 
 
-# ---- a parser that panics -----------------------------------------------------------------------------------------
+# ---- a codec that breaks ------------------------------------------------------------------------------------------
 
 
-def _rle(surplus: int) -> bytes:
+def _rle(surplus: int, **tags: Any) -> bytes:
     """A slice in RLE Lossless whose last run goes `surplus` pixels past the last one."""
     from pydicom.encaps import encapsulate
     from pydicom.uid import RLELossless
@@ -367,7 +369,7 @@ def _rle(surplus: int) -> bytes:
         out += bytes([257 - 2 - beyond, values[-1]])
         return out + b"\0" * (len(out) % 2)
 
-    ds = dataset()
+    ds = dataset(**tags)
     high, low = segment(ds.PixelData[1::2], 0), segment(ds.PixelData[0::2], surplus)
     ds.file_meta.TransferSyntaxUID = RLELossless
     ds.PixelData = encapsulate([struct.pack("<16L", 2, 64, 64 + len(high), *[0] * 13) + high + low])
@@ -375,13 +377,45 @@ def _rle(surplus: int) -> bytes:
     return written(ds)
 
 
-def test_a_panic_of_a_codec_is_a_refusal_and_the_worker_lives(tmp_path: Path, decoder: Decoder) -> None:
+def test_a_codec_that_panics_leaves_the_pixels_to_the_next_one(tmp_path: Path, decoder: Decoder) -> None:
     (tmp_path / "whole.dcm").write_bytes(_rle(0))
     (tmp_path / "past.dcm").write_bytes(_rle(2))
-    read(tmp_path / "whole.dcm", decoder)
-    worker = decoder.pid
-    assert refused(tmp_path / "past.dcm", decoder).code == "unreadable"
+    whole, worker = read(tmp_path / "whole.dcm", decoder), decoder.pid
+    past = read(tmp_path / "past.dcm", decoder)
+    assert np.array_equal(past.voxels, whole.voxels)
+    assert {notice.code for notice in past.notices} - {n.code for n in whole.notices} == {"other_decoder"}
     assert decoder.pid == worker
+
+
+def _without(ends: str) -> Decoder:
+    """A decoder whose codecs of these names end the process, as a library does that damaged data gets the better of."""
+    program = (
+        "import os; from pydicom.pixels.decoders.base import DecodeRunner; from groundglass.read.isolate import serve\n"
+        "real = DecodeRunner.set_decoders\n"
+        "def chosen(self, decoders):\n"
+        f"    os.abort() if set(decoders) & set({ends.split()!r}) else real(self, decoders)\n"
+        "DecodeRunner.set_decoders = chosen\n"
+        "serve()"
+    )
+    return Decoder(Limits.from_environment(os.environ), (sys.executable, "-c", program))
+
+
+def test_a_codec_that_ends_the_process_leaves_the_pixels_to_the_next_one(tmp_path: Path, decoder: Decoder) -> None:
+    (tmp_path / "a.dcm").write_bytes(_rle(0))
+    with _without("pylibjpeg") as broken:
+        again = read(tmp_path / "a.dcm", broken)
+    assert np.array_equal(again.voxels, read(tmp_path / "a.dcm", decoder).voxels)
+    assert "other_decoder" in {notice.code for notice in again.notices}
+
+
+def test_slices_that_end_every_codec_are_left_out_up_to_a_tenth(tmp_path: Path) -> None:
+    files = series(40)
+    for n in (5, 12, 20, 30):  # one more than may go over a limit
+        files[n] = _rle(0, SOPInstanceUID=f"{SERIES}.9.{n}", ImagePositionPatient=[-100.0, -150.0, 2.0 * n])
+    with _without("pylibjpeg pydicom") as broken:
+        scan = read(put(tmp_path, files), broken)
+    assert len(scan.voxels) == 36
+    assert "4 of 40 slices could not be read: decoder_crash" in {notice.detail for notice in scan.notices}
 
 
 def test_the_reading_limits_still_hold_over_several_members(tmp_path: Path) -> None:

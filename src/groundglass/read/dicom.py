@@ -77,8 +77,8 @@ _MODALITY_LUT = 0x00283000
 _HU_TYPES = ("HU", "US")
 # Some writers spell the name out, in two ways.
 _HU_NAMES = ("HOUNSFIELD", "HOUNDSFIELD")
-# The first that is installed decodes. pydicom would try the next after a failure, and GDCM ends the process on some
-# damaged JPEG-LS that pyjpegls refuses.
+# The first that is installed decodes, and what it refuses is refused. The next is asked only if it breaks: pydicom
+# would ask it after a refusal too, and GDCM ends the process on some damaged JPEG-LS that pyjpegls refuses.
 _CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
 _IS = re.compile(r"\d{1,9}")
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -217,9 +217,11 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
         raise InputError(*described["refused"])
     assert pixels is not None
     layout = _layout(tags, pixels, limits)
-    stored = _stored_values(tags, layout, pixels)
+    stored, broken = _stored_values(tags, layout, pixels, int(item.get("broken", 0)))
     hu, notices = to_hu(stored, layout.stored, layout.signed, _rescale(tags), tags.text("photometric") == "MONOCHROME1")
     described["notices"] += notices
+    if broken:
+        described["notices"].append(["other_decoder", "the usual decoder broke on the pixels; another one read them"])
     if not pixels.encapsulated and pixels.length > stored.size * layout.allocated // 8 + 1:
         described["notices"].append(["surplus_bytes", "the file holds bytes after its pixels; they were not used"])
     yield {**described, "shape": [1, layout.rows, layout.columns], "dtype": "<f4"}
@@ -401,8 +403,11 @@ def _rescale(tags: Tags) -> Rescale:
     return Rescale(slope[0] if slope else None, intercept[0] if intercept else None, padding, limit)
 
 
-def _stored_values(tags: Tags, layout: Layout, pixels: Pixels) -> NDArray[Any]:
-    """The stored values (H, W), decoded by pydicom and its codecs after the frame's own size was checked."""
+def _stored_values(tags: Tags, layout: Layout, pixels: Pixels, broken: int) -> tuple[NDArray[Any], int]:
+    """The stored values (H, W), decoded by pydicom and its codecs after the frame's own size was checked.
+
+    `broken` decoders are left out, for they ended the process; also returned is how many there are now.
+    """
     from pydicom.encaps import get_frame
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -417,11 +422,22 @@ def _stored_values(tags: Tags, layout: Layout, pixels: Pixels) -> NDArray[Any]:
         raise InputError("unreadable", "expected pixels as the transfer syntax says, got another form; export it again")
     if pixels.encapsulated and syntax != _RLE:  # run lengths state no size; their decoder stops at Rows x Columns
         _check_frame(get_frame(tags.dataset.PixelData, 0, number_of_frames=1), layout)
-    plugin = next((name for name in _CODECS if name in decoder.available_plugins), "") if pixels.encapsulated else ""
-    array, _ = decoder.as_array(tags.dataset, raw=True, index=0, decoding_plugin=plugin)
-    if array.shape != (layout.rows, layout.columns):
-        raise InputError("pixel_length", "expected one gray frame, got another shape; export it again")
-    return np.asarray(array)
+    plugins = [name for name in _CODECS if name in decoder.available_plugins] if pixels.encapsulated else [""]
+    for number, plugin in enumerate(plugins[broken:], broken):
+        try:
+            array, _ = decoder.as_array(tags.dataset, raw=True, index=0, decoding_plugin=plugin)
+        except Exception:
+            raise
+        except BaseException:  # a panic of Rust code
+            continue
+        if array.shape != (layout.rows, layout.columns):
+            raise InputError("pixel_length", "expected one gray frame, got another shape; export it again")
+        return np.asarray(array), number
+    raise InputError(
+        "decoder_crash",
+        "expected pixels that a decoder reads or refuses, got some that every installed one broke on; "
+        "convert it to Explicit VR Little Endian",
+    )
 
 
 def _check_frame(frame: bytes, layout: Layout) -> None:

@@ -1,9 +1,10 @@
 """Runs the parsers of untrusted files in a child process with memory, CPU and wall limits.
 
 The child is a plain `python -m groundglass.read.isolate`; both sides speak the frames of `groundglass.child`, with JSON
-text (`J`) or raw array bytes (`D`). A request is one `J` frame. A reply is one `J` header, as many `D` frames as the
-header's `shape` and `dtype` ask for, each holding whole planes, and one `J` frame that says that all is sent. Nothing
-is ever pickled, and the parent believes nothing that it did not check.
+text (`J`) or raw array bytes (`D`). A request is one `J` frame. A reply is one `J` frame that says that the parser is
+loaded, from which on the time of the item counts; one `J` header; as many `D` frames as the header's `shape` and
+`dtype` ask for, each holding whole planes; and one `J` frame that says that all is sent. Nothing is ever pickled, and
+the parent believes nothing that it did not check.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.child import JSON, Child, Closed, Gone, confine, own_pipes, read_frame, write_frame
+from groundglass.child import JSON, Child, Closed, Ended, Gone, confine, own_pipes, read_frame, write_frame
 from groundglass.errors import INPUT_CODES, InputError
 from groundglass.read.limits import MIB, Limits
 
@@ -33,19 +34,34 @@ Planes = NDArray[Any]
 Place = Callable[[Header], Planes]
 Operation = Callable[[Any, Mapping[str, Any], Limits], Iterator["Header | Planes"]]
 
+_LOADED: Header = {"loaded": True}
+_EXPORT = "export it again or convert it to an uncompressed form"
 _LARGEST_JSON = 8 * MIB
 _DTYPES = frozenset({"|u1", "<u2", "<f4"})
 # What the child needs of the environment; tokens and the like stay with the parent.
 _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-# What the child can do, and where that lives. Each module is imported on first use, so a PNG never loads pydicom.
-OPERATIONS: Mapping[str, tuple[str, str]] = {
-    "raster": ("groundglass.read.raster", "decode"),
-    "dicom_header": ("groundglass.read.dicom", "header"),
-    "dicom": ("groundglass.read.dicom", "decode"),
-    "dicom_identity": ("groundglass.read.identity", "identity"),
-    "dicom_content": ("groundglass.read.identity", "content"),
-    "nifti": ("groundglass.read.nifti", "decode"),
-    "members": ("groundglass.read.archive", "members"),
+# How long a child that closed its pipe may take to be gone, so that its exit status can be asked for.
+_SECONDS_TO_END = 10.0
+
+
+class Parser(NamedTuple):
+    """Where an operation lives, and the libraries that it needs, which are loaded before the time of an item counts."""
+
+    module: str
+    function: str
+    libraries: tuple[str, ...] = ()
+
+
+_PYDICOM = ("pydicom",)
+# What the child can do. Each parser is loaded on first use, so a PNG never loads pydicom.
+OPERATIONS: Mapping[str, Parser] = {
+    "raster": Parser("groundglass.read.raster", "decode", ("PIL.Image",)),
+    "dicom_header": Parser("groundglass.read.dicom", "header", _PYDICOM),
+    "dicom": Parser("groundglass.read.dicom", "decode", (*_PYDICOM, "pydicom.pixels.decoders")),
+    "dicom_identity": Parser("groundglass.read.identity", "identity", _PYDICOM),
+    "dicom_content": Parser("groundglass.read.identity", "content", _PYDICOM),
+    "nifti": Parser("groundglass.read.nifti", "decode", ("nibabel",)),
+    "members": Parser("groundglass.read.archive", "members"),
 }
 
 
@@ -113,7 +129,8 @@ class Decoder:
         """Have the worker do `operation` on `item` and return its header and array (D, H, W).
 
         `place` is given the checked header and returns the array to fill, for example a view into a volume.
-        Raises InputError: the worker's own refusal, or `decode_limit` where it crashed or went over a limit.
+        Raises InputError: the worker's own refusal; `decode_limit` where it went over a limit of memory or time;
+        `decoder_crash` where it died of the item, or sent what no worker sends.
         """
         with self._lock:
             return self._ask(operation, item, place)
@@ -121,31 +138,38 @@ class Decoder:
     def _ask(self, operation: str, item: Mapping[str, Any], place: Place | None) -> Reply:
         if self._items >= self.limits.worker_items:
             self.close()
-        deadline = time.monotonic() + self.limits.worker_wall_seconds
         request = {"operation": operation, "item": dict(item)}
+        loaded = False
         try:
-            self.start(operation)
-            try:
-                self._running.send(request, deadline)
-            except Closed:  # it died between two items: not this item's fault
-                self.close()
-                self.start(operation)
-                self._running.send(request, deadline)
+            self._send(operation, request)
             self._items += 1
-            return self._receive(deadline, place)
+            loaded = self._loaded(time.monotonic() + self.limits.worker_start_seconds)
+            return self._receive(time.monotonic() + self.limits.worker_wall_seconds, place)
         except Gone as gone:
+            status = self._running.status(_SECONDS_TO_END) if isinstance(gone, Ended) else None
             self.close()
-            raise InputError(
-                "decode_limit",
-                f"expected a file that decodes within {self.limits.worker_memory_bytes // MIB} MiB of memory, "
-                f"{self.limits.worker_cpu_seconds} s of CPU and {self.limits.worker_wall_seconds} s, got one that does "
-                "not; export it again or convert it to an uncompressed form",
-            ) from gone
+            raise (_lost(gone, status, self.limits) if loaded else _not_started(self.limits)) from gone
         except InputError:
             raise
         except BaseException:
             self.close()  # the pipe may hold half a reply
             raise
+
+    def _send(self, operation: str, request: Mapping[str, Any]) -> None:
+        deadline = time.monotonic() + self.limits.worker_start_seconds
+        self.start(operation)
+        try:
+            self._running.send(request, deadline)
+        except Closed:  # it died between two items: not this item's fault
+            self.close()
+            self.start(operation)
+            self._running.send(request, deadline)
+
+    def _loaded(self, deadline: float) -> bool:
+        kind, length = self._running.frame(deadline)
+        if kind != JSON or self._json(deadline, length) != _LOADED:
+            raise Gone("worker_crash", "expected a parser that is loaded")
+        return True
 
     @property
     def _running(self) -> Child:
@@ -202,6 +226,32 @@ class Decoder:
             done += count
 
 
+def _lost(gone: Gone, status: int | None, limits: Limits) -> InputError:
+    """Why an item has no answer: a limit that was reached, or a decoder that died of it."""
+    if gone.code == "time_limit":
+        reached = f"decodes within {limits.worker_wall_seconds} s"
+    elif status == -signal.SIGXCPU:
+        reached = f"decodes within {limits.worker_cpu_seconds} s of CPU"
+    elif status == -signal.SIGKILL:
+        reached = "decodes in the memory that this machine has left"
+    else:
+        return _crashed()
+    return InputError("decode_limit", f"expected a file that {reached}, got one that does not; {_EXPORT}")
+
+
+def _crashed() -> InputError:
+    detail = f"expected a file that its decoder reads or refuses, got one that it broke on; {_EXPORT}"
+    return InputError("decoder_crash", detail)
+
+
+def _not_started(limits: Limits) -> InputError:
+    return InputError(
+        "decode_limit",
+        f"expected a decoder that starts within {limits.worker_memory_bytes // MIB} MiB and "
+        f"{limits.worker_start_seconds} s, got one that did not; give it more, or run fewer things beside it",
+    )
+
+
 def _checked_shape(header: Header, limits: Limits) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     shape, dtype = header["shape"], header.get("dtype")
     if dtype not in _DTYPES or not isinstance(shape, list) or len(shape) != 3:
@@ -217,44 +267,53 @@ def _checked_shape(header: Header, limits: Limits) -> tuple[tuple[int, int, int]
 # ---- the child -------------------------------------------------------------------------------------------------
 
 
-def serve(operations: Mapping[str, tuple[str, str]] = OPERATIONS) -> None:
+def serve(operations: Mapping[str, Parser] = OPERATIONS) -> None:
     """Serve requests until standard input closes. `sys.argv` holds the limits as JSON."""
     limits = Limits(**json.loads(sys.argv[1]))
     requests, replies = own_pipes()
     _confine(limits)
     for operation in sys.argv[2:]:
-        importlib.import_module(operations[operation][0])
+        _load(operations[operation])
     files = importlib.import_module("groundglass.read.archive").Files(limits)
     while (request := read_frame(requests)) is not None:
-        _allow_cpu(limits.worker_cpu_seconds)
-        module, function = operations[request["operation"]]
         try:
-            run: Operation = getattr(importlib.import_module(module), function)
+            run = _load(operations[request["operation"]])
+            write_frame(replies, _LOADED)
+            _allow_cpu(limits.worker_cpu_seconds)
             for part in run(files, request["item"], limits):
                 if isinstance(part, dict):
                     write_frame(replies, part)
                 else:
                     write_frame(replies, memoryview(np.ascontiguousarray(part).data).cast("B"), b"D")
             write_frame(replies, {"done": True})
-        except InputError as error:
-            write_frame(replies, {"error": error.code, "detail": error.detail})
-        except MemoryError:
-            detail = (
-                f"expected a file that decodes within {limits.worker_memory_bytes // MIB} MiB, got one that does not"
-            )
-            write_frame(replies, {"error": "decode_limit", "detail": f"{detail}; export it again"})
-        except ImportError:
+        except BaseException as error:  # the one parser boundary: what libraries raise need be no Exception
+            refusal = _refusal(error, limits)
+            write_frame(replies, {"error": refusal.code, "detail": refusal.detail})
+
+
+def _load(parser: Parser) -> Operation:
+    for library in parser.libraries:
+        importlib.import_module(library)
+    run: Operation = getattr(importlib.import_module(parser.module), parser.function)
+    return run
+
+
+def _refusal(error: BaseException, limits: Limits) -> InputError:
+    """What is said of an item that ended in this exception."""
+    match error:
+        case InputError():
+            return error
+        case MemoryError():
+            memory = f"decodes within {limits.worker_memory_bytes // MIB} MiB"
+            return InputError("decode_limit", f"expected a file that {memory}, got one that does not; {_EXPORT}")
+        case ImportError():
             detail = "expected the image libraries, got an installation without them; install groundglass again"
-            write_frame(replies, {"error": "unsupported", "detail": detail})
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # the one parser boundary: every exception of every library, Rust panics too
-            write_frame(replies, {"error": "unreadable", "detail": _unreadable(error)})
-
-
-def _unreadable(error: BaseException) -> str:
-    # The type only: a library's message may quote what it found in the file.
-    return f"expected a well-formed file, got one that its parser refused ({type(error).__name__}); export it again"
+            return InputError("unsupported", detail)
+        case Exception():
+            # The type only: a library's message may quote what it found in the file.
+            what = f"got one that its parser refused ({type(error).__name__})"
+            return InputError("unreadable", f"expected a well-formed file, {what}; export it again")
+    return _crashed()  # a panic of Rust code, or a library that wants to leave
 
 
 def _confine(limits: Limits) -> None:

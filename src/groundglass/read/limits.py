@@ -38,6 +38,7 @@ class Limits:
     worker_memory_bytes: int = 2 * GIB
     worker_cpu_seconds: int = 10
     worker_wall_seconds: int = 15
+    worker_start_seconds: int = 120
     worker_items: int = 500
 
     def __post_init__(self) -> None:

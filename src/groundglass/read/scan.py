@@ -20,7 +20,7 @@ from groundglass.errors import InputError
 from groundglass.read.find import Entry, Found, Input, natural
 from groundglass.read.find import find as _find
 from groundglass.read.geometry import axial_affine, axial_empty, tilt_of
-from groundglass.read.isolate import Decoder
+from groundglass.read.isolate import Decoder, Place, Reply
 from groundglass.read.limits import Limits
 from groundglass.read.memory import as_file, content_of, scan_of
 from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
@@ -30,8 +30,10 @@ __all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "Source", "fi
 
 # Cosines below which a NIfTI volume is called oblique (10 degrees) and not axial (26 degrees).
 _OBLIQUE_COSINE, _AXIAL_COSINE = 0.985, 0.9
-# A slice that takes the worker down costs up to `worker_wall_seconds`; a series may do so this often.
+# A slice that goes over a limit costs up to `worker_wall_seconds`; a series may do so this often.
 _WORKER_LOSSES = 3
+# No transfer syntax has more codecs than this.
+_CODECS_TRIED = 4
 
 
 Array = NDArray[Any]
@@ -180,14 +182,14 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
     files = tuple(source.files[place[0]] for place in arranged.places)
     for index, place in enumerate(arranged.places):
         try:
-            reply = decoder.ask("dicom", source.files[place[0]].item(), lambda _, i=index: view[i : i + 1])  # type: ignore[misc]
+            reply = _decoded(source.files[place[0]], decoder, lambda _, i=index: view[i : i + 1])  # type: ignore[misc]
         except InputError as error:
             failures.append((index, error))
             _stop_if_too_many(failures, shape[0])
             continue
         notices.update(dict.fromkeys(notices_of(reply.header)))
         for other in place[1:]:
-            again = decoder.ask("dicom", source.files[other].item()).array
+            again = _decoded(source.files[other], decoder).array
             if again is None or not np.array_equal(again[0], view[index]):
                 raise InputError(
                     "conflicting_slices", "expected one image at a place, got several that differ; give one"
@@ -204,6 +206,17 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         codes = ", ".join(sorted({error.code for _, error in failures}))
         notices[Notice("skipped_files", f"{len(failures)} of {shape[0]} slices could not be read: {codes}")] = None
     return Scan(volume, "HU", affine, source.name, tuple(notices), files)
+
+
+def _decoded(file: File, decoder: Decoder, place: Place | None = None) -> Reply:
+    """One slice, by the first codec that does not end the worker."""
+    for broken in range(_CODECS_TRIED - 1):
+        try:
+            return decoder.ask("dicom", {**file.item(), "broken": broken}, place)
+        except InputError as error:
+            if error.code != "decoder_crash":
+                raise
+    return decoder.ask("dicom", {**file.item(), "broken": _CODECS_TRIED - 1}, place)
 
 
 def _stop_if_too_many(failures: list[tuple[int, InputError]], slices: int) -> None:

@@ -117,7 +117,9 @@ def _near(rows: Sequence[Record], pairs: Sequence[copies.Pair]) -> Iterable[Find
             neighbours.append(pair)
     if neighbours:
         paths = tuple(rows[n].path for p in neighbours for n in (p.first, p.second))
-        message = f"{len(neighbours)} pairs across train, val and test look like neighbouring slices of one person"
+        count = "1 pair" if len(neighbours) == 1 else f"{len(neighbours)} pairs"
+        first = " and ".join(_named(rows[n]) for n in (neighbours[0].first, neighbours[0].second))
+        message = f"{count} across train, val and test may be neighbouring slices of one person, first {first}"
         yield Finding("same person", "warning", message, paths)
 
 
@@ -134,10 +136,14 @@ def _repeated(check: str, how: str, members: Sequence[Record]) -> Finding:
     if len(patients) > 1:
         notes.append("under different patients")
     severity: Severity = "error" if len(labels) > 1 or len(splits) > 1 else "warning" if len(patients) > 1 else "info"
-    names = " = ".join(r.path if r.patient is None else f"{r.path} (patient {r.patient})" for r in members)
+    names = " = ".join(map(_named, members))
     return Finding(
         check, severity, f"{names}: {how}{', ' if notes else ''}{', '.join(notes)}", tuple(r.path for r in members)
     )
+
+
+def _named(r: Record) -> str:
+    return r.path if r.patient is None else f"{r.path} (patient {r.patient})"
 
 
 def _known_same(a: Record, b: Record) -> bool:

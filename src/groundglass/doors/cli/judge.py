@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from groundglass.doors.cli.options import (
 from groundglass.doors.progress import named, progress
 from groundglass.doors.streams import console as console_for
 from groundglass.errors import ConfigError
-from groundglass.infer.model import load, weights_path
+from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.network import CARD_KEY
 from groundglass.infer.wire import with_metadata
 from groundglass.judge.cases import Case, check
@@ -133,7 +133,7 @@ def evaluate(
             check_traits(cases_of(rows, root), traits)  # before hours of scoring
             cases = _answered(question, rows, root, mistakes, step)
         else:
-            cases = _scored(scores, records, manifest_path, data, split)
+            cases = _of_question(question, _scored(scores, records, manifest_path, data, split), loaded)
         if not asked_for:  # a table of scores need not have sources
             traits = [t for t in traits if any(c.traits.get(t) for c in cases)]
         temperature = loaded.card.temperature if loaded and first else None
@@ -173,6 +173,18 @@ def _answered(question: str, rows: Sequence[Record], root: Path, mistakes: Mista
         of = ", ".join(model.card.differential_sources)
         click.echo(f"{len(rows) - len(asked)} negatives of {of} left out: they ask --question differential", err=True)
     return score(asked, root, model, step, mistakes.watch)
+
+
+def _of_question(question: str, cases: list[Case], model: Model | None) -> list[Case]:
+    """Of a table of scores those that answer a question; the second one is in its column `differential`."""
+    if question == "opacity":
+        ill = model.card.differential_sources if model is not None else ()
+        return [c for c in cases if c.positive or c.traits.get("source") not in ill]
+    if not any(c.traits.get("differential") for c in cases):
+        raise ConfigError(
+            "question", "--question differential: a table with a column of that name, got none; leave it out"
+        )
+    return [replace(c, probability=float(said) if (said := c.traits.get("differential")) else None) for c in cases]
 
 
 @click.command()

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
@@ -148,6 +149,20 @@ def test_nobody_is_sent_to_a_registry_that_does_not_have_us(path: Path) -> None:
 
 def test_the_readme_says_at_once_what_this_is_not() -> None:
     assert USE in "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:12])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "deploy").glob("*.yaml"), ROOT / "CITATION.cff", ROOT / "mkdocs.yml"],
+    ids=lambda p: p.name,
+)
+def test_every_form_and_every_setting_is_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_the_citation_names_the_version_of_the_package() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    assert f'\nversion = "{cited}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_row_that_a_test_names_stands_in_the_table_of_bad_input() -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from groundglass.doors.signals import Interrupted, Signals
+from groundglass.doors.signals import Interrupted, Signals, signal_behind
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -66,3 +66,20 @@ with Signals() as signals, signals.whole():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 143
     assert done.stdout == ""
+
+
+def test_a_failure_that_follows_a_signal_is_that_signal() -> None:
+    """A worker process of a training run gets the signal too, and its loss is noticed while the run stops."""
+
+    def lose() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError("a worker is gone")
+
+    with Signals(), pytest.raises(RuntimeError) as caught:
+        lose()
+    found = signal_behind(caught.value)
+    assert found is not None
+    assert found.exit_status == 143
+    assert signal_behind(RuntimeError("a fault")) is None

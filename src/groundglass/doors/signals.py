@@ -21,6 +21,14 @@ class Interrupted(BaseException):
         self.exit_status = 128 + number
 
 
+def signal_behind(error: BaseException) -> Interrupted | None:
+    """The signal that a failure followed: a worker process that got it too is missed a moment later."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, Interrupted):
+        behind = behind.__context__
+    return behind
+
+
 class Signals:
     """While entered, the first signal raises Interrupted in the main thread, but never inside `whole`."""
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from groundglass.doors.signals import Interrupted, Signals
+from groundglass.doors.signals import Interrupted, Signals, signal_behind
 from groundglass.doors.streams import open_streams
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY
@@ -115,7 +115,7 @@ class Root(click.Group):
         except BaseException as error:
             if os.environ.get("GROUNDGLASS_DEBUG") == "1" and not isinstance(error, click.ClickException):
                 traceback.print_exc()
-            status = _report(error)
+            status = _report(signal_behind(error) or error)
         if standalone_mode:
             sys.exit(status)
         return status

@@ -31,6 +31,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/jpeg" in o.get("data", {}) for o in outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -42,6 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(TUTORIALS.glob("*.md")), ids=lambda p: p.stem)
 def test_a_tutorial_can_be_walked(page: Path, place: Path, invoke: Invoke) -> None:
     walked = [words for words in commands(page) if words[0] not in WAITS]

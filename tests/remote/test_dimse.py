@@ -140,6 +140,25 @@ def test_N04_http_is_answered_with_an_abort(node: Node) -> None:
         assert connection.recv(1) == b"\x07"
 
 
+NO_COMMAND = b"\x04\x00" + struct.pack(">II", 6, 2) + b"\x01\x03"  # the last fragment of a command of no elements
+
+
+def test_N17_a_message_that_breaks_the_library_ends_its_connection_without_a_word(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    association = node.associate()
+    association.dul.socket.socket.sendall(NO_COMMAND)
+    for _ in range(600):
+        if not association.is_alive():
+            break
+        time.sleep(0.1)
+    assert association.is_aborted
+    assert said == []
+    assert node.send(ct(17, 1)) == 0
+
+
 @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "GROUNDGLASS"), (TITLE, "SOMEBODY")])
 def test_N05_an_unknown_title_is_rejected(node: Node, calling: str, called: str) -> None:
     association = node.associate(calling, called)

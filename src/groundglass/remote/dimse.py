@@ -6,6 +6,7 @@ bounded here, at the socket, before it sees a byte.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import socket
@@ -37,6 +38,8 @@ GREETING, SILENCE, WHOLE_PDU, IDLE = 4.0, 5.0, 30.0, 30.0
 CONNECT = 5.0
 # Never the deflated syntax, whose 2 MB may be 4 GB, and no compressed one: whoever holds such CT can decompress it.
 SYNTAXES: list[str | UID] = [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
+# A-ABORT by the service provider, no reason given (PS3.8 9.3.8).
+_ABORT = bytes.fromhex("07000000000400000200")
 _TAKEN, _FULL, _NO_CLASS, _MISMATCH, _BAD_UID, _UNREADABLE, _OURS = (
     0x0000, 0xA700, 0x0122, 0xA900, 0x0117, 0xC000, 0x0110,
 )  # fmt: skip
@@ -97,7 +100,7 @@ class Receiver:
     def __enter__(self) -> Receiver:
         quieten()
         handlers: list[Any] = [
-            (evt.EVT_CONN_OPEN, _guard),
+            *_GUARDED,
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_C_STORE, self._store),
         ]
@@ -143,10 +146,29 @@ class Receiver:
 
 
 def _guard(event: evt.Event) -> None:
-    """Bound what pynetdicom reads of a connection: PDU length, time, and the size of one message."""
+    """Bound what pynetdicom reads of a connection, and end it if pynetdicom breaks on what it read."""
     assoc: Any = event.assoc
+    _bound(assoc)
+    machine = assoc.dul.state_machine
+    act = machine.do_action
+
+    def acted(happened: str) -> None:
+        try:
+            act(happened)
+        except Exception:  # else its thread ends with a traceback, which may quote a patient's data
+            with contextlib.suppress(OSError):
+                assoc.dul.socket.send(_ABORT)
+            assoc.is_aborted, assoc.is_established = True, False
+            assoc._kill = assoc.dul._kill_thread = True
+
+    machine.do_action = acted
+
+
+def _bound(assoc: Any) -> None:
+    """Bound PDU length, time, and the size of one message."""
     wrapped: Any = assoc.dul.socket
     raw: socket.socket = wrapped.socket
+    between = SILENCE if assoc.is_acceptor else IDLE  # an archive may take its time to take what it is sent
     most = 2 * 32 * MIB  # an instance over the limit is refused by status; one far over it ends the association
 
     def recv(length: int) -> bytearray:
@@ -164,10 +186,14 @@ def _guard(event: evt.Event) -> None:
             if not part:
                 break
             data += part
+        raw.settimeout(between)
         return data
 
-    raw.settimeout(SILENCE)
+    raw.settimeout(between)
     wrapped.recv = recv
+
+
+_GUARDED: list[Any] = [(evt.EVT_CONN_OPEN, _guard)]
 
 
 def addresses(host: str) -> set[str]:
@@ -226,7 +252,7 @@ def _associate(target: Peer, own_aet: str, items: Sequence[Outgoing]) -> Any:
         ae.add_requested_context(sop_class, SYNTAXES)
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind, SYNTAXES)
     assert target.port is not None
-    association = ae.associate(target.host, target.port, ae_title=target.aet)
+    association = ae.associate(target.host, target.port, ae_title=target.aet, evt_handlers=_GUARDED)
     if association.is_established:
         return association
     how = "a rejection" if association.is_rejected else "no connection"
@@ -284,7 +310,7 @@ def echo(target: Peer, own_aet: str) -> bool:
     ae.acse_timeout, ae.dimse_timeout, ae.network_timeout, ae.connection_timeout = IDLE, IDLE, IDLE, CONNECT
     ae.add_requested_context(Verification)
     assert target.port is not None
-    association = ae.associate(target.host, target.port, ae_title=target.aet)
+    association = ae.associate(target.host, target.port, ae_title=target.aet, evt_handlers=_GUARDED)
     if not association.is_established:
         return False
     status = association.send_c_echo()

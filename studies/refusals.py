@@ -4,10 +4,10 @@
 
 Each kind is made in memory from real slices of P7's test parts, up to `--most` a source: half slices and crops that
 cut the lungs, figures of several slices, previews as they are and enlarged, heavy JPEG compression, slices on a screen,
-two viewports. Other parts of the body are slices of TCGA-LUAD without lung and head CT that nothing was trained on, the
-former in HU, the latter turned into a lung window, and phantoms. Whole slices are those of every source, by split; what
-the kind of picture alone refuses, such as a mediastinal window, is counted apart. Limits were chosen on training and
-validation slices. Writes results/refusals.csv.
+in a viewer and on a page, two viewports. Other parts of the body are slices of TCGA-LUAD without lung and head CT that
+nothing was trained on, the former in HU, the latter turned into a lung window, and phantoms. Whole slices are those of
+every source, by split; what the kind of picture alone refuses, such as a mediastinal window, is counted apart. Limits
+were chosen on training and validation slices. Writes results/refusals.csv.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import groundglass as gg
 from groundglass.data import manifest
@@ -36,7 +37,7 @@ from groundglass.learn import frames, refusals
 from groundglass.learn.dataset import read_slice
 from groundglass.phantom.elsewhere import ELSEWHERE
 from groundglass.phantom.refused import abdomen_slice, head_slice
-from groundglass.read.scan import Decoder
+from groundglass.read.scan import Decoder, Limits
 from groundglass.types import Estimate, Float32, Mask, Prediction, Record, Scan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +123,38 @@ def kinds(others: list[Float32]) -> dict[str, Make]:
     }
 
 
+def in_a_viewer(gray: Float32, rng: np.random.Generator) -> Float32:
+    """A slice in the window of a viewer: a tool bar above, a list of series on the left, letters on the slice."""
+    h, w = gray.shape
+    height, width = round(h * rng.uniform(1.8, 2.8)), round(w * rng.uniform(2.2, 3.2))
+    bar, side = round(0.06 * height), round(0.12 * width)
+    window = Image.new("L", (width, height), int(rng.integers(5, 50)))
+    pen = ImageDraw.Draw(window)
+    pen.rectangle((0, 0, width, bar), fill=60)
+    for left in range(8, width - 8, width // 12):
+        pen.rectangle((left, 6, left + width // 24, bar - 6), fill=130)
+    pen.rectangle((0, bar, side, height), fill=40)
+    x, y = int(rng.integers(side + 8, width - w - 8)), int(rng.integers(bar + 8, height - h - 8))
+    window.paste(Image.fromarray(np.rint(gray * 255).astype(np.uint8)), (x, y))
+    pen.text((x + 4, y + 4), "CT THORAX", fill=230)
+    return np.asarray(window, np.float32) / 255
+
+
+def on_a_page(gray: Float32, rng: np.random.Generator) -> Float32:
+    """A slice in the middle of a page of text."""
+    h, w = gray.shape
+    width = round(w * rng.uniform(1.8, 2.8))
+    height = max(round(1.4 * width), 2 * h)
+    page = Image.new("L", (width, height), 255)
+    pen = ImageDraw.Draw(page)
+    x, y = (width - w) // 2, (height - h) // 2
+    for top in range(20, height - 20, 14):
+        if not y - 22 < top < y + h + 8:
+            pen.text((20, top), "The patient was admitted with fever and a dry cough. " * 8, fill=20)
+    page.paste(Image.fromarray(np.rint(gray * 255).astype(np.uint8)), (x, y))
+    return np.asarray(page, np.float32) / 255
+
+
 def probability(gray: Float32, model: Model) -> tuple[float | None, bool]:
     """The answer for a picture, or None, and whether a part of it was cut out."""
     result = gg.predict(Scan(np.ascontiguousarray(gray)[None], "gray", None, ""), model)
@@ -141,6 +174,7 @@ def made_of_slices(
     """Which pictures of each kind are caught, by kind and source."""
     rows: Outcomes = defaultdict(list)
     others = [g for _, _, g, _ in chosen]
+    other = np.random.default_rng(8)
     beside = [to_gray(head_slice(rng, size=384), "HU"), to_gray(abdomen_slice(rng, size=384), "HU")]
     for record, person, gray, found in chosen:
         for name, make in kinds(others).items():
@@ -154,6 +188,9 @@ def made_of_slices(
         )
         pair = [gray, resize(beside[int(rng.integers(2))], *gray.shape)]
         viewports = frames.several(pair, rng, (1, 2), 0.03)
+        for name, draw in (("in the window of a viewer", in_a_viewer), ("on a page of text", on_a_page)):
+            found_right = right(draw(gray, other), alone, model)
+            rows[f"slice {name}: refused, or cropped and answered alike", record.source].append((found_right, person))
         rows["lung beside head or abdomen: refused, or cropped and answered alike", record.source].append(
             (right(viewports, alone, model), person)
         )
@@ -221,7 +258,7 @@ def main() -> None:
     model = gg.load()
     records = sample(list(manifest.read(ROOT / "manifests/p7.csv", given.data)), given.whole)
     rng = np.random.default_rng(7)
-    with Decoder() as decoder:
+    with Decoder(Limits.from_environment(os.environ)) as decoder:
         rows, chosen = whole(records, given.data, model, decoder, given.most)
         _write(rows, given.output)
         rows.update(made_of_slices(chosen, model, rng))

@@ -17,6 +17,7 @@ from groundglass.infer.frame import FRAMES, frame_inputs, read_frame_head
 from groundglass.infer.gate import FLAWED
 from groundglass.infer.look import FLAWS, look
 from groundglass.infer.model import Model, load
+from groundglass.infer.panels import panels
 from groundglass.infer.transforms import resize, to_gray
 from groundglass.phantom.chest import chest_slice, draw_lesions
 from groundglass.phantom.elsewhere import ELSEWHERE
@@ -127,7 +128,56 @@ def test_the_one_viewport_with_lung_is_cut_out_and_told(slices: list[Float32], m
     result = answer(np.hstack([np.pad(s, 10) for s in (head, slices[1])]), model)
     assert isinstance(result, Prediction)
     (told,) = [n.detail for n in result.notices if n.code == "cropped"]
-    assert "columns 389 to 808" in told  # the right one of two
+    assert "columns 402 to 808" in told  # the right one of two, from half-way between them
+
+
+def test_two_slices_on_a_page_with_letters_are_several(slices: list[Float32], model: Model) -> None:
+    page = np.full((600, 1000), 0.05, np.float32)
+    page[60:444, 20:404], page[60:444, 424:808] = slices[1], slices[1]
+    page[480:580:12, 20:700:3] = 0.9
+    assert code(page, model) == "several_slices"
+
+
+@pytest.mark.parametrize("ground", [0.1, 1.0])
+def test_a_slice_in_a_viewer_or_on_a_page_is_cut_out_and_told(
+    ground: float, slices: list[Float32], model: Model
+) -> None:
+    page = np.full((800, 1000), ground, np.float32)
+    page[:60], page[:, :120] = 0.25, 0.15
+    page[10:50:2, 200:900:5] = 0.6
+    page[300:684, 400:784] = slices[1]
+    result, alone = answer(page, model), answer(slices[1], model)
+    assert isinstance(result, Prediction)
+    assert isinstance(alone, Prediction)
+    assert "cropped" in {n.code for n in result.notices}
+    assert result.probability == pytest.approx(alone.probability, abs=0.1)
+
+
+def test_lung_is_measured_on_the_part_that_was_cut_out(slices: list[Float32], model: Model) -> None:
+    screen = np.zeros((2400, 2400), np.float32)
+    screen[1000:1384, 900:1284] = slices[1]
+    (found,), (alone,) = (look(g[None], model.field, model.frame) for g in (screen, slices[1]))
+    assert found.box is not None
+    assert found.lungs.mean() < 0.02 < found.fraction
+    assert found.fraction == pytest.approx(alone.fraction, rel=0.6)
+
+
+def test_viewports_are_cut_out_without_a_strip_of_their_neighbour() -> None:
+    small = np.zeros((160, 160), np.float32)
+    small[10:150, 4:78], small[10:150, 82:156] = 0.5, 0.5
+    first, second = sorted(panels(small, 800, 800), key=lambda box: box[1].start)
+    assert first[1].stop <= second[1].start
+
+
+@pytest.mark.parametrize("keep", [np.s_[:, :150], np.s_[:, 100:300]], ids=["one-lung", "spine"])
+def test_a_scan_that_was_cropped_as_a_whole_is_refused_though_some_slices_pass(
+    keep: tuple[slice, slice], slices: list[Float32], model: Model
+) -> None:
+    cut = slices[1][keep]
+    whole = resize(slices[3], *cut.shape)
+    result = gg.predict(Scan(np.stack([cut, cut, cut, whole]), "gray", None, "made"), model)
+    assert isinstance(result, Refusal)
+    assert result.code == "cut_lungs"
 
 
 @pytest.mark.parametrize("kind", sorted(ELSEWHERE))

@@ -303,6 +303,15 @@ def test_sixteen_bits_that_were_never_windowed_are_refused(
     assert caught.value.code == "narrow_range"
 
 
+@pytest.mark.parametrize("levels", [2, 3, 6])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_mask_is_named_as_such(levels: int, form: str, read_bytes: Callable[[bytes], Scan]) -> None:
+    mask = (gray().astype(int) * levels // 256 * (255 // (levels - 1))).astype(np.uint8)
+    with pytest.raises(InputError, match="got a mask or a drawing") as caught:
+        read_bytes(saved(mask, form))
+    assert caught.value.code == "not_grayscale"
+
+
 @pytest.mark.parametrize("odd", [0, 5])
 def test_one_picture_of_another_size_is_left_out_of_a_scan_and_told(odd: int, tmp_path: Path, decoder: Decoder) -> None:
     put(tmp_path, [png_of(gray(80 if n == odd else 96, seed=n)) for n in range(12)])

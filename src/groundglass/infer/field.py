@@ -60,8 +60,8 @@ class Field:
 
     @property
     def fraction(self) -> float:
-        """The share of the image that is lung."""
-        return float(self.lungs.mean())
+        """The share of what was looked at that is lung."""
+        return float((self.lungs if self.box is None else self.lungs[self.box]).mean())
 
     def has_lung(self, accept: float) -> bool:
         """Whether this passes for an axial lung CT, of probability `accept` or more, with lung enough to judge."""

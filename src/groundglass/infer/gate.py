@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -60,19 +60,33 @@ def shows_lung(field: Field, accept: float) -> bool:
     return not field.flaw and field.has_lung(accept)
 
 
+def mostly_flawed(found: Collection[Field], accept: float) -> bool:
+    """Whether more slices of a scan are cut, or no single slice, or without pixels enough, than can be judged.
+
+    Such a scan is cropped or made of figures as a whole; the few slices that pass say nothing of the lungs.
+    """
+    # a slice of another part of the body is no flaw of a scan of the chest
+    flaws = [flaw for flaw in _flaws(found, accept) if flaw != "other_anatomy"]
+    return len(flaws) > sum(shows_lung(f, accept) for f in found)
+
+
+def _flaws(found: Collection[Field], accept: float) -> list[str]:
+    """The flaws of pictures with lung. A cut slice or a figure is less like an axial lung CT than a whole one, and yet
+    more than anything else."""
+    return [f.flaw for f in found if f.flaw and 2 * f.accepted >= accept and f.fraction >= LEAST_LUNG]
+
+
 def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] | None:
-    """None where at least one slice shows lung; otherwise the code and the reason of the refusal.
+    """None where enough slices show lung; otherwise the code and the reason of the refusal.
 
     The reason names what most slices look like. A slice that passes for CT and has no lung is told apart from a picture
     of something else.
     """
-    if any(shows_lung(f, accept) for f in found):
+    if any(shows_lung(f, accept) for f in found) and not mostly_flawed(found, accept):
         return None
     if flat:
         return "flat_image", "image: some contrast, got a constant picture; give the original slice"
-    # a cut slice or a figure is less like an axial lung CT than a whole one, and yet more than anything else
-    flaws = [f.flaw for f in found if f.flaw and 2 * f.accepted >= accept and f.fraction >= LEAST_LUNG]
-    if flaws:
+    if flaws := _flaws(found, accept):
         return FLAWED[max(sorted(set(flaws)), key=flaws.count)]
     if any(f.accepted >= accept for f in found):
         return "no_lung", f"lung: at least {LEAST_LUNG:.0%} of a slice, got less; {INSTEAD['ct_without_lung']}"

@@ -1,6 +1,6 @@
 """A first look at each slice: its lung field, and whether the picture can be judged at all.
 
-A slice on a plain ground, or the one axial lung CT among several viewports, is cut out and looked at alone.
+A slice on a plain ground or a page, or the one axial lung CT among several viewports, is cut out and looked at alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from groundglass.infer.field import Field, enlarged
 from groundglass.infer.frame import MAPS, FrameHead
 from groundglass.infer.network import Network
-from groundglass.infer.panels import SMALL, Box, panels, share
+from groundglass.infer.panels import SMALL, Box, lined, panels, share
 from groundglass.infer.pixels import blocks, sharpness
-from groundglass.infer.transforms import resize
+from groundglass.infer.transforms import lung_box, resize
 from groundglass.types import Float32
 
 # Why a picture that shows lung cannot be judged.
@@ -28,8 +28,10 @@ LEAST_SHARPNESS = 0.128
 LARGEST_STEP = 25.0
 # The most of COVID-CT training and validation slices is 1.71.
 LARGEST_BLOCKINESS = 2.0
-# A picture of more than so many times its shorter side may be two viewports, even if it looks like one slice.
-_LONG = 1.7
+# One slice with a table or letters beside it: the larger part takes up more of the picture than this.
+_ONE_SLICE = 0.6
+# Only lungs that take up less of both sides may lie on a page or in the window of a viewer.
+_SMALL_LUNGS = 0.5
 # More viewports than this are several slices, or nothing.
 _MOST_PANELS = 9
 
@@ -43,34 +45,38 @@ def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> li
     for start in range(0, len(gray), batch):
         part = list(gray[start : start + batch])
         small = [_at_size(g, network) for g in part]
-        boxes = [_all_that_is_shown(s, g) for s, g in zip(small, part, strict=True)]
+        parts = [panels(s, *g.shape) for s, g in zip(small, part, strict=True)]
+        boxes = [_all_that_is_shown(p, g) for p, g in zip(parts, part, strict=True)]
         shown = [g if b is None else g[b] for g, b in zip(part, boxes, strict=True)]
         small = [s if b is None else _at_size(g, network) for s, g, b in zip(small, shown, boxes, strict=True)]
         fields = _fields(small, shown, network, head)
-        for g, s, b, f in zip(part, small, boxes, fields, strict=True):
-            found.append(_judged(g, s, b, f, network, head))
+        for g, p, b, f in zip(part, parts, boxes, fields, strict=True):
+            found.append(_judged(g, p, b, f, network, head))
     return found
 
 
-def _judged(g: Float32, small: Float32, box: Box | None, field: Field, network: Network, head: FrameHead) -> Field:
+def _judged(
+    g: Float32, parts: Sequence[Box], box: Box | None, field: Field, network: Network, head: FrameHead
+) -> Field:
     """The field of a slice (H, W), or of its only viewport with lung, as one of the whole picture."""
     shown = g if box is None else g[box]
-    if field.flaw or not field.has_lung(_accept(network)) or max(shown.shape) > _LONG * min(shown.shape):
-        viewport, field = _viewport(shown, panels(small, *shown.shape), field, network, head)
-        if viewport is not None:
-            shown, box = shown[viewport], _within(box, viewport)
-    if not field.flaw and field.has_lung(_accept(network)):
+    parts = parts if box is None else panels(_at_size(shown, network), *shown.shape)
+    part, field = _viewport(shown, parts, field, network, head)
+    if part is None and box is None:
+        part, field = _on_a_page(shown, field, network, head)
+    if part is not None:
+        shown, box = shown[part], _within(box, part)
+    if _passes(field, network):
         field = replace(field, flaw=_flaw_of_pixels(shown))
     return field if box is None else _placed(field, box, g.shape)
 
 
-def _all_that_is_shown(small: Float32, g: Float32) -> Box | None:
+def _all_that_is_shown(parts: Sequence[Box], g: Float32) -> Box | None:
     """The box around all that a picture shows on its plain ground, where that is a small part of it."""
-    boxes = panels(small, *g.shape)
-    if not boxes:
+    if not parts:
         return None
-    around = tuple(slice(min(b[i].start for b in boxes), max(b[i].stop for b in boxes)) for i in (0, 1))
-    return (around[0], around[1]) if share((around[0], around[1]), *g.shape) < SMALL else None
+    rows, columns = (slice(min(b[i].start for b in parts), max(b[i].stop for b in parts)) for i in (0, 1))
+    return (rows, columns) if share((rows, columns), *g.shape) < SMALL else None
 
 
 def _viewport(
@@ -79,13 +85,34 @@ def _viewport(
     """The one viewport that shows an axial lung CT; two or more are several slices, where the whole is not one."""
     if not 2 <= len(boxes) <= _MOST_PANELS:
         return None, field
+    passes = _passes(field, network)
+    if passes and share(boxes[0], *shown.shape) > _ONE_SLICE:
+        return None, field
     parts = [shown[b] for b in boxes]
     fields = _fields([_at_size(p, network) for p in parts], parts, network, head)
-    lungs = [i for i, f in enumerate(fields) if f.has_lung(_accept(network)) and f.flaw != "other_anatomy"]
+    # what the whole picture passes for is doubted only by parts that are whole slices themselves
+    lungs = [i for i, f in enumerate(fields) if _is_part(f, passes, network)]
     if len(lungs) == 1:
         return boxes[lungs[0]], fields[lungs[0]]
-    whole = not field.flaw and field.has_lung(_accept(network))
-    return None, replace(field, flaw="several") if lungs and not whole else field
+    return None, replace(field, kinds=fields[lungs[0]].kinds, flaw="several") if lungs else field
+
+
+def _is_part(part: Field, whole: bool, network: Network) -> bool:
+    return _passes(part, network) or (not whole and part.has_lung(_accept(network)) and part.flaw != "other_anatomy")
+
+
+def _on_a_page(shown: Float32, field: Field, network: Network, head: FrameHead) -> tuple[Box | None, Field]:
+    """The slice that a page or the window of a viewer shows beside letters and tools, looked at alone."""
+    if not _passes(field, network):
+        return None, field
+    (h, w), (top, left, bottom, right) = shown.shape, lung_box(field.lungs)
+    if max((bottom - top) / h, (right - left) / w) >= _SMALL_LUNGS:
+        return None, field
+    part = lined(shown, (slice(int(top), round(bottom)), slice(int(left), round(right))))
+    if part is None:
+        return None, field
+    (alone,) = _fields([_at_size(shown[part], network)], [shown[part]], network, head)
+    return (part, alone) if alone.has_lung(_accept(network)) else (None, field)
 
 
 def _within(outer: Box | None, inner: Box) -> Box:
@@ -104,6 +131,10 @@ def _fields(small: Sequence[Float32], shown: Sequence[Float32], network: Network
         Field(enlarged(mask[0], *g.shape), kinds, head.flaw(f))
         for mask, kinds, f, g in zip(out["lungs"], out["kinds"], frames, shown, strict=True)
     ]
+
+
+def _passes(field: Field, network: Network) -> bool:
+    return not field.flaw and field.has_lung(_accept(network))
 
 
 def _accept(network: Network) -> float:

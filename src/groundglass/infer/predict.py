@@ -11,7 +11,7 @@ from groundglass.infer import thin
 from groundglass.infer.aggregate import SCAN_NOTICE, scan_differential, scan_probability
 from groundglass.infer.cam import attribute, opacity
 from groundglass.infer.field import Field, Fields
-from groundglass.infer.gate import gate, is_flat, notices, shows_lung
+from groundglass.infer.gate import gate, is_flat, mostly_flawed, notices, shows_lung
 from groundglass.infer.look import look
 from groundglass.infer.model import Model, Outputs
 from groundglass.infer.severity import areas as areas_of
@@ -168,7 +168,8 @@ def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: 
     looked_at = thin.judged(scan, every_slice)
     found = dict(zip(looked_at, find_fields(scan, model, looked_at), strict=True))
     chosen = [i for i, f in found.items() if shows_lung(f, model.accept)]
-    refused = None if chosen else gate(_all_flat(scan, model), list(found.values()), model.accept)
+    answered = chosen and not mostly_flawed(found.values(), model.accept)
+    refused = None if answered else gate(_all_flat(scan, model), list(found.values()), model.accept)
     if refused is not None:
         told = (*scan.notices, *thin.notices(len(found), scan))
         return Examination(Refusal(scan.source, *refused, told), found, None)

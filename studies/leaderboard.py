@@ -217,7 +217,7 @@ SLICES = "{slices} of {patients}"
 SLICES_OF = "slices of patients"
 CALIBRATION = same("ECE, 15 bins", "ECE, 15 bins, were it calibrated", "calibration slope", "calibration intercept")
 OF_SOURCE = ("all", "source: ")
-EVALUATE = "`groundglass evaluate --model {model} --manifest manifests/p5.csv --data DATA --split {part}"
+EVALUATE = "`groundglass judge evaluate --model {model} --manifest manifests/p5.csv --data DATA --split {part}"
 TABLES = (
     Table(
         "*/*-test.csv",
@@ -332,8 +332,8 @@ TABLES = (
     Table(
         "choice.json",
         "Which model the rule puts first",
-        "`groundglass choose out --json` on what `evaluate`, `controls` and `faithfulness` say on validation → {link}; "
-        "the rule is docs/decisions/0007. Accuracy alone would choose `{by_accuracy}`.",
+        "`groundglass judge choose out --json` on what `evaluate`, `controls` and `faithfulness` say on validation → "
+        "{link}; the rule is docs/decisions/0007. Accuracy alone would choose `{by_accuracy}`.",
         {
             "model": "{model}",
             "mean AUROC": "{auroc}",
@@ -348,8 +348,8 @@ TABLES = (
     Table(
         "*/controls.json",
         "Controls of `{model}` ({sha}), {split} part",
-        "`groundglass controls --manifest manifests/p5.csv --data DATA -o out` → {link}; {slices} slices. {passed}: "
-        "{verdict}",
+        "`groundglass judge controls --manifest manifests/p5.csv --data DATA -o out` → {link}; {slices} slices. "
+        "{passed}: {verdict}",
         {"evidence": "{evidence}", "AUROC": "{interval}", "model higher by": "{gap}"},
         load=controls_of,
     ),

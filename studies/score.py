@@ -1,8 +1,9 @@
 """How good a model is on the test part of a manifest: python studies/score.py --data DATA
 
-One row for each part and measure, as `groundglass evaluate` has them; parts are those of docs and protocol. Slices that
-the gate refuses get no score; they are counted in a row of their own. Writes results/MODEL/MANIFEST-test.csv, and the
-score of every slice beside it. With --scores the rows are made again from such a table, and no test slice is opened.
+One row for each part and measure, as `groundglass judge evaluate` has them; parts are those of docs and protocol.
+Slices that the gate refuses get no score; they are counted in a row of their own. Writes
+results/MODEL/MANIFEST-test.csv, and the score of every slice beside it. With --scores the rows are made again from such
+a table, and no test slice is opened.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
+from groundglass.doors.cli.main import SETTINGS, cli
 from groundglass.infer import predict
 from groundglass.infer.model import Model
 from groundglass.types import Prediction, Scan
@@ -120,16 +120,17 @@ def test_the_refusal_in_the_documentation_is_one_that_the_command_makes(monkeypa
 def _leaves(command: click.Command) -> Iterator[click.Command]:
     if not isinstance(command, click.Group) or command.invoke_without_command:
         yield command
-    for part in command.commands.values() if isinstance(command, click.Group) else ():
-        yield from _leaves(part)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from _leaves(command.get_command(context, name) or click.Command(name))
 
 
 def test_the_table_of_settings_names_the_commands_that_read_each_variable() -> None:
     text = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(--[a-z-]+)` \| `(GROUNDGLASS_[A-Z_]+)`(?: \(([a-z, ]+)\))? \|", text, re.M)
     assert len(listed) == len(SETTINGS)
-    context = click.Context(cli)
-    commands = [c for name in COMMANDS for c in _leaves(cli.get_command(context, name) or click.Command(name))]
+    commands = list(_leaves(cli))
     for option, variable, only in listed:
         having = {c.name for c in commands if any(option in p.opts for p in c.params)}
         reading = {c.name for c in commands if any(option in p.opts and p.envvar == variable for p in c.params)}

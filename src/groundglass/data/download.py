@@ -144,7 +144,7 @@ def _attempt(item: Download, part: Path, start: int, patience: Patience, step: S
             return _end_of(error.headers.get("Content-Range")) == start or _forget(part)
         if error.code < 500 and error.code not in (408, 425, 429):
             raise RemoteError(
-                "download", f"{item.to}: a file at its address, got HTTP {error.code}; see `groundglass sources`"
+                "download", f"{item.to}: a file at its address, got HTTP {error.code}; see `groundglass data sources`"
             ) from error
         raise ConnectionError(f"HTTP {error.code}") from error
 

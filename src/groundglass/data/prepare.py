@@ -243,7 +243,8 @@ def data_card(made: Prepared, parent: str, transform: Transform, per_class: int 
         "",
         "## What it is",
         "",
-        f"{len(records)} pictures, made by `groundglass prepare --transform {transform}`. {_WORDS[transform]}{filled}",
+        f"{len(records)} pictures, made by `groundglass data prepare --transform {transform}`. "
+        f"{_WORDS[transform]}{filled}",
         "Folders are `split/label/`; `manifest.csv` has hash, source, patient, label, split and licence of each file.",
         "",
         f"- manifest: `{made.sha256}`",
@@ -262,7 +263,7 @@ def data_card(made: Prepared, parent: str, transform: Transform, per_class: int 
         "",
         "- Patients stay on one side of the split where they are known; rows without a patient cannot be kept apart.",
         "- Keep the split. Splitting these pictures again at random puts two pictures of one person on both sides.",
-        "- Run `groundglass audit manifest.csv` here: it says which shortcuts and near-copies this set still has.",
+        "- Run `groundglass data audit manifest.csv` here: it says which shortcuts and near-copies this set still has.",
         "- Labels come from the sources and were not read again by a radiologist for this set.",
         "",
     ]

@@ -8,7 +8,7 @@
     P7    P5 and other lung disease by source: lung cancer and emphysema, 50/10/40 by patient or group; and P2 with it
     P6    what must be refused: out-of-distribution images, coronal and abdominal DICOM
 
-The same files on disk give the same bytes: `groundglass split --protocol` writes them, a test compares them.
+The same files on disk give the same bytes: `groundglass data split --protocol` writes them, a test compares them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def manifests(sets: Mapping[str, Records]) -> dict[str, Records]:
 def exclusions() -> tuple[tuple[str, str, str], ...]:
     """Rows of `exclusions.csv`: a path that P5 must not learn from, the test image it repeats, and the reason.
 
-    `groundglass audit manifests/p1.csv` and `p3.csv` name the pairs. P1 and P3 keep them: they are defined elsewhere.
+    `groundglass data audit manifests/p1.csv` and `p3.csv` name the pairs. P1 and P3 keep them: they are defined
+    elsewhere.
     """
     text = (resources.files("groundglass.data") / "exclusions.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))

@@ -122,7 +122,7 @@ def find(name: str) -> Source:
         return parse(data)
     if name not in names():
         known = ", ".join(names())
-        raise ConfigError("source", f"one of {known} or a .toml file, got {name!r}; see `groundglass sources`")
+        raise ConfigError("source", f"one of {known} or a .toml file, got {name!r}; see `groundglass data sources`")
     return parse((_folder() / f"{name}.toml").read_bytes())
 
 

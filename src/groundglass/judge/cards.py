@@ -270,7 +270,7 @@ def data_card(manifests: Path) -> str:
         "# Data card\n",
         f"**{RESEARCH_USE_ONLY}**\n",
         "No image is part of this project: manifests name files by path and hash, and each set is got from its "
-        "publisher on its own terms (`groundglass sources`).\n",
+        "publisher on its own terms (`groundglass data sources`).\n",
         "## Sources\n",
         _table(
             ["source", "what it is", "labels", "licence", "citation"],
@@ -287,7 +287,7 @@ def data_card(manifests: Path) -> str:
         "cropped to the lung box and brought to fixed gray levels (docs/decisions/0003).\n",
         "## Known faults\n",
         "Near-copies, contradicting labels, marks and shortcuts are listed in "
-        "[manifests/README.md](../manifests/README.md) and measured by `groundglass audit`; "
+        "[manifests/README.md](../manifests/README.md) and measured by `groundglass data audit`; "
         f"{len(protocol.exclusions())} images that repeat a test image are left out of training.\n",
         "## Splits\n",
         _table(["manifest", "SHA-256"], [[name, f"`{digest}`"] for digest, name in hashes]),

@@ -72,7 +72,7 @@ def scores(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_judged_and_the_report_shows_its_worst_mistakes(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("evaluate", "--manifest", drawn / "m.csv", "--threshold", "0.999", "-o", tmp_path / "out")
+    done = invoke("judge", "evaluate", "--manifest", drawn / "m.csv", "--threshold", "0.999", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert (said["schema"], said["model"], said["split"], said["slices"]) == (
@@ -88,6 +88,7 @@ def test_a_model_is_judged_and_the_report_shows_its_worst_mistakes(drawn: Path, 
     assert (tmp_path / "out/report.html").stat().st_mode & 0o077 == 0  # it shows patients
     # what it wrote can be judged again, without the model
     again = invoke(
+        "judge",
         "evaluate",
         "--manifest",
         drawn / "m.csv",
@@ -121,26 +122,26 @@ def test_scores_that_cannot_be_judged_end_with_three(
     content: str, words: str, groundglass: Groundglass, tmp_path: Path
 ) -> None:
     (tmp_path / "s.csv").write_text(content)
-    done = groundglass("evaluate", "--scores", tmp_path / "s.csv", "-o", tmp_path / "out")
+    done = groundglass("judge", "evaluate", "--scores", tmp_path / "s.csv", "-o", tmp_path / "out")
     assert done.returncode == 3
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_two_tables_of_scores_are_compared_pair_by_pair(drawn: Path, scores: Path, invoke: Invoke) -> None:
-    done = invoke("compare", scores, scores, "--manifest", drawn / "m.csv", "--json")
+    done = invoke("judge", "compare", scores, scores, "--manifest", drawn / "m.csv", "--json")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert said["delong"]["p"] == 1.0
     assert all(d["value"] == 0 for d in said["differences"])
-    assert "A - B" in invoke("compare", scores, scores, "--manifest", drawn / "m.csv").stdout
+    assert "A - B" in invoke("judge", "compare", scores, scores, "--manifest", drawn / "m.csv").stdout
 
 
 def test_a_calibrated_model_states_what_its_operating_point_is_worth(
     drawn: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     model = tmp_path / "mine.onnx"
-    done = invoke("calibrate", "--manifest", drawn / "m.csv", "-o", model)
+    done = invoke("judge", "calibrate", "--manifest", drawn / "m.csv", "-o", model)
     assert done.exit_code == 0, done.output
     assert "sha256" in done.stdout
     (row,) = rows(invoke("predict", HEALTHY, "--model", model, "--operating-point", "screen", "--json").stdout)
@@ -168,7 +169,7 @@ def test_an_unknown_operating_point_is_a_wrong_setting(invoke: Invoke) -> None:
 
 
 def test_controls_end_with_a_verdict_in_words(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("controls", "--manifest", drawn / "m.csv", "--no-cache", "-o", tmp_path)
+    done = invoke("judge", "controls", "--manifest", drawn / "m.csv", "--no-cache", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "controls.json").read_text())
     found = {r["evidence"] for r in said["groups"]["all"]["controls"]}
@@ -189,7 +190,17 @@ def test_controls_of_a_model_with_two_questions_are_judged_in_each_source(
     ill = {f"set/{n}.png" for n in (1, 12, 13, 14, 15)}
     rows = [replace(r, source="ill") if r.path in ill else r for r in manifest.load(drawn / "m.csv")]
     manifest.write(rows, tmp_path / "m.csv")
-    asked = ("controls", "--model", two_questions, "--manifest", tmp_path / "m.csv", "--data", drawn, "--no-cache")
+    asked = (
+        "judge",
+        "controls",
+        "--model",
+        two_questions,
+        "--manifest",
+        tmp_path / "m.csv",
+        "--data",
+        drawn,
+        "--no-cache",
+    )
     done = invoke(*asked, "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "out/controls.json").read_text())
@@ -206,7 +217,7 @@ def test_each_question_is_judged_on_the_slices_that_ask_it(
     ill = {f"set/{n}.png" for n in (12, 13, 14, 15)}
     rows = [replace(r, source="ill") if r.path in ill else r for r in manifest.load(drawn / "m.csv")]
     manifest.write(rows, tmp_path / "m.csv")
-    asked = ("evaluate", "--model", two_questions, "--manifest", tmp_path / "m.csv", "--data", drawn)
+    asked = ("judge", "evaluate", "--model", two_questions, "--manifest", tmp_path / "m.csv", "--data", drawn)
     for question, judged in (("opacity", 10), ("differential", 12)):
         done = invoke(*asked, "--question", question, "-o", tmp_path / question)
         assert done.exit_code == 0, done.output
@@ -219,11 +230,11 @@ def test_each_question_is_judged_on_the_slices_that_ask_it(
 
 
 def test_faithfulness_and_saliency_know_the_opacity_map(two_questions: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("faithfulness", "--model", two_questions, "--phantoms", "2", "-o", tmp_path / "out")
+    done = invoke("judge", "faithfulness", "--model", two_questions, "--phantoms", "2", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "opacity-map" in done.stdout
     assert "proves nothing" in done.stderr
-    asked = ("saliency", HEALTHY, "--method", "opacity-map", "-o", tmp_path)
+    asked = ("judge", "saliency", HEALTHY, "--method", "opacity-map", "-o", tmp_path)
     assert invoke(*asked, "--model", two_questions).exit_code == 0
     refused = invoke(*asked, "--model", "fast")
     assert (refused.exit_code, "a model with an opacity map" in refused.stderr) == (2, True)
@@ -258,7 +269,7 @@ def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_that_reads_a_planted_corner_does_not_pass_the_controls(
     planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
-    done = invoke("controls", "--model", corner, "--manifest", planted / "m.csv", "--no-cache", "-o", tmp_path)
+    done = invoke("judge", "controls", "--model", corner, "--manifest", planted / "m.csv", "--no-cache", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "controls.json").read_text())
     assert said["groups"]["all"]["model"]["value"] == 1.0  # accuracy alone would have praised it
@@ -279,7 +290,17 @@ def test_controls_count_what_cannot_be_read_and_name_a_source_of_too_few_people(
         known = replace(r, sha256=hashlib.sha256(content).hexdigest())
         records.append(replace(known, source="other") if r.path in ("set/14.png", "set/15.png") else known)
     manifest.write(records, tmp_path / "m.csv")
-    asked = ("controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out")
+    asked = (
+        "judge",
+        "controls",
+        "--model",
+        small,
+        "--manifest",
+        tmp_path / "m.csv",
+        "--no-cache",
+        "-o",
+        tmp_path / "out",
+    )
     done = invoke(*asked)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "out/controls.json").read_text())
@@ -293,7 +314,9 @@ def test_controls_without_rows_to_learn_from_end_before_a_slice_is_read(
 ) -> None:
     rows = [r for r in manifest.load(drawn / "m.csv") if r.split == "val"]
     manifest.write(rows, tmp_path / "m.csv")  # no slice lies there
-    done = invoke("controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out")
+    done = invoke(
+        "judge", "controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out"
+    )
     assert done.exit_code == 3
     assert "to learn from" in done.stderr
 
@@ -301,12 +324,12 @@ def test_controls_without_rows_to_learn_from_end_before_a_slice_is_read(
 @pytest.mark.parametrize(
     "words",
     [
-        ("evaluate", "-o", "out"),
-        ("calibrate", "-o", "mine.onnx"),
-        ("controls", "--no-cache", "-o", "out"),
-        ("faithfulness", "--phantoms", "2", "-o", "out"),
+        ("judge", "evaluate", "-o", "out"),
+        ("judge", "calibrate", "-o", "mine.onnx"),
+        ("judge", "controls", "--no-cache", "-o", "out"),
+        ("judge", "faithfulness", "--phantoms", "2", "-o", "out"),
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: words[1],
 )
 def test_a_wrong_data_folder_is_named(
     words: tuple[str, ...],
@@ -325,7 +348,16 @@ def test_a_wrong_data_folder_is_named(
 
 def test_a_trait_that_nobody_has_is_told_before_a_slice_is_read(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
     done = invoke(
-        "evaluate", "--manifest", drawn / "m.csv", "--data", tmp_path / "absent", "--by", "sauce", "-o", tmp_path
+        "judge",
+        "evaluate",
+        "--manifest",
+        drawn / "m.csv",
+        "--data",
+        tmp_path / "absent",
+        "--by",
+        "sauce",
+        "-o",
+        tmp_path,
     )
     assert done.exit_code == 2
     assert "'sauce'" in done.stderr
@@ -334,7 +366,7 @@ def test_a_trait_that_nobody_has_is_told_before_a_slice_is_read(drawn: Path, inv
 def test_one_patient_with_a_label_is_too_few_to_compare_on(invoke: Invoke, tmp_path: Path) -> None:
     rows = ["a,covid,1,0.9", "b,covid,1,0.4", "c,non-covid,2,0.5", "d,non-covid,3,0.2"]
     (tmp_path / "s.csv").write_text("\n".join(["path,label,patient,probability", *rows, ""]))
-    done = invoke("compare", tmp_path / "s.csv", tmp_path / "s.csv", "--json")
+    done = invoke("judge", "compare", tmp_path / "s.csv", tmp_path / "s.csv", "--json")
     assert done.exit_code == 3
     assert "two or more with each label" in done.stderr
 
@@ -342,15 +374,18 @@ def test_one_patient_with_a_label_is_too_few_to_compare_on(invoke: Invoke, tmp_p
 def test_scores_of_no_manifest_can_be_judged_again(invoke: Invoke, tmp_path: Path) -> None:
     rows = ["a,covid,1,0.9,x", "b,covid,2,0.4,y", "c,non-covid,3,0.5,x", "d,non-covid,4,0.2,y"]
     (tmp_path / "s.csv").write_text("\n".join(["path,label,patient,probability,place", *rows, ""]))
-    assert invoke("evaluate", "--scores", tmp_path / "s.csv", "--by", "place", "-o", tmp_path / "a").exit_code == 0
-    again = invoke("evaluate", "--scores", tmp_path / "a/scores.csv", "--by", "place", "-o", tmp_path / "b")
+    assert (
+        invoke("judge", "evaluate", "--scores", tmp_path / "s.csv", "--by", "place", "-o", tmp_path / "a").exit_code
+        == 0
+    )
+    again = invoke("judge", "evaluate", "--scores", tmp_path / "a/scores.csv", "--by", "place", "-o", tmp_path / "b")
     assert again.exit_code == 0, again.output
     first, second = ((tmp_path / f / "evaluation.csv").read_text() for f in "ab")
     assert first.replace("s,,", "scores,,") == second
 
 
 def test_faithfulness_measures_every_method_beside_random_heat(small: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("faithfulness", "--model", small, "--phantoms", "2", "-o", tmp_path)
+    done = invoke("judge", "faithfulness", "--model", small, "--phantoms", "2", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "faithfulness.json").read_text())
     methods = {
@@ -381,7 +416,9 @@ def test_a_file_without_gradients_keeps_cam_and_occlusion_and_one_pair_is_no_gro
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes((planted / "set/0.png").read_bytes())
     Image.fromarray(np.full((256, 256), 255, np.uint8)).save(folder / "GT1_bw.png")
-    done = invoke("faithfulness", "--model", corner, "--data", tmp_path, "--phantoms", "2", "-o", tmp_path / "out")
+    done = invoke(
+        "judge", "faithfulness", "--model", corner, "--data", tmp_path, "--phantoms", "2", "-o", tmp_path / "out"
+    )
     assert done.exit_code == 0, done.output
     said = json.loads((tmp_path / "out/faithfulness.json").read_text())
     assert {m["method"] for m in said["measures"]} == {"cam", "occlusion", "random heat"}
@@ -393,7 +430,7 @@ def test_a_file_without_gradients_keeps_cam_and_occlusion_and_one_pair_is_no_gro
 def test_a_table_of_scores_needs_four_columns_and_no_more(invoke: Invoke, tmp_path: Path) -> None:
     lines = [f"{n}.png,{(n * 7 % 20) / 20},{'covid' if n % 3 else 'non-covid'},p{n}" for n in range(30)]
     (tmp_path / "theirs.csv").write_text("\n".join(["path,probability,label,patient", *lines]) + "\n")
-    asked = ("evaluate", "--scores", tmp_path / "theirs.csv", "-o", tmp_path / "out")
+    asked = ("judge", "evaluate", "--scores", tmp_path / "theirs.csv", "-o", tmp_path / "out")
     done = invoke(*asked)
     assert done.exit_code == 0, done.output
     with (tmp_path / "out/evaluation.csv").open() as file:
@@ -404,7 +441,7 @@ def test_a_table_of_scores_needs_four_columns_and_no_more(invoke: Invoke, tmp_pa
 def test_saliency_asks_for_gradients_only_where_they_are_drawn(
     planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
-    asked = ("saliency", planted / "set/0.png", "--model", corner, "-o", tmp_path)
+    asked = ("judge", "saliency", planted / "set/0.png", "--model", corner, "-o", tmp_path)
     assert invoke(*asked, "--method", "cam").exit_code == 0
     refused = invoke(*asked, "--method", "gradient")
     assert refused.exit_code == 5
@@ -420,18 +457,18 @@ def _tile(path: Path, number: int) -> NDArray[np.uint8]:
 
 
 def test_saliency_draws_four_panels_and_the_layers(small: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("saliency", HEALTHY, "--model", small, "--activations", "-o", tmp_path)
+    done = invoke("judge", "saliency", HEALTHY, "--model", small, "--activations", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert {p.name for p in tmp_path.iterdir()} == {"panels.png", "activations.png"}
-    assert invoke("saliency", HEALTHY, "--model", small, "--list-layers").exit_code == 0
-    assert invoke("saliency", HEALTHY, "--model", small).exit_code == 2
-    refused = invoke("saliency", HEALTHY.parent / "head.png", "--model", small, "-o", tmp_path)
+    assert invoke("judge", "saliency", HEALTHY, "--model", small, "--list-layers").exit_code == 0
+    assert invoke("judge", "saliency", HEALTHY, "--model", small).exit_code == 2
+    refused = invoke("judge", "saliency", HEALTHY.parent / "head.png", "--model", small, "-o", tmp_path)
     assert refused.exit_code == 3
-    assert invoke("saliency", HEALTHY, "--method", "magic", "-o", tmp_path).exit_code == 2
+    assert invoke("judge", "saliency", HEALTHY, "--method", "magic", "-o", tmp_path).exit_code == 2
 
 
 def test_the_panels_are_the_gradients_of_each_channel_and_the_largest_of_them(invoke: Invoke, tmp_path: Path) -> None:
-    assert invoke("saliency", HEALTHY, "--model", "fast", "-o", tmp_path).exit_code == 0
+    assert invoke("judge", "saliency", HEALTHY, "--model", "fast", "-o", tmp_path).exit_code == 0
     gradients, maximum = _tile(tmp_path / "panels.png", 1), _tile(tmp_path / "panels.png", 2)
     assert np.ptp(gradients, axis=-1).max() > 20  # in colour, for the channels differ
     assert np.ptp(maximum, axis=-1).max() == 0
@@ -444,13 +481,13 @@ def test_choose_names_what_accuracy_would_have_chosen(
     drawn: Path, scores: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
-        done = invoke("evaluate", "--manifest", drawn / "m.csv", "--scores", scores, "-o", tmp_path / name)
+        done = invoke("judge", "evaluate", "--manifest", drawn / "m.csv", "--scores", scores, "-o", tmp_path / name)
         assert done.exit_code == 0, done.output
-    done = invoke("choose", tmp_path)
+    done = invoke("judge", "choose", tmp_path)
     assert done.exit_code == 0
     assert "Accuracy alone would have chosen a too" in done.stdout
     assert "controls not measured" in done.stdout
-    assert invoke("choose", tmp_path / "absent").exit_code == 3
+    assert invoke("judge", "choose", tmp_path / "absent").exit_code == 3
 
 
 def test_the_cards_are_what_the_command_makes(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

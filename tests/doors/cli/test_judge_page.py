@@ -117,7 +117,7 @@ def test_a_report_of_scores_shows_its_plots_without_a_request(browser: Any, invo
         probability = np.clip(rng.normal(0.35 + 0.3 * sick, 0.2), 0, 1)
         lines.append(f"{n}.png,{'covid' if sick else 'non-covid'},{n},{probability:.3f},{'ab'[n // 2 % 2]}")
     (tmp_path / "s.csv").write_text("\n".join([*lines, ""]))
-    done = invoke("evaluate", "--scores", tmp_path / "s.csv", "--by", "place", "-o", tmp_path / "out")
+    done = invoke("judge", "evaluate", "--scores", tmp_path / "s.csv", "--by", "place", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     is_shown(browser, tmp_path / "out/report.html", 4)
 
@@ -126,7 +126,7 @@ def test_a_report_of_a_model_shows_its_worst_mistakes_with_heat(
     browser: Any, drawn: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     # at this threshold the slices with a lesion are mistakes
-    done = invoke("evaluate", "--model", "fast", "--manifest", drawn, "--threshold", "0.9999", "-o", tmp_path)
+    done = invoke("judge", "evaluate", "--model", "fast", "--manifest", drawn, "--threshold", "0.9999", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     text = is_shown(browser, tmp_path / "report.html", 6)
     assert "Worst mistakes" in text
@@ -142,14 +142,14 @@ def test_a_report_of_a_model_shows_its_worst_mistakes_with_heat(
 
 
 def test_the_page_of_controls_shows_its_plot(browser: Any, drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("controls", "--model", "fast", "--manifest", drawn, "--no-cache", "-o", tmp_path)
+    done = invoke("judge", "controls", "--model", "fast", "--manifest", drawn, "--no-cache", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert "With the lungs blanked" in is_shown(browser, tmp_path / "controls.html", 1)
 
 
 def test_the_page_of_faithfulness_shows_heat_and_says_a_verdict(browser: Any, invoke: Invoke, tmp_path: Path) -> None:
     model = models.small(tmp_path / "small.onnx")
-    done = invoke("faithfulness", "--model", model, "--phantoms", "2", "-o", tmp_path)
+    done = invoke("judge", "faithfulness", "--model", model, "--phantoms", "2", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     text = is_shown(browser, tmp_path / "faithfulness.html", 2)
     said = results.read(tmp_path / "faithfulness.json", FAITHFULNESS)["verdicts"]

@@ -4,38 +4,119 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from groundglass import errors
-from groundglass.doors.cli.main import COMMANDS, SETTINGS, cli
+from groundglass.doors.cli.groups import COMMANDS, RENAMED
+from groundglass.doors.cli.main import SETTINGS, cli
 from groundglass.infer.model import DEFAULT, PINNED
 from tests.doors.command_line import EXAMPLES, HEALTHY, USE, Groundglass, Invoke
 
 
-def _words() -> list[tuple[str, ...]]:
-    """Every command and subcommand."""
-    found: list[tuple[str, ...]] = [()]
-    context = click.Context(cli)
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        found.append((name,))
-        if isinstance(command, click.Group):
-            found += [(name, part) for part in command.commands]
-    return found
+def _below(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command with its words, and every command below it."""
+    yield words, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            part = command.get_command(context, name)
+            assert part is not None
+            yield from _below((*words, name), part)
 
 
-@pytest.mark.parametrize("words", _words(), ids=" ".join)
+ALL = dict(_below((), cli))
+GROUPS = [words for words, command in ALL.items() if isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_every_help_says_for_research_only(words: tuple[str, ...], invoke: Invoke) -> None:
     done = invoke(*words, "--help")
     assert done.exit_code == 0
     assert USE in done.stdout
+
+
+@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+def test_a_list_names_every_command_and_cuts_no_description(words: tuple[str, ...], invoke: Invoke) -> None:
+    shown = invoke(*words, "--help").stdout
+    assert not re.search(r"\.\.\.$", shown.split("\n", 1)[1], re.M)
+    for found, command in ALL.items():
+        if found[:-1] == words and found:
+            (line,) = re.findall(rf"^  {found[-1]}  +(\S.*)$", shown, re.M)
+            assert len(line) > 10, command
+    assert max(map(len, shown.splitlines())) <= 82
+
+
+def test_the_four_things_that_people_do_come_first(invoke: Invoke) -> None:
+    shown = invoke().output
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", shown, re.M)
+    assert listed[:4] == ["predict", "explain", "serve", "screen"]
+    assert listed == list(COMMANDS)
+
+
+def test_an_old_name_works_and_says_the_new_one(invoke: Invoke) -> None:
+    old, new = invoke("sources", "luna"), invoke("data", "sources", "luna")
+    assert old.exit_code == new.exit_code == 0
+    assert old.stdout == new.stdout
+    assert "data sources" in old.stderr
+    assert new.stderr == ""
+    assert set(RENAMED).isdisjoint(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predikt",), "Did you mean 'predict'?"),
+        (("evalute",), "Did you mean 'judge evaluate'?"),
+        (("data", "splt"), "Did you mean 'split'?"),
+        ((EXAMPLES,), "groundglass predict"),
+        (("nothing",), "No such command 'nothing'."),
+    ],
+    ids=str,
+)
+def test_a_command_that_is_none_is_exit_2_and_says_what_may_be_meant(
+    words: tuple[object, ...], said: str, invoke: Invoke
+) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def _completed(line: str, home: Path) -> list[str]:
+    words = line.split(" ")
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_GROUNDGLASS_COMPLETE": "bash_complete"}
+    command = [sys.executable, "-m", "groundglass"]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked}).stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("groundglass pre", "plain,predict"),
+        ("groundglass data s", "plain,split"),
+        ("groundglass predict --js", "plain,--json"),
+        ("groundglass predict sl", "file,sl"),
+        ("groundglass predict --model opac", "plain,opacity"),
+        ("groundglass models card ", "plain,fast"),
+    ],
+)
+def test_the_tab_key_completes_commands_options_files_and_models(line: str, offered: str, home: Path) -> None:
+    assert offered in _completed(line, home)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_asks_the_command(shell: str, invoke: Invoke) -> None:
+    done = invoke("completion", shell)
+    assert done.exit_code == 0
+    assert f"_GROUNDGLASS_COMPLETE={shell}_complete" in done.stdout
 
 
 def test_version_names_the_model_by_the_hash_of_its_file(invoke: Invoke) -> None:
@@ -105,13 +186,7 @@ def test_an_unknown_limit_is_exit_2(invoke: Invoke) -> None:
 
 
 def test_every_setting_is_an_option_of_some_command() -> None:
-    context = click.Context(cli)
-    names: set[str | None] = set()
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        names |= {p.name for p in command.params}
-    assert set(SETTINGS) <= names
+    assert set(SETTINGS) <= {p.name for command in ALL.values() for p in command.params}
 
 
 @pytest.mark.parametrize(

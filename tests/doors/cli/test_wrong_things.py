@@ -21,7 +21,7 @@ VOLUME = EXAMPLES / "volume"
     "words",
     [["predict", ""], ["predict", HEALTHY, ""], ["explain", "", "-o", "x"], ["explain", HEALTHY, "-o", ""],
      ["screen", "", "-o", "x"], ["screen", "run", HEALTHY, "-o", ""], ["predict", HEALTHY, "--sr", ""],
-     ["predict", HEALTHY, "--output="], ["deid", "", "-o", "x"], ["phantom", ""], ["evaluate", ""]],
+     ["predict", HEALTHY, "--output="], ["deid", "", "-o", "x"], ["phantom", ""], ["judge", "evaluate", ""]],
     ids=lambda words: " ".join(word if isinstance(word, str) and word else "''" for word in words),
 )  # fmt: skip
 def test_an_empty_argument_is_a_wrong_use_and_never_the_working_directory(

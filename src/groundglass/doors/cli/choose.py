@@ -1,4 +1,4 @@
-"""`groundglass choose` and `groundglass cards`: which model ships, and what is said of it."""
+"""`groundglass judge choose` and `groundglass cards`: which model ships, and what is said of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def choose(results: Path, as_json: bool) -> None:
     except OSError as error:
         raise ManifestError("not_found", [f"a folder of results, got {error.strerror}"]) from error
     if not folders:
-        raise ManifestError("not_found", ["folders with an evaluation.json, got none; run evaluate for each candidate"])
+        raise ManifestError(
+            "not_found", ["folders with an evaluation.json, got none; run `judge evaluate` for each candidate"]
+        )
     ranked = rank([read_candidate(folder) for folder in folders])
     by_accuracy = max(ranked, key=lambda c: c.accuracy.value)
     if as_json:

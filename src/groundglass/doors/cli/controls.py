@@ -1,4 +1,4 @@
-"""`groundglass controls`: is it the disease, or the file, the border, the source?"""
+"""`groundglass judge controls`: is it the disease, or the file, the border, the source?"""
 
 from __future__ import annotations
 

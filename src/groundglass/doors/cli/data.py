@@ -61,7 +61,7 @@ def sources(name: str | None, as_json: bool) -> None:
     keys = ("name", "title", "role", "url", "size", "labels", "licence", "licence_url", "citation", "get")
     rows = [{key: str(getattr(source, key)) for key in keys} for source in found]
     for row, source in zip(rows, found, strict=True):
-        by_command = f"groundglass collect {source.name} --to DIR --accept-licence"
+        by_command = f"groundglass data collect {source.name} --to DIR --accept-licence"
         row["download"] = by_command if source.downloads else "by hand"
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`groundglass faithfulness`: does the picture of where the model looked tell the truth?"""
+"""`groundglass judge faithfulness`: does the picture of where the model looked tell the truth?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`groundglass evaluate`, `compare` and `calibrate`: what a model is worth, on which slices, how surely."""
+"""`groundglass judge evaluate`, `compare` and `calibrate`: what a model is worth, on which slices, how surely."""
 
 from __future__ import annotations
 

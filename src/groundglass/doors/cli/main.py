@@ -14,67 +14,36 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from groundglass.doors.cli.groups import COMMANDS, RENAMED, SECTIONS, Commands, for_research
 from groundglass.doors.signals import Interrupted, Signals, signal_behind
 from groundglass.doors.streams import open_streams
 from groundglass.errors import ConfigError, GroundglassError
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.write import user_folder
 
-# Each command is imported when it is called, so that `predict` never waits for what `train` needs.
-COMMANDS = {
-    "predict": "groundglass.doors.cli.predict",
-    "explain": "groundglass.doors.cli.predict",
-    "models": "groundglass.doors.cli.models",
-    "doctor": "groundglass.doors.cli.doctor",
-    "phantom": "groundglass.doors.cli.phantom",
-    "screen": "groundglass.doors.cli.screen",
-    "train": "groundglass.doors.cli.learn",
-    "export": "groundglass.doors.cli.learn",
-    "node": "groundglass.doors.cli.node",
-    "pacs": "groundglass.doors.cli.pacs",
-    "deid": "groundglass.doors.cli.deid",
-    "serve": "groundglass.doors.cli.serve",
-    **dict.fromkeys(("evaluate", "compare", "calibrate"), "groundglass.doors.cli.judge"),
-    "faithfulness": "groundglass.doors.cli.faithfulness",
-    "saliency": "groundglass.doors.cli.saliency",
-    "controls": "groundglass.doors.cli.controls",
-    **dict.fromkeys(("choose", "cards"), "groundglass.doors.cli.choose"),
-    **dict.fromkeys(
-        ("sources", "collect", "split", "audit", "curate", "prepare"),
-        "groundglass.doors.cli.data",
-    ),
-}
 # What the settings file may hold; each is an option of the same name and an environment variable GROUNDGLASS_<NAME>.
 SETTINGS = ("data", "model", "no_progress", "threads")
-# \b keeps the sentence on one line, so that it can be searched for.
-_EPILOG = f"\b\n{RESEARCH_USE_ONLY}"
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EBADF)
 _CLOSED_BY_READER = 128 + signal.SIGPIPE
 
 
-class Root(click.Group):
+class Root(Commands):
     """The group of all commands; one place turns exceptions into messages and exit statuses."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        try:
-            command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
-        except ModuleNotFoundError as error:
-            if (error.name or "groundglass").startswith("groundglass"):
-                raise
-            command = _not_installed(cmd_name, error)
-        assert isinstance(command, click.Command)
-        return _for_research(command)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        now = RENAMED.get(args[0])
+        if now is not None and not ctx.resilient_parsing:
+            name = " ".join(now)
+            click.echo(f"groundglass: {args[0]} is now called {name}; the old name goes with version 0.3", err=True)
+            args = [*now, *args[1:]]
+        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Help is printed as the context is made; its reader may be gone too."""
@@ -119,25 +88,6 @@ class Root(click.Group):
         if standalone_mode:
             sys.exit(status)
         return status
-
-
-def _not_installed(name: str, missing: ModuleNotFoundError) -> click.Command:
-    """What stands for a command whose libraries are not there, so that help still lists it."""
-
-    def refuse() -> None:
-        raise missing
-
-    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(name, anything, refuse, help="Not installed: pip install '.[all]' in the clone")
-
-
-def _for_research(command: click.Command) -> click.Command:
-    """The command with the limits of use below its help, and below that of its subcommands."""
-    command.epilog = _EPILOG
-    if isinstance(command, click.Group):
-        for part in command.commands.values():
-            _for_research(part)
-    return command
 
 
 def _report(error: BaseException) -> int:
@@ -193,21 +143,31 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.group(cls=Root, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Version and model."
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """COVID-19 pneumonia from axial lung CT: a calibrated probability with its evidence, or a refusal with its reason.
+    """How likely axial lung CT shows COVID-19 pneumonia, how much of the lung, and where; or no answer, and why.
 
-    Nothing is sent anywhere; only `collect --to` downloads, and only what it names.
+    \b
+    groundglass predict scan.zip                  the answer, as a table
+    groundglass explain scan.zip -o out           with pictures
+    groundglass COMMAND --help                    what a command does
+
+    Your images stay on this machine. Only `pacs` and `node` send results, to the addresses that you give, and only
+    `data collect --to` downloads, from the addresses that `data sources` shows.
     """
     ctx.ensure_object(Signals)
     settings = read_settings(_settings_file())
     of_card = {"card": {"name": settings["model"]}} if "model" in settings else {}
     nested = {"models": of_card, "pacs": {"watch": settings}, "screen": dict.fromkeys(("run", "retry"), settings)}
+    nested |= {name: dict.fromkeys(part.parts, settings) for name, part in COMMANDS.items() if part.parts}
     ctx.default_map = dict.fromkeys(COMMANDS, settings) | nested
+
+
+for_research(cli)
 
 
 def _settings_file() -> Path:

@@ -7,6 +7,7 @@ import json
 
 import click
 
+from groundglass.doors.cli.options import complete_model
 from groundglass.errors import ModelError
 from groundglass.report.words import printable, second_worth, worth
 
@@ -19,7 +20,7 @@ def models(ctx: click.Context) -> None:
         ctx.invoke(list_models)
 
 
-@models.command(name="list")
+@models.command(name="list", short_help="Name, size and SHA-256 of the bundled models.")
 def list_models() -> None:
     """Name, size and pinned SHA-256 of the bundled models, one a line."""
     from groundglass.infer.model import DEFAULT, PINNED, bundled, weights_folder
@@ -30,8 +31,10 @@ def list_models() -> None:
         click.echo(f"{name}\t{size}\t{PINNED[name]}" + ("\tdefault" if name == DEFAULT else ""))
 
 
-@models.command()
-@click.argument("name", metavar="NAME|FILE.onnx", required=False, envvar="GROUNDGLASS_MODEL")
+@models.command(short_help="What a model says of itself: use, data, thresholds, figures.")
+@click.argument(
+    "name", metavar="NAME|FILE.onnx", required=False, envvar="GROUNDGLASS_MODEL", shell_complete=complete_model
+)
 @click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
 def card(name: str | None, as_json: bool) -> None:
     """What a model says of itself: intended use, data, thresholds, measured figures, licence."""
@@ -59,8 +62,8 @@ def _words(value: object) -> str:
     return str(value)
 
 
-@models.command()
-@click.argument("names", nargs=-1, metavar="[NAME|FILE.onnx]...")
+@models.command(short_help="Check that model files are whole and answer as they should.")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE.onnx]...", shell_complete=complete_model)
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Check SHA-256, card and golden vector of models, by default of all bundled ones; exit status 5 if one fails."""

@@ -114,7 +114,7 @@ def _run(
                 time.sleep(_LOOK)
 
 
-@node.command()
+@node.command(short_help="What was received, answered and delivered, and why not.")
 @_store_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--echo", metavar="AET@HOST:PORT", help="Also ask this peer for a C-ECHO, and fail where it gives none.")
@@ -140,7 +140,7 @@ def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
         _echo(echo, aet)
 
 
-@node.command()
+@node.command(short_help="Offer results again that the destination refused.")
 @_store_option
 def retry(store: Path) -> None:
     """Offer again what the destination refused, from the first try; a node or watch that runs does so at once."""

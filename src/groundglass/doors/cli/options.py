@@ -8,14 +8,30 @@ from pathlib import Path
 from types import ModuleType
 
 import click
+from click.shell_completion import CompletionItem
 
 from groundglass.errors import ConfigError
 from groundglass.write import filling, user_folder
+
+
+def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers for the name of a file or folder."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers for a model: the bundled ones, or where none begins so, files."""
+    from groundglass.infer.model import bundled
+
+    names = [CompletionItem(name) for name in bundled() if name.startswith(incomplete)]
+    return names or complete_file(ctx, param, incomplete)
+
 
 model_option = click.option(
     "--model",
     metavar="NAME|FILE.onnx",
     envvar="GROUNDGLASS_MODEL",
+    shell_complete=complete_model,
     help="A bundled model or a file.  [env: GROUNDGLASS_MODEL]",
 )
 every_slice_option = click.option(

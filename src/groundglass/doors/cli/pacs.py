@@ -82,7 +82,7 @@ def pacs() -> None:
     """
 
 
-@pacs.command()
+@pacs.command(short_help="Fetch the CT series that match a search.")
 @_archive_options
 @_search_options
 @click.option(
@@ -127,7 +127,7 @@ def pull(output: Path, patient: str | None, date: str | None, study: str | None,
             raise RemoteError("no_match", "a CT series that matches, got none; check the search")
 
 
-@pacs.command()
+@pacs.command(short_help="Store DICOM results in the archive.")
 @_archive_options
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path, exists=True))
 def push(paths: tuple[Path, ...], **how: Any) -> None:
@@ -148,7 +148,7 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
         raise RemoteError("pacs", f"all {len(files)} objects stored, got {refused} that were not; see above")
 
 
-@pacs.command()
+@pacs.command(short_help="Answer for each new study, and store the results in it.")
 @_archive_options
 @_search_options
 @click.option("--every", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Seconds between looks.")

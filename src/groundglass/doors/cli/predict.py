@@ -16,6 +16,7 @@ import click
 
 from groundglass.doors.cli.dicom_results import DicomResults, result_folders
 from groundglass.doors.cli.options import (
+    complete_file,
     every_slice_option,
     model_option,
     no_progress_option,
@@ -77,7 +78,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments and options that both commands have."""
     for decorate in reversed(
         (
-            click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
+            click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_file),
             click.option("--json", "as_json", is_flag=True, help="JSON Lines, one object an input (docs/schema)."),
             click.option("--as-scan", is_flag=True, help="A folder of plain images is one scan, in order of name."),
             click.option(

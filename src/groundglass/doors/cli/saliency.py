@@ -1,4 +1,4 @@
-"""`groundglass saliency`: gradients, their maximum and the overlay of one image."""
+"""`groundglass judge saliency`: gradients, their maximum and the overlay of one image."""
 
 from __future__ import annotations
 

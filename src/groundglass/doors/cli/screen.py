@@ -109,7 +109,7 @@ _data = click.option(
 )
 
 
-@screen.command()
+@screen.command(short_help="Answer every scan of a source; `screen SOURCE` is short for it.")
 @click.argument("source", metavar="SOURCE")
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run's folder."
@@ -179,7 +179,7 @@ def _exit_status(progress: Progress) -> int:
     return 4 if progress.counts["ok"] else 3
 
 
-@screen.command()
+@screen.command(short_help="Answer those again that failed with a code.")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--code", "codes", multiple=True, required=True, help="A code such as worker_crash; may be repeated.")
 @_shared
@@ -210,7 +210,7 @@ def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: 
     )  # fmt: skip
 
 
-@screen.command()
+@screen.command(short_help="How far a run is.")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(folder: Path, as_json: bool) -> None:
@@ -239,7 +239,7 @@ def status(folder: Path, as_json: bool) -> None:
         click.echo(f"  {code} {count}")
 
 
-@screen.command()
+@screen.command(short_help="The results of one or more runs as one table.")
 @click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help=".jsonl, .csv or .parquet"
@@ -250,7 +250,7 @@ def export(folders: tuple[Path, ...], output: Path) -> None:
     click.echo(f"{count} rows", err=True)
 
 
-@screen.command()
+@screen.command(short_help="Make the reference that drift is measured against.")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option(
     "--manifest",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from groundglass.errors import OutputError
 from groundglass.report import picture
 from groundglass.report.page import Entry, page, write_page
 from groundglass.report.schema import Failure
-from groundglass.report.table import results_table
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable
 from groundglass.types import LUNG_WINDOW, ModelCard, Notice, Refusal
 from tests.report.sample_results import attributed_slice, prediction
@@ -159,13 +156,3 @@ def test_shown_text_holds_no_control_character(text: str) -> None:
 @given(st.floats(0, 1))
 def test_no_probability_is_shown_as_certain(probability: float) -> None:
     assert percent(probability) not in ("0.0 %", "100.0 %")
-
-
-def test_the_terminal_table_neither_obeys_nor_loses_a_name() -> None:
-    out = io.StringIO()
-    results = [prediction(), REFUSAL, Failure("[red]a[/red]\x1b[2J", "internal", "x")]
-    Console(file=out, width=200, no_color=True).print(results_table(results))
-    shown = out.getvalue()
-    assert "\x1b" not in shown
-    for expected in ("[red]a[/red]", "93.0 %", "no_lung: an axial lung CT", "8-bit, HU unknown", "refused", "error"):
-        assert expected in shown

@@ -120,5 +120,5 @@ def _affine(spacing: Sequence[float] | None) -> tuple[Float64 | None, tuple[Noti
         raise ValueError(f"expected spacing as (slice, row, column) in mm, above 0 and up to 100, got {spacing!r}")
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *steps, 1.0
-    thick = Notice("thick_slices", f"slices are {steps[0]:g} mm thick; small findings fade in them")
+    thick = Notice("thick_slices", f"slices are {steps[0]:.3g} mm thick; small findings fade in them")
     return affine, (thick,) if steps[0] > THICK_MM else ()

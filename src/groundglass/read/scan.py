@@ -259,7 +259,7 @@ def _read_nifti(source: Input, decoder: Decoder) -> Scan:
         notices.append(Notice("oblique", f"slices lie {np.degrees(np.arccos(cosine)):.0f} degrees off the axial plane"))
     thickness = float(np.linalg.norm(affine[:3, 0]))
     if thickness > THICK_MM:
-        notices.append(Notice("thick_slices", f"slices are {thickness:g} mm thick; small findings fade in them"))
+        notices.append(Notice("thick_slices", f"slices are {thickness:.3g} mm thick; small findings fade in them"))
     return Scan(volume, "HU", affine, source.name, tuple(notices))
 
 

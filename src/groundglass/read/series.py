@@ -185,7 +185,7 @@ def _common_notices(headers: Sequence[SliceHeader]) -> list[Notice]:
         notices.append(Notice("gantry_tilt", "the gantry was tilted; slices are read as they were made"))
     thickest = max(header.thickness or 0.0 for header in headers)
     if thickest > THICK_MM:
-        notices.append(Notice("thick_slices", f"slices are {thickest:g} mm thick; small findings fade in them"))
+        notices.append(Notice("thick_slices", f"slices are {thickest:.3g} mm thick; small findings fade in them"))
     return notices
 
 

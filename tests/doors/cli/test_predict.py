@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import os
 import pty
@@ -14,6 +16,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -21,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.doors.cli.predict import _Output, exit_status
+from groundglass.doors.cli.answers import Output, exit_status
 from groundglass.doors.signals import Signals
 from groundglass.errors import INPUT_CODES
 from groundglass.infer.model import PINNED
@@ -123,8 +126,52 @@ def test_the_table_is_on_stdout_and_all_else_on_stderr(groundglass: Groundglass,
     assert "healthy.png" in done.stdout
     assert "broken.png" in done.stdout
     assert USE in done.stdout
+    assert "2 inputs: 1 answered, 1 refused" in done.stdout
     assert "\x1b" not in done.stdout  # no colour into a pipe
     assert done.stderr == ""
+
+
+def test_colours_are_for_terminals_and_for_those_who_want_them(home: Path) -> None:
+    for setting, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "groundglass", "predict", str(HEALTHY), "-q"]
+        surroundings = {**os.environ, "TERM": "xterm-256color", **setting}
+        with subprocess.Popen(command, stdout=theirs, env=surroundings):
+            os.close(theirs)
+            said = _read_all(ours)
+        assert b"non-covid" in said
+        assert (b"\x1b[1;38;5" in said) is coloured
+
+
+def test_csv_says_what_json_says_and_runs_no_formula(
+    invoke: Invoke, broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "=cmd.png").write_bytes(HEALTHY.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    done = invoke("predict", "=cmd.png", broken, "--csv")
+    said = rows(invoke("predict", "=cmd.png", broken, "--json").stdout)
+    assert done.exit_code == 4
+    table = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["input"] for row in table] == ["'=cmd.png", str(broken)]
+    for row, made in zip(table, said, strict=True):
+        assert (row["status"], row["code"] or None) == (made["status"], made["code"])
+        assert row["probability"] == ("" if made["probability"] is None else str(made["probability"]))
+        assert row["opaque_share"] == ("" if made["opaque"] is None else str(made["opaque"]["total"]))
+    assert invoke("predict", HEALTHY, "--csv", "--json").exit_code == 2
+
+
+def test_explain_shows_the_page_in_the_browser_or_says_where_it_is(groundglass: Groundglass, tmp_path: Path) -> None:
+    browser, shown = tmp_path / "browser", tmp_path / "shown"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{shown}"\n')
+    browser.chmod(0o700)
+    there = groundglass("explain", HEALTHY, "-o", tmp_path / "a", "--open", env={"BROWSER": f"{browser} %s"})
+    assert shown.read_text() == (tmp_path / "a" / "index.html").as_uri()
+    assert there.stderr == ""
+    none = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": "", "PATH": str(tmp_path / "empty")}
+    without = groundglass("explain", HEALTHY, "-o", tmp_path / "b", "--open", env=none)
+    assert without.returncode == there.returncode == 0
+    assert "no browser was found" in without.stderr
+    assert str(tmp_path / "b" / "index.html") in without.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--quiet",), ("--no-progress",)], ids=str)
@@ -137,11 +184,13 @@ def test_the_progress_bar_is_for_terminals_and_on_stderr(words: tuple[str, ...],
         os.close(theirs)
         assert process.stdout is not None
         found = rows(process.stdout.read().decode())
-    said = b""
-    while part := _read(ours):
-        said += part
+    said = _read_all(ours)
     assert len(found) == 3
     assert (b"3/3" in said) is (not words)
+
+
+def _read_all(terminal: int) -> bytes:
+    return b"".join(iter(partial(_read, terminal), b""))
 
 
 def _read(terminal: int) -> bytes:
@@ -168,7 +217,7 @@ def test_a_folder_of_images_is_one_scan_on_demand(invoke: Invoke, tmp_path: Path
     assert [s["index"] for s in scan["slices"]] == [0, 1]
 
 
-@pytest.mark.parametrize("words", [("--json",), ()], ids=str)
+@pytest.mark.parametrize("words", [("--json",), ("--csv",), ()], ids=str)
 def test_the_output_file_holds_what_stdout_would(words: tuple[str, ...], invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "results"
     done = invoke("predict", HEALTHY, *words, "-o", path)
@@ -384,7 +433,7 @@ def test_weights_that_fail_midway_lose_nothing_that_was_finished(
     monkeypatch.setattr(predict, "examine", examine)
     done = invoke(command, *[HEALTHY] * 3, *(["-o", tmp_path / "out"] if command == "explain" else []))
     assert done.exit_code == 5
-    assert sum("ok" in line.split() for line in done.stdout.splitlines()) == 1
+    assert sum("non-covid" in line.split() for line in done.stdout.splitlines()) == 1
     assert "not_finite" in done.stderr
     if command == "explain":
         there, listed = _names(tmp_path / "out")
@@ -414,7 +463,7 @@ def test_at_most_two_scans_are_in_memory(
 
 
 def test_json_rows_do_not_pile_up_in_memory() -> None:
-    out = _Output(True, None, Signals())
+    out = Output("json", None, Signals())
     for _ in range(3):
         out.add(OK)
     assert out.counts == {Prediction: 3}
@@ -442,8 +491,9 @@ def test_the_table_tells_how_much_lung_is_opaque_and_what_the_second_question_is
 ) -> None:
     done = invoke("predict", EXAMPLES / "ground-glass.png", "--model", mapped_file)
     assert done.exit_code == 0
-    assert re.search(r"%, CT-[0-4]", done.stdout)
-    assert "of 100 pairs" in done.stdout or "not asked" in done.stdout
+    assert done.stdout.splitlines()[0].split() == ["input", "probability", "opaque", "severity", "COVID-19", "label"]
+    assert re.search(r"%  CT-[0-4] ", done.stdout)
+    assert "of 100 pairs" in done.stdout or re.search(r"CT-[0-4] +- ", done.stdout)
 
 
 def test_explain_shows_what_is_opaque_or_what_decided(mapped_file: Path, invoke: Invoke, tmp_path: Path) -> None:

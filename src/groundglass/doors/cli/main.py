@@ -153,7 +153,7 @@ def cli(ctx: click.Context) -> None:
 
     \b
     groundglass predict scan.zip                  the answer, as a table
-    groundglass explain scan.zip -o out           with pictures
+    groundglass explain scan.zip -o out --open    with pictures, in the browser
     groundglass COMMAND --help                    what a command does
 
     Your images stay on this machine. Only `pacs` and `node` send results, to the addresses that you give, and only

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from groundglass.doors.screen.ledger import NAME, Ledger, Result
 from groundglass.errors import ConfigError, OutputError
-from groundglass.report.schema import FIELDS, SCHEMA, from_row, to_json, to_row, well_formed
-from groundglass.types import Prediction
+from groundglass.report.flat import COLUMNS, Cell, csv_line, numeric
+from groundglass.report.flat import flat as of_row
+from groundglass.report.schema import SCHEMA, from_row, to_json, to_row, well_formed
 from groundglass.write import writing
 
 FORMATS = ("jsonl", "csv", "parquet")
 # What a table has beside the published fields.
 _OWN = ("content_sha256", "picture", "report")
-# A cell that opens with one of these is run as a formula by spreadsheet programs (CWE-1236).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _ROWS_TOGETHER = 5_000
 
 
@@ -35,46 +32,16 @@ def row_of(result: Result) -> dict[str, Any]:
     return row
 
 
-# A published field that is an object -> the columns that hold it.
-_APART = {
-    "model": ("model", "model_sha256"),
-    "opaque": ("opaque_share", "opaque_left", "opaque_right", "opaque_sides"),
-}
-_NUMBERS = ("opaque_share", "opaque_left", "opaque_right", "differential")
-
-
 def columns() -> tuple[str, ...]:
     """The columns of CSV and Parquet: the published fields, those that are objects in parts, and our own."""
-    names = [part for name in FIELDS for part in _APART.get(name, (name,))]
-    return (*(n for n in names if n != "schema"), *_OWN)
+    return (*COLUMNS, *_OWN)
 
 
-def _numeric(name: str) -> bool:
-    return name in _NUMBERS or get_type_hints(Prediction).get(name) in (float, float | None)
-
-
-def flat(result: Result) -> dict[str, str | float | None]:
-    """A result as one line of a table: lists become their number or their codes, nothing is left out but slices."""
-    row = row_of(result)
-    model = row.pop("model") or {"name": None, "sha256": None}
-    opaque = row.pop("opaque") or dict.fromkeys(("total", "left", "right", "sides"))
-    own = (
-        None if result.content.startswith("unread-") else result.content,
-        result.picture or None,
-        result.report or None,
-    )
-    row |= {"model": model["name"], "model_sha256": model["sha256"], **dict(zip(_OWN, own, strict=True))}
-    row |= dict(zip(_APART["opaque"], (opaque[k] for k in ("total", "left", "right", "sides")), strict=True))
-    row["differential"] = (row["differential"] or {}).get("probability")
-    row["operating_point"] = (row["operating_point"] or {}).get("name")
-    row["slices"] = None if row["slices"] is None else str(len(row["slices"]))
-    return {name: _cell(row[name]) for name in columns()}
-
-
-def _cell(value: Any) -> str | float | None:
-    if isinstance(value, list):
-        return ";".join(str(v["code"] if isinstance(v, dict) else v) for v in value)
-    return value if value is None or isinstance(value, (str, float)) else str(value)
+def flat(result: Result) -> dict[str, Cell]:
+    """A result as one line of a table."""
+    content = None if result.content.startswith("unread-") else result.content
+    own = (content, result.picture or None, result.report or None)
+    return {**of_row(row_of(result)), **dict(zip(_OWN, own, strict=True))}
 
 
 def write_jsonl(path: Path, results: Iterable[Result]) -> None:
@@ -87,21 +54,9 @@ def write_jsonl(path: Path, results: Iterable[Result]) -> None:
 def write_csv(path: Path, results: Iterable[Result]) -> None:
     """RFC 4180 in UTF-8. A cell that a spreadsheet would run as a formula gets a `'` in front."""
     with writing(path) as file:
-        file.write(_line(columns()))
+        file.write(csv_line(columns()).encode("ascii"))
         for result in results:
-            file.write(_line([_safe(value) for value in flat(result).values()]))
-
-
-def _line(cells: Sequence[str | float]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _safe(value: str | float | None) -> str | float:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return "" if value is None else value
+            file.write(csv_line(flat(result).values()).encode("utf-8", "backslashreplace"))
 
 
 def write_parquet(path: Path, results: Iterable[Result]) -> None:
@@ -113,14 +68,14 @@ def write_parquet(path: Path, results: Iterable[Result]) -> None:
         raise ConfigError(
             "extra", f"Parquet: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
         ) from error
-    schema = pyarrow.schema([(n, pyarrow.float64() if _numeric(n) else pyarrow.string()) for n in columns()])
+    schema = pyarrow.schema([(n, pyarrow.float64() if numeric(n) else pyarrow.string()) for n in columns()])
     with writing(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for rows in _chunks(map(flat, results)):
             printable = [{k: _utf8(v) for k, v in row.items()} for row in rows]
             writer.write_table(pyarrow.Table.from_pylist(printable, schema))
 
 
-def _utf8(value: str | float | None) -> str | float | None:
+def _utf8(value: Cell) -> Cell:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

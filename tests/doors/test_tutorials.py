@@ -49,7 +49,8 @@ def test_a_tutorial_can_be_walked(page: Path, place: Path, invoke: Invoke) -> No
     assert walked
     for words in walked:
         done = invoke(*words)
-        assert done.exit_code in FINE.get(words[0], {0}), (words, done.output)
+        name = next(word for word in words if word not in ("data", "judge"))
+        assert done.exit_code in FINE.get(name, {0}), (words, done.output)
 
 
 def test_the_python_of_the_folder_tutorial_reads_what_its_command_wrote(

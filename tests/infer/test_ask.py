@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import groundglass as gg
 from groundglass.types import Prediction
@@ -57,6 +61,35 @@ def test_an_array_is_answered_as_its_file_is() -> None:
     assert isinstance(of_file, Prediction)
     assert isinstance(of_array, Prediction)
     assert of_array.slice_probabilities == of_file.slice_probabilities
+
+
+def test_a_pil_image_is_answered_as_its_file_is_and_colours_are_refused() -> None:
+    with Image.open(SLICE) as image:
+        gray = image.convert("L")
+    model = gg.load(threads=1)
+    of_file, of_image = gg.predict(SLICE, model), gg.predict(gray, model)
+    assert isinstance(of_file, Prediction)
+    assert isinstance(of_image, Prediction)
+    assert of_image.probability == pytest.approx(of_file.probability, abs=1e-6)
+    with pytest.raises(gg.InputError, match=r"not_grayscale.*convert"):
+        gg.predict(gray.convert("RGB"), model)
+    with pytest.raises(TypeError, match="unit='HU'"):
+        gg.read(np.asarray(gray).astype(np.uint16))
+
+
+@pytest.mark.parametrize("function", [gg.read, gg.predict, gg.examine, gg.explain, gg.opacities])
+def test_the_example_in_the_help_of_a_function_runs(
+    function: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(EXAMPLES / "volume", tmp_path / "study")
+    shutil.copy(SLICE, tmp_path / "slice.png")
+    monkeypatch.chdir(tmp_path)
+    lines = (function.__doc__ or "").splitlines()
+    example = textwrap.dedent("\n".join(line for line in lines if line.startswith(" " * 8)))
+    assert f"gg.{function.__name__}(" in example
+    volume = gg.read("study").voxels
+    names = {"hu": volume, "gray": np.asarray(volume[0] > 0, np.float32), "data": SLICE.read_bytes()}
+    exec(compile(example, function.__name__, "exec"), names)
 
 
 def test_a_wrong_order_or_kind_says_what_to_call() -> None:

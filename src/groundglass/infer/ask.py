@@ -18,11 +18,30 @@ def predict(
     source: Source | Scan, model: Model | str | Path | None = None, views: str | None = None, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> Prediction | Refusal:  # fmt: skip
-    """How likely a scan shows COVID-19 pneumonia, or why no answer is given.
+    """How likely a scan shows COVID-19 pneumonia: a Prediction, or a Refusal that says why there is none.
 
-    `source` is a Scan or whatever `groundglass.read` takes: a path, bytes, a binary file, or an array with its `unit`
-    and `spacing`. `model` is a loaded one, the name or file of one, or None for the default one, which is then loaded
-    once. Raises InputError if the source cannot be read, ModelError, and TypeError for anything else.
+        import groundglass as gg
+        from PIL import Image
+
+        result = gg.predict("slice.png")                     # or a DICOM file, a folder, a zip, a NIfTI file
+        if isinstance(result, gg.Refusal):
+            print(result.code, result.reason)
+        else:
+            print(f"{result.probability:.1%}", result.label)  # such as 81.3% covid
+            print(result.opaque, result.ct_class)             # share of the lung that looks opaque, severity class
+
+        gg.predict(hu, unit="HU", spacing=(1.5, 0.7, 0.7))    # a NumPy array (slice, row, column), steps in mm
+        gg.predict(Image.open("slice.png"))                   # a PIL image in gray
+        model = gg.load("fast")                               # another model, loaded once for many scans
+        results = [gg.predict(scan, model) for name, scan in gg.read_all("study/") if isinstance(scan, gg.Scan)]
+
+    `source` is a Scan or whatever `groundglass.read` takes: a path, bytes, a binary file, a PIL image, or an array with
+    its `unit` (HU, or gray) and, where known, its `spacing`. `model` is a loaded one, the name or the file of one, or
+    None for the default one, which is then loaded once. `views` is "original" or None; "original" is for models of
+    recipes/original alone, and judges both halves of each slice, masked in two ways.
+
+    `result.slices` are indices into the scan, counted from 0. Raises InputError if the source cannot be read,
+    ModelError if the model is missing or damaged, and TypeError for a source or model of another kind.
     """
     return examine(source, model, views, unit=unit, spacing=spacing).result
 
@@ -31,7 +50,15 @@ def examine(
     source: Source | Scan, model: Model | str | Path | None = None, views: str | None = None, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> Examination:  # fmt: skip
-    """Predict, and keep what the answer rests on. Arguments and errors are those of `predict`."""
+    """Predict, and keep what the answer rests on. Arguments and errors are those of `predict`.
+
+    import groundglass as gg
+
+    seen = gg.examine("study/")
+    seen.result            # a Prediction or a Refusal
+    seen.opacities()       # what looks opaque on the highest slices; the networks do not run again
+    seen.attributions()    # what speaks for and against on the same slices
+    """
     return line.examine(_scan(source, unit, spacing), _model(model), views)
 
 
@@ -39,7 +66,15 @@ def explain(
     source: Source | Scan, model: Model | str | Path | None = None, most: int = 9, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> tuple[Attribution, ...]:  # fmt: skip
-    """What decided, for the highest slices; empty if the scan is refused. Arguments and errors as for `predict`."""
+    """What decided, for the `most` highest slices; empty if the scan is refused.
+
+        import groundglass as gg
+
+        for look in gg.explain("study/"):
+            print(look.index, look.heat.shape)  # heat f32 (H, W): above 0 speaks for COVID-19, below 0 against
+
+    Arguments and errors as for `predict`.
+    """
     return line.explain(_scan(source, unit, spacing), _model(model), most)
 
 
@@ -47,7 +82,12 @@ def opacities(
     source: Source | Scan, model: Model | str | Path | None = None, most: int = 9, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> tuple[Opacity, ...]:  # fmt: skip
-    """What looks opaque on the highest slices; empty if the scan is refused or the model has no opacity map.
+    """What looks opaque on the `most` highest slices; empty if the scan is refused or the model has no opacity map.
+
+        import groundglass as gg
+
+        for look in gg.opacities("study/"):
+            print(look.index, look.share, look.opaque.sum())  # share of this slice's lung; a mask (H, W) of its pixels
 
     Arguments and errors as for `predict`.
     """

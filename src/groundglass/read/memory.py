@@ -61,10 +61,13 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
     """An array (H, W) or (D, H, W) as a Scan: slices from feet to head, rows from front to back, columns from the
     patient's right to left.
 
-    `unit` is HU, or gray for uint8, uint16 or reals from 0 to 1. `spacing` is the step in mm from slice to slice, row
-    to row and column to column; for a single slice the first may be left out. Raises TypeError and ValueError for a
-    wrong use, InputError (`not_hu`, `non_finite`, `too_small`, `too_large`, `not_a_volume`) for wrong content.
+    `unit` is HU, or gray for uint8, uint16 or reals from 0 to 1; without `unit`, uint8 is gray. `spacing` is the step
+    in mm from slice to slice, row to row and column to column; for a single slice the first may be left out. Raises
+    TypeError and ValueError for a wrong use, InputError (`not_hu`, `non_finite`, `too_small`, `too_large`,
+    `not_a_volume`, `not_grayscale`) for wrong content.
     """
+    if unit is None and array.dtype == np.uint8:
+        unit = "gray"  # HU do not fit into eight bits
     if unit not in ("HU", "gray"):
         raise TypeError(f"expected an array with its unit, HU or gray, got {unit!r}; call gg.read(array, unit='HU')")
     if isinstance(array, np.ma.MaskedArray):
@@ -75,6 +78,10 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
         raise TypeError(f"expected an array of whole or real numbers, got {array.dtype}; convert it first")
     if array.ndim not in (2, 3):
         raise InputError("not_a_volume", f"expected an array of 2 or 3 dimensions, got {array.ndim}; give one volume")
+    if array.ndim == 3 and array.shape[-1] in (3, 4):
+        raise InputError(
+            "not_grayscale", "expected an array without colours, got one; of a PIL image give image.convert('L')"
+        )
     volume = array[np.newaxis] if array.ndim == 2 else array  # (D, H, W)
     _check_shape(volume.shape, limits)
     if not np.isfinite(volume).all():

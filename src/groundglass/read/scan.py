@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,16 @@ _CODECS_TRIED = 4
 
 
 Array = NDArray[Any]
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Array | Input
+
+
+class HasArray(Protocol):
+    """What NumPy sees as an array without a copy of its library here, such as a PIL image."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Array | HasArray | Input
 
 
 def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
@@ -59,12 +68,22 @@ def read(
 ) -> Scan:  # fmt: skip
     """Read one scan: voxels f32 (D, H, W), in HU where the file says so, else gray in [0, 1].
 
-    `source` is a path, what a file holds (bytes, or a binary file that is open), or an array with its `unit` and, where
-    known, its `spacing` in mm: `read(array, unit="HU", spacing=(slice, row, column))`. Slices run from feet to head,
-    rows from front to back, columns from the patient's right to left.
+        import groundglass as gg
+        from PIL import Image
+
+        scan = gg.read("study/")                                    # a file, or a folder or zip with one scan
+        scan = gg.read(data)                                        # what a file holds: bytes, or a binary file
+        scan = gg.read(hu, unit="HU", spacing=(1.5, 0.7, 0.7))      # an array (slice, row, column) in HU
+        scan = gg.read(gray, unit="gray")                           # uint8, uint16, or reals from 0 to 1
+        scan = gg.read(Image.open("slice.png").convert("L"))        # a PIL image
+
+    `spacing` is the step in mm from slice to slice, row to row and column to column. Slices of an array run from feet
+    to head, rows from front to back, columns from the patient's right to left. Only uint8 needs no `unit`: it is gray.
     Raises InputError: `several_scans` if `source` holds more than one, and every refusal; TypeError for what is
     none of these.
     """
+    if hasattr(source, "__array_interface__"):  # a PIL image too, though PIL is not loaded here
+        source = np.asarray(source)
     if isinstance(source, np.ndarray):
         return scan_of(source, unit, spacing, Limits.from_environment(os.environ))
     if unit is not None or spacing is not None:

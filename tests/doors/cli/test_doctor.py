@@ -21,7 +21,16 @@ def test_a_sound_machine_passes_every_check(groundglass: Groundglass) -> None:
     assert [name for name, row in checks.items() if not row["ok"]] == []
     assert done.returncode == 0
     assert {name for _, name, _ in doctor.SYNTAXES} <= set(checks)
-    assert checks["network"]["detail"].startswith("0 socket events")
+    assert checks["network"]["detail"].startswith("no connection seen")
+
+
+def test_the_last_line_says_how_many_checks_failed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [doctor.Check("a", True, "x"), doctor.Check("b", False, "y", 3)]
+    for checks, said, status in ((found, "1 of 2 checks failed", 3), (found[:1] * 2, "all 2 checks are well", 0)):
+        monkeypatch.setattr(doctor, "_checks", lambda *_, made=checks: made)
+        done = invoke("doctor")
+        assert done.stdout.splitlines()[-1] == said
+        assert done.exit_code == status
 
 
 def test_the_watch_sees_a_socket() -> None:
@@ -100,9 +109,8 @@ def test_the_limits_of_reading_hold_for_the_doctor_too(groundglass: Groundglass)
 
 
 def test_the_doctor_claims_no_more_than_it_sees() -> None:
-    assert doctor._network([]).endswith("what native code opens is not seen")
-    assert "0 in the decoder" not in doctor._network([])
-    assert "2 socket events" in doctor._network(["socket.bind", "socket.bind"])
+    assert doctor._network([]).endswith("native libraries cannot be watched")
+    assert "used during the checks above (socket.bind)" in doctor._network(["socket.bind", "socket.bind"])
 
 
 def test_a_folder_that_cannot_be_written_is_exit_6(tmp_path: Path) -> None:

@@ -71,10 +71,11 @@ class Check:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a check, for bug reports.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check versions, codecs, weights, folders and speed, and watch a prediction for the use of sockets.
+    """Check that this machine has what a prediction needs: versions, codecs, weights, folders; and that it stays local.
 
-    Exit status: 0 all is well, 5 the weights are missing or damaged or a prediction fails, 6 a folder cannot be
-    written, 3 a codec is missing, 2 a limit is set wrongly, 1 something used the network.
+    A prediction is made on a drawn slice, timed, and watched for the use of the network. Exit status: 0 all is well, 5
+    the weights are missing or damaged or a prediction fails, 6 a folder cannot be written, 3 a codec is missing, 2 a
+    limit is set wrongly, 1 something used the network.
     """
     from groundglass.read.limits import Limits
 
@@ -84,16 +85,18 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         # That reaches nobody, and is done before anybody watches.
         import pydicom  # noqa: F401
     sockets = _watch_sockets()
-    statuses = []
+    checks = []
     for check in _checks(sockets, limits):
         if as_json:
             click.echo(json.dumps(asdict(check)))
         else:
             click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
         sys.stdout.flush()
-        if not check.ok:
-            statuses.append(check.exit_status)
-    ctx.exit(max(statuses, default=0))
+        checks.append(check)
+    failed = [check for check in checks if not check.ok]
+    if not as_json:
+        click.echo(f"{len(failed)} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks are well")
+    ctx.exit(max((check.exit_status for check in failed), default=0))
 
 
 def _checks(sockets: list[str], limits: Limits) -> Iterator[Check]:
@@ -110,7 +113,7 @@ def _checks(sockets: list[str], limits: Limits) -> Iterator[Check]:
     yield _guarded("weights", 5, _weights)
     yield _guarded("prediction", 5, lambda: _prediction(limits))
     yield Check("network", not sockets, _network(sockets), 1)
-    torch = "not loaded" if "torch" not in sys.modules else "LOADED"
+    torch = "not loaded, as it is not needed" if "torch" not in sys.modules else "loaded, though it is not needed"
     yield Check("torch", "torch" not in sys.modules, torch, 1)
 
 
@@ -130,11 +133,8 @@ def _said(error: Exception) -> str:
 
 def _network(sockets: list[str]) -> str:
     """What is known: Python's audit events see the sockets that Python opens, and no others."""
-    seen = f": {', '.join(sorted(set(sockets)))}" if sockets else ""
-    return (
-        f"{len(sockets)} socket events in this process during all of the above{seen}; "
-        "the decoder ran with sockets forbidden; what native code opens is not seen"
-    )
+    used = f"used during the checks above ({', '.join(sorted(set(sockets)))})" if sockets else "no connection seen"
+    return f"{used}; the process that decodes images ran without network; native libraries cannot be watched"
 
 
 def _watch_sockets() -> list[str]:
@@ -170,7 +170,7 @@ def _weights() -> str:
     from groundglass.infer.model import load
 
     model = load()  # runs the golden vectors
-    return f"{model.name}, sha256 {model.sha256} as pinned, golden vectors as promised"
+    return f"{model.name} is whole (sha256 {model.sha256}) and answers a known input as it should"
 
 
 def _prediction(limits: Limits) -> str:
@@ -197,7 +197,7 @@ def _prediction(limits: Limits) -> str:
     took = 1000 * (time.monotonic() - started)
     if isinstance(result, Refusal):
         raise InputError(result.code, result.reason)
-    return f"{took:.0f} ms for one phantom slice on {os.cpu_count()} cores (probability {result.probability:.3f})"
+    return f"a drawn slice was answered in {took:.0f} ms, with {os.cpu_count()} cores"
 
 
 def _codecs(limits: Limits) -> Iterator[Check]:

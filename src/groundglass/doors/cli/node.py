@@ -45,9 +45,9 @@ _store_option = store_option("node", "node")
 def node(ctx: click.Context, /, **given: Any) -> None:
     """Receive CT by C-STORE, answer when a study is complete, and send report and pictures back.
 
-    Runs until it is stopped. Only the peer of --send-to and those of --peer may send, each from its own address; CT
-    alone is taken. Results wait on disk until they are delivered. Needs the `dicom` extra: pip install '.[dicom]' in
-    the clone.
+    Runs until it is stopped. Only the peer of --send-to and those of --peer may send, each from its own address; only
+    CT images are accepted. Results wait on disk until they are delivered. Needs the `dicom` extra: pip install
+    '.[dicom]' in the clone.
     """
     if ctx.invoked_subcommand is None:
         _run(**given)

@@ -162,7 +162,7 @@ def watch(
     patient: str | None, date: str | None, study: str | None, every: float, quiet_time: float, keep: float, once: bool,
     model: str | None, threads: int | None, store: Path, **how: Any,
 ) -> None:  # fmt: skip
-    """Answer for each study with CT, again where it grows, and store report and pictures in it.
+    """Answer for each study with CT, again if it grows, and store report and pictures in it.
 
     Without a search it watches the studies of today.
     """

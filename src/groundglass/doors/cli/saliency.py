@@ -18,7 +18,7 @@ from groundglass.judge.faithfulness import ANY_FILE, OPACITY, Gradients, methods
 from groundglass.judge.samples import input_of
 from groundglass.read.scan import Decoder, read
 from groundglass.report.picture import blend, panels, shades, signed_channels, to_png
-from groundglass.report.words import RESEARCH_USE_ONLY
+from groundglass.report.words import RESEARCH_USE_ONLY, slice_name
 from groundglass.types import Refusal
 from groundglass.write import write_bytes
 
@@ -88,7 +88,7 @@ def saliency(
         heat = methods.METHODS[method](graph, inputs, methods.find_layer(graph, layer))[0]
     else:
         heat = known[method](inputs)[0]
-    name = f"{method}{', ' + layer if layer else ''}, slice {index}"
+    name = f"{method}{', ' + layer if layer else ''}, {slice_name(index)}"
     top = float(np.abs(heat).max())
     if method in _OF_CHANNELS:
         slopes = methods.channel_gradients(graph, inputs, guided=method == "guided")[0].numpy()

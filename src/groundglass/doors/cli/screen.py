@@ -49,7 +49,7 @@ class Screen(click.Group):
 
 @click.group(cls=Screen)
 def screen() -> None:
-    """Screen an archive: one row for each scan, exactly once, whatever dies on the way.
+    """Answer for a whole archive: one row for each scan, exactly once, also if the machine stops on the way.
 
     \b
     groundglass screen SOURCE -o RUN          is short for `screen run`
@@ -114,7 +114,7 @@ _data = click.option(
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="RUN", help="The run's folder."
 )
-@click.option("--overlays", is_flag=True, help="A picture for each answer, in RUN/overlays. They show patients.")
+@click.option("--overlays", is_flag=True, help="A picture for each answer, in RUN/overlays; they show patients.")
 @click.option(
     "--sr", "reports", is_flag=True, help="A DICOM structured report for each answered DICOM scan, in RUN/sr."
 )
@@ -261,7 +261,7 @@ def export(folders: tuple[Path, ...], output: Path) -> None:
 @_data
 @model_option
 @click.option(
-    "--of", "of", help="What RUN is over, in words; it stands on every summary.  [default: the manifest's part]"
+    "--of", "of", help="What data RUN holds, in words; every summary shows it.  [default: the manifest's part]"
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.reference.json", help="[default: beside the model]"

@@ -34,7 +34,9 @@ _BACKLOG = 2048
 )
 @model_option
 @click.option(
-    "--token-file", type=click.Path(path_type=Path), help="Who has this token may ask. Mode 0600, 32 bytes or more."
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="A file with the token that clients must send; mode 0600, 32 bytes or more.",
 )
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM with certificate and key, for TLS.")
 @click.option(

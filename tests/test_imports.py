@@ -113,6 +113,24 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not _loaded("import groundglass") & heavy
 
 
+def test_the_help_of_a_command_loads_none_of_what_the_command_needs() -> None:
+    code = (
+        "from groundglass.doors.cli.main import cli\n"
+        "for name in ('', *cli.parts): cli.main([*name.split(), '--help'], standalone_mode=False)"
+    )
+    assert not _loaded(code) & {
+        "torch",
+        "scipy",
+        "sklearn",
+        "onnxruntime",
+        "pydicom",
+        "PIL",
+        "rich",
+        "numpy",
+        "sqlite3",
+    }
+
+
 def test_a_prediction_on_the_command_line_never_loads_torch() -> None:
     code = (
         "from groundglass.doors.cli.main import cli\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from groundglass.types import Step
+if TYPE_CHECKING:
+    from groundglass.types import Step
 
 
 class Show(Protocol):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from groundglass.doors.cli.options import output_folder
 from groundglass.errors import ManifestError
-from groundglass.judge.choose import Candidate, rank, read_candidate
-from groundglass.judge.results import dumps
 from groundglass.write import PUBLIC, write_bytes
+
+if TYPE_CHECKING:
+    from groundglass.judge.choose import Candidate
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -25,6 +27,9 @@ def choose(results: Path, as_json: bool) -> None:
     RESULTS holds a folder for each candidate, into which `evaluate`, `controls` and `faithfulness` wrote on validation.
     The rule is docs/decisions/0007: passed controls, heat in the lungs, mean AUROC over sources, calibration.
     """
+    from groundglass.judge.choose import rank, read_candidate
+    from groundglass.judge.results import dumps
+
     try:
         folders = sorted(p for p in results.iterdir() if (p / "evaluation.json").is_file())
     except OSError as error:

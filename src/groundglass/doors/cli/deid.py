@@ -9,8 +9,6 @@ import click
 
 from groundglass.doors.cli.options import output_folder
 from groundglass.errors import ConfigError, InputError, OutputError
-from groundglass.read.isolate import Decoder
-from groundglass.read.limits import Limits
 
 
 @click.command()
@@ -31,6 +29,9 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
         raise ConfigError(
             "extra", f"deid: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
         ) from error
+    from groundglass.read.isolate import Decoder
+    from groundglass.read.limits import Limits
+
     output_folder(output)
     here, there = source.resolve(), output.resolve()
     if any(output.iterdir()) or there in (here, *here.parents) or here in there.parents:

@@ -13,8 +13,6 @@ import click
 
 from groundglass.doors.cli.options import keep_option, model_option, quiet_time_option, store_option, threads_option
 from groundglass.errors import ConfigError, RemoteError
-from groundglass.read.isolate import Decoder
-from groundglass.read.limits import Limits
 from groundglass.report.words import RESEARCH_USE_ONLY
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -77,6 +75,8 @@ def _run(
             "extra", f"node: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
         ) from error
     from groundglass.infer.model import load
+    from groundglass.read.isolate import Decoder
+    from groundglass.read.limits import Limits
     from groundglass.remote.inbox import Inbox
     from groundglass.remote.service import Circuit, Service
     from groundglass.remote.worklist import Worklist

@@ -23,8 +23,6 @@ from groundglass.doors.cli.options import (
     threads_option,
 )
 from groundglass.errors import ConfigError, InputError, RemoteError
-from groundglass.read.isolate import Decoder
-from groundglass.read.limits import Limits
 from groundglass.report.words import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
@@ -169,6 +167,8 @@ def watch(
     filters = _filters(patient, date, study)
     with _opened(**how) as (archive, identifier):
         from groundglass.infer.model import load
+        from groundglass.read.isolate import Decoder
+        from groundglass.read.limits import Limits
         from groundglass.remote.fetch import Watch, stow
         from groundglass.remote.service import Circuit, Service
         from groundglass.remote.worklist import Worklist
@@ -220,6 +220,8 @@ def _opened(
         raise ConfigError(
             "extra", f"pacs: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
         ) from error
+    from groundglass.read.isolate import Decoder
+    from groundglass.read.limits import Limits
     from groundglass.remote.inbox import Identifier
 
     token = None if token_file is None else _token(token_file)

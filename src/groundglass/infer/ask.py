@@ -52,12 +52,14 @@ def examine(
 ) -> Examination:  # fmt: skip
     """Predict, and keep what the answer rests on. Arguments and errors are those of `predict`.
 
-    import groundglass as gg
+        import groundglass as gg
 
-    seen = gg.examine("study/")
-    seen.result            # a Prediction or a Refusal
-    seen.opacities()       # what looks opaque on the highest slices; the networks do not run again
-    seen.attributions()    # what speaks for and against on the same slices
+        seen = gg.examine("study/")
+        seen.result            # a Prediction or a Refusal
+        seen.opacities()       # what looks opaque on the highest slices
+        seen.attributions()    # what speaks for and against on the same slices
+
+    The networks run once, whatever is asked of the examination afterwards.
     """
     return line.examine(_scan(source, unit, spacing), _model(model), views)
 

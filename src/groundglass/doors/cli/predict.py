@@ -116,7 +116,7 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
     help="Where pictures, index.html and manifest.json go.",

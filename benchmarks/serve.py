@@ -36,7 +36,9 @@ from groundglass.phantom.chest import chest_slice
 from groundglass.phantom.files import write_slice_png
 
 Answer = tuple[int, float]
-_PARTS = ("/", "/static/page.css", "/static/page.js", "/static/viewer.js", "/static/queue.js", "/static/icon.svg")
+_SCRIPTS = ("page", "words", "sending", "worklist", "viewer", "slices", "drawing", "marks", "chart", "report")
+_PARTS = ("/", *(f"/static/{name}" for name in ("page.css", "icon.svg", "example.webp", "heat.png")))
+_PARTS += tuple(f"/static/{name}.js" for name in _SCRIPTS)
 
 
 def post(content: bytes) -> bytes:

@@ -105,7 +105,7 @@ def overlay(slice_gray: Float32, look: Look, prediction: Prediction, name: str |
         left = _PAD + number * (_PANEL + _PAD)
         _say(draw, (left, top - 26), said, 16, _PALE, _PANEL)
         canvas.paste(picture, (left + (_PANEL - picture.width) // 2, top + (high - picture.height) // 2))
-    _title(draw, canvas.width, f"{prediction.source}, {name or slice_name(look.index)}")
+    _title(draw, canvas.width, prediction.source, name or slice_name(look.index))
     _legend(canvas, draw, (2 * _PANEL + 3 * _PAD, top), high, look, scale)
     _verdict(draw, top + high + 12, canvas.width, prediction, _origin(prediction, look))
     return np.asarray(canvas, dtype=np.uint8)
@@ -135,7 +135,7 @@ def montage(
         canvas.paste(found, (left + (_TILE - found.width) // 2, above + (_TILE - found.height) // 2))
         called = (names or {}).get(look.index, slice_name(look.index))
         _say(draw, (left + 2, above + _TILE + 4), called + _found(look, chance), 16, _INK, _TILE)
-    _title(draw, canvas.width, f"{prediction.source}, {len(prediction.slices)} slices judged")
+    _title(draw, canvas.width, prediction.source, f"{len(prediction.slices)} slices judged")
     _legend(canvas, draw, (canvas.width - _BAR, top), _TILE, ranked[0][1], scale)
     _verdict(draw, top + rows * step + 8, canvas.width, prediction, _origin(prediction, None))
     return np.asarray(canvas, dtype=np.uint8)
@@ -218,8 +218,8 @@ def _say(
     draw.text(at, text, font=font, fill=color)
 
 
-def _title(draw: ImageDraw.ImageDraw, width: int, text: str) -> None:
-    _say(draw, (_PAD, 10), text, 20, _INK, width - 2 * _PAD)
+def _title(draw: ImageDraw.ImageDraw, width: int, *parts: str) -> None:
+    _say(draw, (_PAD, 10), ", ".join(filter(None, parts)), 20, _INK, width - 2 * _PAD)
 
 
 def _legend(

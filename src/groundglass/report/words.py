@@ -1,8 +1,11 @@
-"""The words that every output shares, so that table, picture and page say the same."""
+"""The words that every output shares, so that table, picture and page say the same.
+
+A function that makes a sentence takes `say`, which puts it into the reader's language; by default it stays English.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from groundglass.types import (
@@ -16,11 +19,23 @@ if TYPE_CHECKING:
         Prediction,
     )
 
+
+class Say(Protocol):
+    """Puts an English sentence, with `{names}` for its values, into the language of the reader."""
+
+    def __call__(self, text: str, /, **values: object) -> str: ...
+
+
+def english(text: str, /, **values: object) -> str:
+    """The sentence as it is written here."""
+    return text.format(**values)
+
+
 RESEARCH_USE_ONLY = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
 
 LABEL_WORDS: dict[Label, str] = {
-    "covid": "at or above the threshold for {}",
-    "non-covid": "below the threshold for {}",
+    "covid": "at or above the threshold for {what}",
+    "non-covid": "below the threshold for {what}",
 }
 
 
@@ -34,14 +49,14 @@ CT_WORDS: dict[CtClass, str] = {
 }
 
 
-def asked(result: Prediction) -> str:
+def asked(result: Prediction, say: Say = english) -> str:
     """What the probability of a result is of: question 1, or for a model without an opacity map the disease itself."""
-    return "COVID-19 pneumonia" if result.opaque is None else "opacities as in COVID-19 pneumonia"
+    return say("COVID-19 pneumonia" if result.opaque is None else "opacities as in COVID-19 pneumonia")
 
 
-def answered(result: Prediction) -> str:
+def answered(result: Prediction, say: Say = english) -> str:
     """The label of a result in words."""
-    return LABEL_WORDS[result.label].format(asked(result))
+    return say(LABEL_WORDS[result.label], what=asked(result, say))
 
 
 def printable(text: str) -> str:
@@ -52,13 +67,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def percent(probability: float) -> str:
+def percent(probability: float, say: Say = english) -> str:
     """A probability for people; never 0 % or 100 %, which no model can know."""
     if probability < 0.001:
-        return "< 0.1 %"
+        return say("< 0.1 %")
     if probability > 0.999:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %"
+        return say("> 99.9 %")
+    whole, _, tenth = f"{100 * probability:.1f}".partition(".")
+    return say("{whole}.{tenth} %", whole=whole, tenth=tenth)
 
 
 def slice_name(index: int) -> str:
@@ -66,20 +82,23 @@ def slice_name(index: int) -> str:
     return f"slice {index + 1}"
 
 
-def of_lung(share: float) -> str:
+def of_lung(share: float, say: Say = english) -> str:
     """A share of lung in per cent for people; what is there is never rounded to none."""
-    return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+    return say("less than 1 %") if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
-def severity(result: Prediction) -> str:
+def severity(result: Prediction, say: Say = english) -> str:
     """How much of the lung looks opaque, in one line; empty where the model has no opacity map."""
     if result.opaque is None or result.ct_class is None:
         return ""
     sides = (("right", result.opaque.right), ("left", result.opaque.left))
-    each = ", ".join(f"{name} {of_lung(share)}" for name, share in sides if share is not None)
-    return (
-        f"{of_lung(result.opaque.total)} of the lung looks opaque ({each}): {result.ct_class}, "
-        f"{CT_WORDS[result.ct_class]}, by share of lung on judged slices"
+    each = ", ".join(f"{say(name)} {of_lung(share, say)}" for name, share in sides if share is not None)
+    return say(
+        "{share} of the lung looks opaque ({each}): {ct_class}, {extent}, by share of lung on judged slices",
+        share=of_lung(result.opaque.total, say),
+        each=each,
+        ct_class=result.ct_class,
+        extent=say(CT_WORDS[result.ct_class]),
     )
 
 
@@ -88,32 +107,44 @@ def legend(opacity: Opacity) -> str:
     return f"tinted: lung that looks opaque; {of_lung(opacity.share)} of the lung on this slice"
 
 
-def second_question(said: Differential) -> str:
+def second_question(said: Differential, say: Say = english) -> str:
     """Which disease the opacities are, with what that answer is worth, in plain words."""
-    return second_answer(said) if said.probability is None else f"{second_answer(said)} {second_worth(said)}"
+    answer = second_answer(said, say)
+    return answer if said.probability is None else f"{answer} {second_worth(said, say)}"
 
 
-def second_answer(said: Differential) -> str:
+def second_answer(said: Differential, say: Say = english) -> str:
     """Which disease the opacities are, in plain words."""
     if said.probability is None:
-        return "COVID-19 pneumonia or another disease: not asked, because too little of the lung looks opaque."
-    return f"Given the opacities, COVID-19 pneumonia rather than another disease: {percent(said.probability)}."
-
-
-def second_worth(said: Differential | DifferentialCard) -> str:
-    """What the second question was worth, in plain words."""
-    left_out = "was not measured" if said.auroc_left_out is None else f"was {_pairs(said.auroc_left_out)}"
-    return (
-        "What this second number is worth: of two patients, one with COVID-19 pneumonia and one with another disease, "
-        f"it is higher for the first in {_pairs(said.auroc)}, on data like that it was taught on; 50 would be chance. "
-        f"On data of a source that it was not taught on, that {left_out}."
+        return say("COVID-19 pneumonia or another disease: not asked, because too little of the lung looks opaque.")
+    return say(
+        "Given the opacities, COVID-19 pneumonia rather than another disease: {percent}.",
+        percent=percent(said.probability, say),
     )
 
 
-def _pairs(auroc: Estimate) -> str:
+def second_worth(said: Differential | DifferentialCard, say: Say = english) -> str:
+    """What the second question was worth, in plain words."""
+    worth = say(
+        "What this second number is worth: of two patients, one with COVID-19 pneumonia and one with another disease, "
+        "it is higher for the first in {pairs}, on data like that it was taught on; 50 would be chance.",
+        pairs=_pairs(said.auroc, say),
+    )
+    if said.auroc_left_out is None:
+        return f"{worth} {say('On data of a source that it was not taught on, that was not measured.')}"
+    left_out = say(
+        "On data of a source that it was not taught on, that was {pairs}.", pairs=_pairs(said.auroc_left_out, say)
+    )
+    return f"{worth} {left_out}"
+
+
+def _pairs(auroc: Estimate, say: Say) -> str:
     """An AUROC as what it is: the share of pairs that stand in the right order."""
     value, low, high = (f"{100 * number:.0f}" for number in (auroc.value, auroc.low, auroc.high))
-    return f"{value} of 100 pairs ({100 * auroc.level:.0f} % interval {low} to {high}, {auroc.patients} people)"
+    return say(
+        "{value} of 100 pairs ({level} % interval {low} to {high}, {patients} people)",
+        value=value, level=f"{100 * auroc.level:.0f}", low=low, high=high, patients=auroc.patients,
+    )  # fmt: skip
 
 
 def worth(point: OperatingPoint) -> str:

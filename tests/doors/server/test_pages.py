@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,11 +65,10 @@ def opened(browser: Any, service: Served) -> Iterator[Open]:
 
 def _give(page: Any, *paths: Path) -> None:
     page.locator("#file").set_input_files([str(p) for p in paths])
-    page.get_by_role("button", name="Predict").click()
 
 
-def _verdict(page: Any, text: str) -> None:
-    page.locator("#verdict", has_text=text).wait_for()
+def _answer(page: Any, text: str) -> None:
+    page.locator("#answer", has_text=text).wait_for()
 
 
 def _pixels(page: Any) -> str:
@@ -76,21 +77,22 @@ def _pixels(page: Any) -> str:
 
 def _drawn(page: Any, before: str = "") -> str:
     """The canvas when it shows something other than before."""
-    for _ in range(400):
-        if (now := _pixels(page)) != before and page.locator("#place").text_content():
+    page.locator("#canvas[data-slice]").wait_for()
+    for _ in range(60):
+        if (now := _pixels(page)) != before:
             return now
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(250)
     raise AssertionError("the canvas did not change")
 
 
 def test_a_picture_gets_its_number_with_words(opened: Open) -> None:
     page = opened()
     _give(page, EXAMPLES / "ground-glass.png")
-    _verdict(page, "At or above the threshold")
-    assert page.locator("#number").text_content() == "81.3 %"
-    words = page.locator("#words").text_content()
-    assert "points of 100 on average" in words
-    assert "of the lung looks opaque" in words
+    _answer(page, "above its threshold")
+    assert "81.3 %" in page.locator("#answer").text_content()
+    assert "of the lung looks opaque" in page.locator("#answer").text_content()
+    assert "points of 100 on average" in page.locator("#meaning").text_content()
+    assert page.locator("#share-right-words").text_content().endswith(" %")
     assert "not a DICOM file" in page.locator("#warnings").text_content()
     assert "sensitivity" in page.locator("main").text_content()
     assert page.get_by_text(USE).first.is_visible()
@@ -110,7 +112,7 @@ def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(opened: Open) -> No
     drag("dragOver")
     page.locator("#drop.over").wait_for()
     drag("drop")
-    _verdict(page, "At or above the threshold")
+    _answer(page, "above its threshold")
     assert [shown.url for shown in page.context.pages] == [place]  # a browser opens a dropped file beside it
     assert page.locator("#source").text_content() == "ground-glass.png"
     assert page.locator("#drop.over").count() == 0
@@ -122,15 +124,15 @@ def test_a_chosen_folder_is_queued(opened: Open, tmp_path: Path) -> None:
         shutil.copy(EXAMPLES / name, tmp_path / "folder")
     page = opened()
     page.locator("#folder").set_input_files(tmp_path / "folder")
-    page.get_by_role("button", name="Predict").click()
     page.locator("#rows tbody tr").nth(1).wait_for()
+    page.locator("#rows tbody td.waiting").first.wait_for(state="detached")
     assert set(page.locator("#rows tbody th").all_text_contents()) == {"ground-glass.png", "healthy.png"}
 
 
 def test_the_limits_of_use_stay_in_sight(opened: Open) -> None:
     page = opened(viewport={"width": 390, "height": 600})
     page.get_by_role("button", name="Ground-glass").click()
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     page.locator("footer").scroll_into_view_if_needed()
     box = page.locator(".use").bounding_box()
     assert box["y"] == 0
@@ -139,7 +141,7 @@ def test_the_limits_of_use_stay_in_sight(opened: Open) -> None:
 def test_a_dicom_file_has_a_window_to_drag(opened: Open) -> None:
     page = opened()
     _give(page, EXAMPLES / "volume" / "IM0005.dcm")
-    _verdict(page, "threshold")
+    _answer(page, "threshold")
     before = _drawn(page)
     page.locator("#window").select_option("40 400")
     soft = _drawn(page, before)
@@ -154,18 +156,22 @@ def test_a_dicom_file_has_a_window_to_drag(opened: Open) -> None:
 
 def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: Open) -> None:
     page = opened()
-    page.get_by_role("button", name="A series of 12").click()
-    _verdict(page, "At or above")
+    page.get_by_role("button", name="See an example").click()
+    _answer(page, "above its threshold")
     _drawn(page)
     place = page.locator("#place")
+    page.locator("#highest button").nth(7).wait_for()
     chances = [float(b.split(": ")[1].split(" ")[0]) for b in page.locator("#highest button").all_text_contents()]
     assert chances == sorted(chances, reverse=True)
     first = int(place.text_content().split()[1])
-    page.locator("#canvas").focus()
-    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # without a click on the picture
     page.locator("#place", has_text=f"Slice {first + 1} of 12").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.locator("#place", has_text=f"Slice {first} of 12").wait_for()
     page.locator("#canvas").hover()
-    page.mouse.wheel(0, -100)
+    page.mouse.wheel(0, -100)  # up, as with the arrow
+    page.locator("#place", has_text=f"Slice {first + 1} of 12").wait_for()
+    page.mouse.wheel(0, 100)
     page.locator("#place", has_text=f"Slice {first} of 12").wait_for()
     box = page.locator("#chart").bounding_box()
     page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
@@ -176,11 +182,10 @@ def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: O
 def test_heat_and_outline_go_and_fade(opened: Open) -> None:
     page = opened()
     _give(page, EXAMPLES / "ground-glass.png")
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     full = _drawn(page)
-    page.locator("#opacity").fill("10")
+    page.locator("#strength").fill("10")
     faint = _drawn(page, full)
-    page.locator("#canvas").focus()
     page.keyboard.press("h")
     without = _drawn(page, faint)
     page.keyboard.press("l")
@@ -195,8 +200,8 @@ def test_heat_and_outline_go_and_fade(opened: Open) -> None:
 def test_a_refusal_says_what_it_seems_to_be_and_what_to_give(opened: Open, name: str, words: str) -> None:
     page = opened()
     _give(page, EXAMPLES / name)
-    _verdict(page, "No answer")
-    said = page.locator("#words").text_content()
+    _answer(page, "No answer")
+    said = page.locator("#caution").text_content()
     assert f"This looks like {words}." in said
     assert "What to do: give" in said
     assert page.locator("#viewer").is_hidden()
@@ -208,6 +213,8 @@ def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, 
     page = opened()
     _give(page, EXAMPLES / "healthy.png", broken, EXAMPLES / "ground-glass.png")
     page.locator("#rows tbody tr").nth(2).wait_for()
+    page.locator("#rows tbody td.refused").wait_for()
+    page.locator("#rows tbody td.covid").wait_for()
     page.locator("#rows thead").get_by_role("button", name="Probability").click()
     names = page.locator("#rows tbody th").all_text_contents()
     assert names == ["ground-glass.png", "healthy.png", "=cmd.png"]
@@ -219,25 +226,27 @@ def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, 
     assert rows[2]["probability"] == ""
 
 
-def test_the_result_can_be_kept_as_json_picture_and_report(opened: Open) -> None:
+def test_the_result_can_be_kept_as_json_picture_and_zip(opened: Open) -> None:
     page = opened()
     _give(page, EXAMPLES / "ground-glass.png")
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     kept = {}
-    for name in ("Result (JSON)", "Picture (PNG)", "Report to print (HTML)"):
+    for name in ("Result (JSON)", "Picture (PNG)", "Download all (zip)"):
         with page.expect_download() as download:
             page.get_by_role("button", name=name).click()
         kept[download.value.suggested_filename] = download.value.path().read_bytes()
-    assert json.loads(kept["groundglass-result.json"])["input"] == "ground-glass.png"
-    assert kept["groundglass-overlay.png"].startswith(b"\x89PNG")
-    assert USE.encode() in kept["groundglass-report.html"]
+    assert json.loads(kept["ground-glass.png-groundglass.json"])["input"] == "ground-glass.png"
+    assert kept["ground-glass.png-groundglass.png"].startswith(b"\x89PNG")
+    names = zipfile.ZipFile(io.BytesIO(kept["ground-glass.png-groundglass.zip"])).namelist()
+    assert names == ["result.json", "picture.png"]
+    assert "DICOM series only" in page.locator("#no-dicom").text_content()
 
 
 def test_what_is_forgotten_is_gone(opened: Open, service: Served) -> None:
     page = opened()
     with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as accepted:
         _give(page, EXAMPLES / "ground-glass.png")
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     with page.expect_response(lambda r: r.request.method == "DELETE"):
         page.get_by_role("button", name="Forget all results").click()
     with service.client() as client:
@@ -247,18 +256,18 @@ def test_what_is_forgotten_is_gone(opened: Open, service: Served) -> None:
 
 def test_without_javascript_a_form_gives_the_same_answer(opened: Open) -> None:
     page = opened(java_script_enabled=False)
-    _give(page, EXAMPLES / "ground-glass.png", EXAMPLES / "photo.png")
+    page.locator("#file").set_input_files([EXAMPLES / "ground-glass.png", EXAMPLES / "photo.png"])
+    page.get_by_role("button", name="Predict").click()
     assert page.get_by_role("heading", name="2 results").is_visible()
     assert "81.3 %" in page.locator("main").text_content()
     assert "What to do: give" in page.locator("main").text_content()
-    assert page.locator("img").evaluate("i => i.naturalWidth") > 100
+    assert page.locator("figure img").evaluate("i => i.naturalWidth") > 100
     page.get_by_role("link", name="Give another scan").click()
     page.get_by_role("button", name="Healthy lungs").click()
-    assert "Below the threshold" in page.locator("main").text_content()
+    assert "below its threshold" in page.locator("main").text_content()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1200)])
 def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width: int, service: Served) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test]'").Axe()
 
@@ -268,21 +277,26 @@ def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width
 
     page = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
     check(page)
-    page.get_by_role("button", name="A series of 12").click()
-    _verdict(page, "At or above")
+    page.get_by_role("button", name="See an example").click()
+    _answer(page, "above its threshold")
     _drawn(page)
     check(page)
+    page.get_by_role("button", name="Keys").click()
+    check(page)
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="New scan").click()
     page.get_by_role("button", name="A photograph").click()
-    page.locator("#rows tbody tr").nth(1).wait_for()
+    page.locator("#rows tbody td.refused").wait_for()
     check(page)
-    page.goto(f"{service.url}/docs")
-    check(page)
+    for address in ("/docs", "/help?lang=de"):
+        page.goto(service.url + address)
+        check(page)
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(opened: Open) -> None:
     page = opened(viewport={"width": 360, "height": 700}, has_touch=True)
-    page.get_by_role("button", name="A series of 12").tap()
-    _verdict(page, "At or above")
+    page.get_by_role("button", name="See an example").tap()
+    _answer(page, "above its threshold")
     _drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -298,7 +312,7 @@ def test_with_a_token_the_page_asks_for_it(browser: Any, serve: Serve, tmp_path:
     page.locator("#trouble", has_text="the token").or_(page.locator("#trouble", has_text="Bearer")).wait_for()
     page.get_by_label("Token").fill("t" * 40)
     _give(page, EXAMPLES / "ground-glass.png")
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     _drawn(page)
     page.close()
 
@@ -316,17 +330,17 @@ def test_what_was_not_taken_or_not_sent_gets_a_row_that_says_why(bare: Any, serv
     served = serve(env={"GROUNDGLASS_LIMIT_STUDY_BYTES": "50000"})
     bare.goto(served.url)
     _give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
-    bare.locator("#rows tbody tr").nth(1).wait_for()
+    bare.locator("#rows tbody td.refused").wait_for()
     assert bare.locator("#rows tbody td.error").all_text_contents() == ["failed"]
     assert bare.locator("#rows tbody td.refused").all_text_contents() == ["refused"]
     bare.locator("#rows").get_by_role("button", name="healthy.png").click()
-    _verdict(bare, "not judged")
-    assert "Expected a file of at most" in bare.locator("#words").text_content()
+    _answer(bare, "not judged")
+    assert "Expected a file of at most" in bare.locator("#caution").text_content()
     assert bare.locator("#keep").is_hidden()
     stop(served)
     _give(bare, EXAMPLES / "head.png")
-    bare.locator("#rows tbody tr").nth(2).wait_for()
-    assert "cannot be reached" in bare.locator("#words").text_content()
+    bare.locator("#rows tbody td.error").nth(1).wait_for()
+    assert "cannot be reached" in bare.locator("#caution").text_content()
 
 
 @pytest.fixture
@@ -353,18 +367,24 @@ def test_a_page_that_sends_too_much_waits_and_sends_again(bare: Any, crowded: li
     bare.locator("#status", has_text="trying again").wait_for()
     for upload in crowded:
         upload.close()
-    _verdict(bare, "At or above")
-    assert bare.locator("#rows tbody tr").count() == 1
+    _answer(bare, "above its threshold")
+    assert bare.locator("#list").is_hidden()
 
 
-def test_stop_ends_the_waiting_for_a_busy_service(bare: Any, crowded: list[socket.socket]) -> None:
+def test_what_was_stopped_waits_and_goes_on_when_asked(bare: Any, crowded: list[socket.socket]) -> None:
     with bare.expect_response(lambda r: r.status == 429):
         _give(bare, EXAMPLES / "ground-glass.png", EXAMPLES / "healthy.png")
     bare.locator("#status", has_text="trying again").wait_for()
     bare.get_by_role("button", name="Stop").click()
     bare.locator("#work").wait_for(state="hidden")
-    assert bare.locator("#rows tbody tr").count() == 0
+    assert bare.locator("#rows tbody td.waiting").count() == 2
     assert bare.locator("#trouble").is_hidden()
+    for upload in crowded:
+        upload.close()
+    bare.get_by_role("button", name="Continue").click()
+    bare.locator("#rows tbody td.covid").wait_for()
+    bare.locator("#rows tbody td.non-covid").wait_for()
+    assert bare.get_by_role("button", name="Continue").is_hidden()
 
 
 def test_pictures_of_one_scan_stand_in_the_order_of_their_names(opened: Open, tmp_path: Path) -> None:
@@ -377,26 +397,128 @@ def test_pictures_of_one_scan_stand_in_the_order_of_their_names(opened: Open, tm
     assert page.locator("#highest button").first.text_content().startswith("3: ")
 
 
-def test_a_zipped_series_can_be_kept_as_dicom(opened: Open, tmp_path: Path, series_zip: bytes) -> None:
+def test_a_zipped_series_can_be_kept_as_dicom_and_names_its_patient_only_if_asked(
+    opened: Open, tmp_path: Path, series_zip: bytes
+) -> None:
     pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
     (tmp_path / "series.zip").write_bytes(series_zip)
     page = opened()
     _give(page, tmp_path / "series.zip")
-    _verdict(page, "At or above")
+    _answer(page, "above its threshold")
     source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
-    titles = page.locator("#downloads button").all_text_contents()
-    assert len(set(titles)) == len(titles)
-    for name, modality in (("Structured report (DICOM SR)", "SR"), ("Picture (DICOM Secondary Capture)", "OT")):
-        with page.expect_download() as download:
-            page.get_by_role("button", name=name).first.click()
-        made = pydicom.dcmread(download.value.path())
-        assert (made.Modality, made.StudyInstanceUID) == (modality, source.StudyInstanceUID)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all (zip)").click()
+    with zipfile.ZipFile(download.value.path()) as kept:
+        made = [pydicom.dcmread(io.BytesIO(kept.read(n))) for n in kept.namelist() if n.endswith(".dcm")]
+    assert {m.StudyInstanceUID for m in made} == {source.StudyInstanceUID}
+    assert {m.Modality for m in made} == {"SR", "OT"}
+    page.locator("#series-header summary").click()
+    assert str(source.Manufacturer) in page.locator("#series-rows").text_content()
+    assert str(source.PatientID) not in page.locator("body").text_content()
+    page.get_by_role("button", name="Show whose it is").click()
+    page.locator("#patient-rows", has_text=str(source.PatientID)).wait_for()
 
 
-def test_the_page_weighs_less_than_100_kb(service: Served) -> None:
+@pytest.mark.parametrize("width", [1366, 390])
+def test_picture_and_answer_are_in_sight_without_scrolling(opened: Open, width: int) -> None:
+    height = {1366: 900, 390: 780}[width]
+    page = opened(viewport={"width": width, "height": height})
+    page.get_by_role("button", name="See an example").click()
+    _answer(page, "above its threshold")
+    _drawn(page)
+    shown, answer, use = (page.locator(name).bounding_box() for name in ("#canvas", "#answer", ".use"))
+    assert use["y"] <= 0
+    assert use["height"] <= 40
+    assert shown["y"] >= use["height"] - 1
+    assert shown["y"] + shown["height"] <= height
+    assert answer["y"] + answer["height"] <= height
+    assert min(shown["width"], shown["height"]) >= 0.9 * min(420, width)
+
+
+def test_a_slice_is_compared_side_by_side_and_by_a_wipe(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "ground-glass.png")
+    _answer(page, "above its threshold")
+    over = _drawn(page)
+    page.keyboard.press("c")
+    beside = _drawn(page, over)
+    page.keyboard.press("c")
+    wiped = _drawn(page, beside)
+    page.locator("#wipe").fill("10")
+    assert _drawn(page, wiped)
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+
+
+def test_the_pointer_tells_hu_and_the_share_under_it(opened: Open) -> None:
+    page = opened()
+    _give(page, EXAMPLES / "volume" / "IM0005.dcm")
+    _answer(page, "threshold")
+    _drawn(page)
+    box = page.locator("#canvas").bounding_box()
+    said = []
+    for step in range(80):
+        page.mouse.move(box["x"] + box["width"] * (0.1 + step / 100), box["y"] + box["height"] * 0.62)
+        said.append(page.locator("#pointer").text_content() or "")
+    assert any(" HU" in words for words in said)
+    assert any("of the lung on this slice" in words and "cm²" in words for words in said)
+
+
+def test_the_report_is_one_page_with_the_users_own_file_name(opened: Open, tmp_path: Path, series_zip: bytes) -> None:
+    (tmp_path / "My scan.zip").write_bytes(series_zip)
+    page = opened()
+    _give(page, tmp_path / "My scan.zip")
+    _answer(page, "above its threshold")
+    _drawn(page)
+    page.evaluate("window.print = () => { window.printed = true; }")
+    page.get_by_role("button", name="Print a report").click()
+    page.wait_for_function("window.printed")
+    paper = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
+    report = page.locator("#report").text_content()
+    for words in ("My scan.zip", "above its threshold", "right lung", "SHA-256", "Slice "):
+        assert words in report
+
+
+def test_the_page_speaks_german(opened: Open, service: Served) -> None:
+    page = opened(f"{service.url}/?lang=de")
+    assert page.locator("html").get_attribute("lang") == "de"
+    page.get_by_role("button", name="Ein Beispiel ansehen").click()
+    _answer(page, "über seinem Schwellenwert")
+    _drawn(page)
+    assert "Schicht" in page.locator("#place").text_content()
+    assert "," in page.locator("#scale-words").text_content()
+    page.get_by_role("button", name="Neues CT").click()
+    page.get_by_role("button", name="Ein Foto").click()
+    page.locator("#rows tbody td.refused", has_text="abgelehnt").wait_for()
+
+
+def test_a_forgotten_scan_is_sent_again(bare: Any, service: Served) -> None:
+    page = bare
+    page.goto(service.url)
+    with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as accepted:
+        _give(page, EXAMPLES / "ground-glass.png")
+    _answer(page, "above its threshold")
+    _drawn(page)
     with service.client() as client:
-        parts = ["/", *(f"/static/{n}" for n in ("page.css", "page.js", "viewer.js", "queue.js", "icon.svg"))]
-        answers = [client.get(part) for part in parts]
+        client.delete(f"/v1/jobs/{accepted.value.json()['id']}")
+    with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as resent:
+        page.locator("#shown").select_option("activation")
+    assert resent.value.json()["id"] != accepted.value.json()["id"]
+
+
+def test_the_page_weighs_less_than_150_kb_in_every_language(service: Served) -> None:
+    with service.client() as client:
+        start = client.get("/?lang=de").text
+        names = set(re.findall(r'"(/static/[^"]+)"', start)) | {"/static/de.json"}
+        todo = [name for name in names if name.endswith(".js")]
+        while todo:
+            more = {f"/static/{n}" for n in re.findall(r'from "\./([^"]+)"', client.get(todo.pop()).text)} - names
+            names |= more
+            todo += more
+        answers = [client.get(name) for name in ("/?lang=de", *sorted(names))]
     assert {a.status_code for a in answers} == {200}
-    assert sum(len(a.content) + len(str(a.headers)) for a in answers) <= 100_000
-    assert all("http" not in a.text.replace("http://www.w3.org/2000/svg", "") for a in answers[1:])
+    assert sum(len(a.content) + len(str(a.headers)) for a in answers) <= 150_000
+    scripts = [a.text for a in answers if "javascript" in a.headers["content-type"]]
+    assert len(scripts) >= 7
+    assert all("http" not in text.replace("http://www.w3.org/2000/svg", "") for text in scripts)

@@ -6,7 +6,8 @@ import csv
 from dataclasses import asdict
 from typing import Any
 
-from groundglass.doors.server.plain_words import ERROR, measured, off_by, words
+from groundglass.doors.server.measured import ERROR, measured, off_by
+from groundglass.doors.server.plain_words import words
 from groundglass.infer.model import OPERATING_POINT, PINNED
 from groundglass.report.schema import to_row
 from groundglass.types import Estimate, Notice, OperatingPoint, Prediction, Refusal
@@ -25,7 +26,7 @@ def test_the_number_is_told_with_the_error_that_was_measured_and_never_as_so_man
     shipped = words(_row(model={"name": "opacity", "sha256": PINNED["opacity"]})).meaning
     assert f"off by {low} to {high} points of 100 on average" in shipped
     assert "was not measured" in words(_row()).meaning
-    assert not any("pictures" in words(_row(p)).meaning for p in (0.0, 0.5, 1.0))
+    assert not any("pictures" in words(_row(p)).meaning + words(_row(p)).answer for p in (0.0, 0.5, 1.0))
 
 
 def test_an_operating_point_is_told_with_its_intervals_where_the_card_states_them() -> None:
@@ -47,14 +48,14 @@ def test_uncertainty_and_conformal_set_are_told_where_the_model_gives_them() -> 
     said = words(_row(uncertainty=0.8, prediction_set=["covid", "non-covid"])).certainty
     assert "cannot tell" in said
     assert "high (80 of 100)" in said
-    assert "Only one" in words(_row(prediction_set=["covid"])).certainty
+    assert "only one" in words(_row(prediction_set=["covid"])).certainty
     assert "do not rely" in words(_row(prediction_set=[])).certainty
 
 
 def test_heat_outside_the_lungs_is_a_warning() -> None:
     assert "wary" in words(_row(), 0.3).heat
     assert "wary" not in words(_row(), 0.7).heat
-    assert words(_row(), None).heat.startswith("No heat")
+    assert words(_row(), None).heat.startswith("No evidence")
 
 
 def test_a_refusal_says_what_it_seems_to_be_and_what_to_give() -> None:
@@ -62,9 +63,9 @@ def test_a_refusal_says_what_it_seems_to_be_and_what_to_give() -> None:
         "a", "no_lung", "an axial lung CT, got what looks like a head CT; give the lungs", (Notice("x", "y"),)
     )
     said = words(to_row(refusal))
-    assert (said.meaning, said.certainty) == ("This looks like a head CT.", "What to do: give the lungs.")
+    assert said.caution == "This looks like a head CT. What to do: give the lungs."
     said = words(to_row(Refusal("a", "empty", "expected an image, got a file of 0 bytes; copy it again")))
-    assert said.meaning == "Expected an image, but got a file of 0 bytes."
+    assert said.caution.startswith("Expected an image, but got a file of 0 bytes.")
 
 
 def test_the_measured_figures_are_those_of_the_leaderboard() -> None:

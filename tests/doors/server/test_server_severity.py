@@ -70,9 +70,9 @@ def test_the_page_tells_share_class_and_the_worth_of_the_second_question(service
         said = shown["words"]
         assert "of the lung looks opaque (right " in said["severity"]
         assert shown["result"]["ct_class"] in said["severity"]
-        assert "85 of 100 pairs (95 % interval 76 to 91, 94 people)" in said["second"]
-        assert "58 of 100 pairs" in said["second"]
-        assert "opacities as in" in said["meaning"]
+        assert "85 of 100 pairs (95 % interval 76 to 91, 94 people)" in said["second_worth"]
+        assert "58 of 100 pairs" in said["second_worth"]
+        assert "opacities as in" in said["answer"]
         assert said["heat"] == ""
         assert shown["view"]["map"] is True
         report = client.get(f"/v1/jobs/{job['id']}/scans/0/report").text
@@ -99,6 +99,22 @@ def test_a_slice_is_drawn_with_what_is_opaque_or_with_what_decided(service: Serv
         assert not found[..., 3][~inside].any()
         assert client.get(f"{place}/{index}?view=other").status_code == 422
         assert client.get(f"{place}").headers["content-type"] == "image/png"
+
+
+def test_the_marks_of_a_slice_are_its_lung_field_and_what_is_opaque_inside_it(service: Served) -> None:
+    with service.client() as client:
+        job = ended(client, client.post("/v1/series?view=true", files={"file": VOLUME.read_bytes()}))
+        index = max(job["results"][0]["slices"], key=lambda s: s["opaque_share"])["index"]
+        place = f"/v1/overlay/{job['id']}/0/{index}"
+        shape = _rgba(client.get(f"{place}/lungs").content).shape[:2]
+        bits = np.unpackbits(np.frombuffer(client.get(f"{place}/marks").content, np.uint8))
+        lungs, opaque = bits.reshape(2, *shape).astype(bool)
+        assert np.array_equal(opaque, _rgba(client.get(place).content)[..., 3] > 0)
+        assert opaque.any()
+        assert not (opaque & ~lungs).any()
+        heat = _rgba(client.get(f"{place}?view=activation").content)[..., 3]
+        assert heat.any()
+        assert not heat[~lungs].any()
 
 
 def _rgba(content: bytes) -> np.ndarray:

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from groundglass.doors.server import openapi
+from groundglass.doors.server import openapi, pictures
+from groundglass.doors.server.asked import JobId, Number, download, only, outcome_of
 from groundglass.doors.server.guard import exchange_of
 from groundglass.doors.server.jobs import Job, follow
+from groundglass.doors.server.language import DEFAULT, NAMES, language
+from groundglass.doors.server.measured import measured
 from groundglass.doors.server.metrics import MEDIA_TYPE as METRICS_TYPE
-from groundglass.doors.server.outcome import TITLES, Outcome
-from groundglass.doors.server.plain_words import measured, words
+from groundglass.doors.server.outcome import Outcome
 from groundglass.doors.server.problem import Problem, problem_of
+from groundglass.doors.server.series import TITLES
 from groundglass.doors.server.service import Service
+from groundglass.doors.server.shown import files_of, report_of, scan_of
 from groundglass.doors.server.upload import FIELD, Upload
-from groundglass.doors.server.view import View, found_png, lungs_png, picture
 from groundglass.doors.server.watch import Watch
 from groundglass.errors import GroundglassError, InputError
 from groundglass.read.sniff import SNIFF_BYTES, sniff
-from groundglass.report.page import Entry, page
 from groundglass.report.schema import to_row
-from groundglass.report.words import percent
-from groundglass.types import Prediction, Refusal
+from groundglass.types import Refusal
 
 Threshold = Annotated[
     float | None,
@@ -45,12 +45,9 @@ Threshold = Annotated[
         ),
     ),
 ]
-JobId = Annotated[str, InPath(max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 ObjectName = Annotated[str, InPath(pattern="^(sr|sc)-[0-9]{1,4}$")]
-Number = Annotated[int, InPath(ge=0, le=1_000_000)]
-Shown = Annotated[
-    Literal["opacity", "activation"] | None,
-    Query(description="Opaque lung, or what decided; default: opacity, and activation where the model has no map."),
+Spoken = Annotated[
+    str, Query(pattern=f"^({'|'.join(NAMES)})$", description="The language of `words`; the result itself has none.")
 ]
 AsScan = Annotated[bool, Query(description="Plain pictures are slices of one scan, in the order of the parts.")]
 Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /scans as long as the job is held.")]
@@ -62,16 +59,8 @@ def router(service: Service) -> APIRouter:
     _add_health(routes, service)
     _add_predict(routes, service)
     _add_jobs(routes, service)
-    _add_overlay(routes, service)
+    pictures.add(routes, service)
     return routes
-
-
-def only(request: Request, *names: str) -> None:
-    """Raises Problem (422) for a query parameter of another name."""
-    unknown = sorted(set(request.query_params) - set(names))
-    if unknown:
-        allowed = f"parameters {', '.join(names)}" if names else "no parameters"
-        raise Problem(422, "parameter", f"{allowed}, got another; leave it out")
 
 
 def _add_health(routes: APIRouter, service: Service) -> None:
@@ -236,10 +225,32 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         summary="One result with words and what is needed to show it",
         responses=openapi.answers(200, "The scan", openapi.SCAN),
     )
-    async def scan(request: Request, id: JobId, scan: Number) -> Response:
+    async def scan(request: Request, id: JobId, scan: Number, lang: Spoken = DEFAULT) -> Response:
+        only(request, "lang")
+        outcome = outcome_of(service, id, scan)
+        offered = {"downloads": _offered(outcome, f"/v1/jobs/{id}/scans/{scan}")}
+        return JSONResponse(scan_of(outcome, language(lang)) | offered)
+
+    @routes.get(
+        "/v1/jobs/{id}/scans/{scan}/patient",
+        tags=["jobs"],
+        summary="Whose series it is, as its DICOM header says; empty where it says nothing",
+        responses=openapi.answers(200, "By keyword of DICOM", openapi.PATIENT),
+    )
+    async def patient(request: Request, id: JobId, scan: Number) -> Response:
         only(request)
-        outcome = _outcome(service, id, scan)
-        return JSONResponse(scan_of(outcome) | {"downloads": _offered(outcome, f"/v1/jobs/{id}/scans/{scan}")})
+        return JSONResponse(dict(outcome_of(service, id, scan).series.patient))
+
+    @routes.get(
+        "/v1/jobs/{id}/scans/{scan}/files",
+        tags=["jobs"],
+        summary="Everything to keep of one result, as one zip: JSON, picture, DICOM objects",
+        responses=openapi.answers(200, "A zip", {"type": "string", "format": "binary"}, "application/zip"),
+    )
+    def files(request: Request, id: JobId, scan: Number) -> Response:
+        only(request)
+        made = files_of(outcome_of(service, id, scan))
+        return Response(made, media_type="application/zip", headers=download("result.zip"))
 
     @routes.get(
         "/v1/jobs/{id}/scans/{scan}/report",
@@ -250,9 +261,9 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
     def report(request: Request, id: JobId, scan: Number) -> Response:
         only(request)
         return Response(
-            report_of(service, _outcome(service, id, scan)),
+            report_of(service, outcome_of(service, id, scan)),
             media_type="text/html",
-            headers=_download("report.html"),
+            headers=download("report.html"),
         )
 
     @routes.get(
@@ -263,17 +274,17 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
     )
     async def dicom(request: Request, id: JobId, scan: Number, name: ObjectName) -> Response:
         only(request)
-        made = _outcome(service, id, scan).objects.get(name)
+        made = outcome_of(service, id, scan).series.objects.get(name)
         if made is None:
             raise Problem(404, "no_object", "an object that /scans/{scan} lists, got another; see downloads there")
-        return Response(made, media_type="application/dicom", headers=_download(f"{name}.dcm"))
+        return Response(made, media_type="application/dicom", headers=download(f"{name}.dcm"))
 
 
 def _offered(outcome: Outcome, place: str) -> list[tuple[str, str, str]]:
     """The DICOM objects of an outcome as (file name, title, address); titles of several of a kind are numbered."""
-    kinds = Counter(name.partition("-")[0] for name in outcome.objects)
+    kinds = Counter(name.partition("-")[0] for name in outcome.series.objects)
     offered = []
-    for name in outcome.objects:
+    for name in outcome.series.objects:
         kind, _, number = name.partition("-")
         title = TITLES[kind] if kinds[kind] == 1 else f"{TITLES[kind]}, {number} of {kinds[kind]}"
         offered.append((f"groundglass-{name}.dcm", title, f"{place}/dicom/{name}"))
@@ -283,116 +294,3 @@ def _offered(outcome: Outcome, place: str) -> list[tuple[str, str, str]]:
 async def _events(job: Job) -> AsyncIterator[str]:
     async for progress in follow(job):
         yield f"event: progress\ndata: {json.dumps(progress)}\n\n"
-
-
-def _outcome(service: Service, id: str, scan: int) -> Outcome:
-    outcomes = service.jobs.get(id).outcomes
-    if scan >= len(outcomes):
-        raise Problem(404, "no_scan", "the number of a scan that has a result, got another; see /v1/jobs/{id}")
-    return outcomes[scan]
-
-
-def scan_of(outcome: Outcome) -> dict[str, Any]:
-    """A result for the page: the row, its words, and the shape of what can be shown."""
-    row, view = to_row(outcome.result), outcome.view
-    shown: dict[str, Any] | None = None
-    inside: float | None = None
-    if view is not None:
-        ranked = view.ranked()
-        highest = view.attribution(ranked[0])
-        inside = None if highest is None else highest.lung_fraction
-        depth, height, width = view.shape
-        shown = {
-            "slices": depth,
-            "height": height,
-            "width": width,
-            "unit": view.unit,
-            "spacing": view.spacing,
-            "window": {"center": view.window.center, "width": view.window.width},
-            "scale": view.scale if math.isfinite(view.scale) else 0.0,
-            "ranked": ranked,
-            "map": view.opaque_at is not None,
-        }
-    return {"result": row, "words": words(row, inside).to_json(), "view": shown}
-
-
-def report_of(service: Service, outcome: Outcome) -> str:
-    """The page that `groundglass explain` writes, for one result."""
-    result = outcome.result
-    shown: tuple[tuple[str, bytes], ...] = ()
-    if isinstance(result, Prediction) and outcome.view is not None:
-        shown = ((f"{result.source}: {percent(result.probability)}", picture(outcome.view)),)
-    model = service.model
-    return page(
-        [Entry(result, shown)],
-        version=version("groundglass"),
-        card=model.card,
-        sha256=model.sha256,
-        heat=model.opaque_at is None,
-    )
-
-
-def _download(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="groundglass-{name}"'}
-
-
-def _add_overlay(routes: APIRouter, service: Service) -> None:
-    png = openapi.answers(200, "A picture", {"type": "string", "format": "binary"}, "image/png")
-    raw = openapi.answers(
-        200, "int16, little endian, row after row", {"type": "string", "format": "binary"}, "application/octet-stream"
-    )
-
-    def seen(id: str, scan: int) -> View:
-        view = _outcome(service, id, scan).view
-        if view is None:
-            raise Problem(404, "no_view", "an answered scan of a job with ?view=true, got another; send it again")
-        return view
-
-    def at(id: str, scan: int, index: int) -> View:
-        view = seen(id, scan)
-        if index >= view.shape[0]:
-            raise Problem(404, "no_slice", f"a slice from 0 to {view.shape[0] - 1}, got another; choose one")
-        return view
-
-    @routes.get("/v1/overlay/{id}/{scan}", tags=["pictures"], summary="The picture of a result, to keep", responses=png)
-    def whole(request: Request, id: JobId, scan: Number) -> Response:
-        only(request)
-        return Response(picture(seen(id, scan)), media_type="image/png", headers=_download("overlay.png"))
-
-    @routes.get(
-        "/v1/overlay/{id}/{scan}/{index}",
-        tags=["pictures"],
-        summary="What was found on one slice, transparent",
-        responses=png,
-    )
-    def found(request: Request, id: JobId, scan: Number, index: Number, view: Shown = None) -> Response:
-        only(request, "view")
-        held = at(id, scan, index)
-        if view == "opacity" and held.opaque_at is None:
-            raise Problem(404, "no_map", "view=activation, as the model has no opacity map, got opacity; leave it out")
-        made = found_png(held, index, activation=view == "activation")
-        if made is None:
-            raise Problem(404, "not_judged", "a slice that was judged, got one without lung; choose another")
-        return Response(made, media_type="image/png")
-
-    @routes.get(
-        "/v1/overlay/{id}/{scan}/{index}/lungs",
-        tags=["pictures"],
-        summary="The lung outline of one slice, transparent",
-        responses=png,
-    )
-    def lungs(request: Request, id: JobId, scan: Number, index: Number) -> Response:
-        only(request)
-        return Response(lungs_png(at(id, scan, index).mask(index)), media_type="image/png")
-
-    @routes.get(
-        "/v1/overlay/{id}/{scan}/{index}/pixels",
-        tags=["pictures"],
-        summary="One slice in HU, or in gray from 0 to 255",
-        responses=raw,
-    )
-    async def pixels(request: Request, id: JobId, scan: Number, index: Number) -> Response:
-        only(request)
-        stored = at(id, scan, index).slices[index]
-        # it is stored as a zlib stream, which is what HTTP calls deflate
-        return Response(stored, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})

@@ -34,7 +34,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), payment=()",
 }
 # What anybody may see without a token: the state of the service, and the page with its parts, which hold no data.
-_OPEN_PATHS = ("/health/live", "/health/ready", "/")
+_OPEN_PATHS = ("/health/live", "/health/ready", "/", "/help")
 _OPEN_BELOW = "/static/"
 _REQUEST_ID, _MODEL_HEADER = "x-request-id", "x-groundglass-model"
 

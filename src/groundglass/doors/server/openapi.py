@@ -84,11 +84,16 @@ JOB: Schema = {
 }
 SCAN: Schema = {
     "type": "object",
-    "required": ["result", "words", "view", "downloads"],
+    "required": ["result", "words", "view", "series", "no_dicom", "downloads"],
     "properties": {
         "result": RESULT,
         "words": {"type": "object"},
         "view": {"type": ["object", "null"], "description": "Null where no pictures are held."},
+        "series": {"type": "object", "description": "How the series was made, by keyword of DICOM; it names nobody."},
+        "no_dicom": {
+            "type": ["object", "null"],
+            "description": "Why there are no DICOM objects: `code` and `detail`. Null where there are some.",
+        },
         "downloads": {
             "type": "array",
             "items": {"type": "array", "items": {"type": "string"}, "minItems": 3, "maxItems": 3},
@@ -96,6 +101,7 @@ SCAN: Schema = {
         },
     },
 }
+PATIENT: Schema = {"type": "object", "required": [], "additionalProperties": {"type": "string"}}
 OBJECT: Schema = {"type": "object"}
 _ALWAYS = (400, 401, 403, 404, 405, 408, 413, 414, 415, 422, 429, 431, 500, 503)
 _POLICY_HEADERS = {

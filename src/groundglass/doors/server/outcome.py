@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
+from groundglass.doors.server.series import Series, series_of
 from groundglass.doors.server.view import View, view_of
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder, watched
 from groundglass.errors import GroundglassError, InputError, ModelError
-from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model
-from groundglass.infer.predict import Examination, examine, label
+from groundglass.infer.predict import examine, label
 from groundglass.infer.thin import judged
-from groundglass.read.isolate import Decoder
 from groundglass.read.scan import Input, find, read
-from groundglass.report import dicom
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
-
-# kind of `report.dicom` -> what the page calls it
-TITLES = {"sr": "Structured report (DICOM SR)", "sc": "Picture (DICOM Secondary Capture)"}
-
-
-def dicom_results(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> dict[str, bytes]:
-    """Part 10 files by name (`sr-1`, `sc-1`, ...); empty if the scan was refused, or did not come as DICOM.
-
-    An internal error costs the answer its objects and is logged by its kind alone; it never costs the answer.
-    """
-    if find_spec("highdicom") is None or not isinstance(examination.result, Prediction) or not scan.files:
-        return {}
-    made: dict[str, bytes] = {}
-    try:
-        reported = dicom.report(Answer(scan, examination), model, decoder)
-        for kind, dataset in dicom.objects(reported, TITLES):
-            number = 1 + sum(name.startswith(f"{kind}-") for name in made)
-            made[f"{kind}-{number}"] = dicom.to_bytes(dataset)
-    except InputError:  # it has an answer, and no study to go back into
-        return {}
-    except Exception as error:
-        logging.getLogger(__name__).error("no DICOM results: %s", type(error).__name__)
-        return {}
-    return made
-
 
 # The name of whatever was sent; what a client calls its files may be a patient's name.
 NAME = "upload"
@@ -54,18 +25,18 @@ NAME = "upload"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One result, what is needed to look at it, the seconds that the networks took, and DICOM objects by name."""
+    """One result, what is needed to look at it, the seconds that the networks took, and what its DICOM series has."""
 
     result: Result
     view: View | None = None
     seconds: float = 0.0
     kind: str = ""
-    objects: Mapping[str, bytes] = field(default_factory=dict)
+    series: Series = field(default_factory=Series)
 
     @property
     def size(self) -> int:
         """Bytes that are held beside the result."""
-        return (0 if self.view is None else self.view.size) + sum(map(len, self.objects.values()))
+        return (0 if self.view is None else self.view.size) + self.series.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +108,7 @@ class Judge:
         watch.enter("drawing")
         examination = dataclasses.replace(examination, result=result)
         view = view_of(scan, examination, self.model.card.window)
-        objects = dicom_results(scan, examination, self.model, decoder)
-        return Outcome(result, view, seconds, _kind(scan), objects)
+        return Outcome(result, view, seconds, _kind(scan), series_of(scan, examination, self.model, decoder))
 
 
 def named(name: str, root: Path) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundglass.infer.field import Field
 from groundglass.infer.predict import Examination, Seen
@@ -26,7 +26,8 @@ class View:
     """A scan of shape (D, H, W) and what the model found in it; `spacing` is row and column in mm, or None.
 
     `scale` is the strongest heat of either sign on any slice: full colour for all of them. `opaque_at` is that of the
-    model, None where it has no opacity map.
+    model, None where it has no opacity map. `position` is the height of the first slice and the step to the next, in
+    mm of LPS, or None.
     """
 
     result: Prediction
@@ -39,6 +40,7 @@ class View:
     lungs: tuple[bytes, ...]
     seen: Seen
     opaque_at: float | None = None
+    position: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:
@@ -85,10 +87,11 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
     result, seen = examination.result, examination.seen
     if not isinstance(result, Prediction) or seen is None:
         return None
-    spacing = None
+    spacing = position = None
     if scan.affine is not None:
         lengths = np.linalg.norm(scan.affine[:3, :3], axis=0)
         spacing = (float(lengths[1]), float(lengths[2]))
+        position = (float(scan.affine[2, 3]), float(scan.affine[2, 0]))
     height, width = scan.voxels.shape[1:]
     return View(
         result=result,
@@ -101,6 +104,7 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
         lungs=tuple(_packed_lungs(examination.found.get(i), (height, width)) for i in range(len(scan.voxels))),
         seen=seen,
         opaque_at=examination.opaque_at,
+        position=position,
     )
 
 
@@ -115,15 +119,33 @@ def _packed_lungs(field: Field | None, shape: tuple[int, int]) -> bytes:
     return zlib.compress(np.packbits(lungs).tobytes(), 1)
 
 
+def marks(view: View, index: int) -> bytes:
+    """The lung field of a slice and what looks opaque, one bit a pixel: (2, H, W) row by row, packed from the left.
+
+    Nothing is opaque on a slice that was not judged, or where the model has no opacity map.
+    """
+    found, lungs = view.opacity(index), view.mask(index)
+    opaque = np.zeros_like(lungs) if found is None else found.opaque
+    return np.packbits(np.stack([lungs, opaque])).tobytes()
+
+
 def heat_png(view: View, attribution: Attribution) -> bytes:
     """The heat of one slice as a transparent PNG; full colour is `view.scale`, and outside the lungs there is none."""
-    if view.scale <= 0:
-        share = np.zeros_like(attribution.heat)
-    else:
-        share = np.clip(attribution.heat / np.float32(view.scale), -1, 1)
-    share = np.where(attribution.lungs, share, np.float32(0))
+    heat = np.where(attribution.lungs, attribution.heat, np.float32(0))
+    share = heat / np.float32(view.scale) if view.scale > 0 else np.zeros_like(heat)
+    return _rgba(_veil(share.astype(np.float32)))
+
+
+def legend_png() -> bytes:
+    """The colours of heat from full against to full for, as transparent as `heat_png` draws them: one row."""
+    return _rgba(_veil(np.linspace(-1, 1, 256, dtype=np.float32)[None]))
+
+
+def _veil(share: Float32) -> NDArray[np.uint8]:
+    """Heat as a share of the scale (H, W) -> colour and opacity (H, W, 4); no heat, no colour."""
+    share = np.clip(share, -1, 1)
     strength = np.sqrt(np.abs(share)) * np.clip((np.abs(share) - 0.03) / 0.12, 0, 1)
-    return _rgba(np.dstack([colors(share), np.rint(255 * strength).astype(np.uint8)]))
+    return np.dstack([colors(share), np.rint(255 * strength).astype(np.uint8)])
 
 
 def opacity_png(opacity: Opacity) -> bytes:
@@ -150,7 +172,7 @@ def lungs_png(mask: Mask) -> bytes:
     return _rgba(color)
 
 
-def _rgba(values: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+def _rgba(values: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
@@ -158,14 +180,14 @@ def _rgba(values: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
     return out.getvalue()
 
 
-def picture(view: View, only: Sequence[int] | None = None) -> bytes:
+def picture(view: View) -> bytes:
     """The picture that `groundglass explain` draws, as PNG: one slice, or of a scan the highest ones."""
-    chosen = view.ranked()[:MONTAGE_TILES] if only is None else list(only)
+    result = replace(view.result, source="")  # what was sent has no name here
     shown = []
-    for index in chosen:
+    for index in view.ranked()[:MONTAGE_TILES]:
         found = view.found(index)
         if found is not None:
             shown.append((to_gray(view.voxels(index), view.unit, view.window), found))
     if view.shape[0] == 1:
-        return to_png(overlay(*shown[0], view.result))
-    return to_png(overview(shown, view.result, view.shape[0]))
+        return to_png(overlay(*shown[0], result))
+    return to_png(overview(shown, result, view.shape[0]))

@@ -1,218 +1,111 @@
-// Takes files, sends them one job after another, follows each job, and shows its results.
+// Takes files, has them judged one after another, and shows the results.
 
-import { Queue, save } from "./queue.js";
+import { Report } from "./report.js";
+import { dropped, get, jobsOf, Sender } from "./sending.js";
 import { Viewer } from "./viewer.js";
+import { byId, made, ofLung, percent, save, t, tell, upper } from "./words.js";
+import { Worklist } from "./worklist.js";
 
-const byId = (id) => document.getElementById(id);
-const STAGES = { queued: "Waiting for its turn", listing: "Looking at the files", reading: "Reading", judging: "Judging", drawing: "Drawing" };
 const SAMPLE_FILES = { series: "series.zip" };
-const PICTURE = /\.(png|jpe?g|webp|tiff?)$/i;
-const WHOLE = /\.(zip|nii|nii\.gz)$/i;
 
-const held = new Set(); // jobs that the service holds for us
-let waiting = [];
 let working = false;
 let stopped = false; // by the user, since the job at work was begun
-let current = null; // the request or job at work
 
-const token = () => (byId("token") ? byId("token").value.trim() : "");
-const headers = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
-const get = (path) => fetch(path, { headers: headers(), cache: "no-store" });
-
-const viewer = new Viewer(get);
-const queue = new Queue((row) => show(row));
-
-function say(text, share = null) {
+const viewer = new Viewer(get, () => again(list.chosen));
+const list = new Worklist((row) => show(row));
+const report = new Report(viewer, () => list.chosen);
+const sender = new Sender((text, share = null) => {
   byId("status").textContent = text;
-  const bar = byId("progress");
-  if (share === null) bar.removeAttribute("value");
-  else bar.value = share;
-}
+  if (share === null) byId("progress").removeAttribute("value");
+  else byId("progress").value = share;
+});
 
-function complain(text) {
-  byId("trouble").textContent = text;
-  byId("trouble").hidden = !text;
-}
+const complain = (text) => tell("trouble", text);
 
-// What keeps a job from being judged; the queue holds it as a row of its own.
-class Failed extends Error {
-  constructor(code, message) {
-    super(message);
-    this.code = code;
-  }
-}
-
-const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-
-// ---- what to send ---------------------------------------------------------------------------------------------------
-
-// With its folders, where the browser tells them; the order of slices is that of these names.
-const pathOf = (file) => file.path || file.webkitRelativePath || file.name;
-
-function jobsOf(files) {
-  const asScan = byId("as-scan").checked;
-  const alone = (file) => WHOLE.test(file.name) || (PICTURE.test(file.name) && !asScan);
-  const jobs = files.filter(alone).map((file) => ({ name: file.name, files: [file], asScan: false }));
-  const rest = files.filter((file) => !alone(file));
-  if (asScan) rest.sort((a, b) => pathOf(a).localeCompare(pathOf(b), undefined, { numeric: true }));
-  const most = Number(byId("main").dataset.most);
-  if (rest.length > most) complain(`At most ${most} files of a series can be sent one by one; make a zip of them.`);
-  else if (rest.length) jobs.push({ name: rest.length === 1 ? rest[0].name : `${rest.length} files`, files: rest, asScan });
-  return jobs;
-}
-
-async function dropped(items) {
-  const files = [];
-  const walk = async (entry) => {
-    if (entry.isFile) {
-      const file = await new Promise((done, failed) => entry.file(done, failed));
-      file.path = entry.fullPath;
-      files.push(file);
-    } else {
-      const reader = entry.createReader();
-      for (;;) {
-        const part = await new Promise((done, failed) => reader.readEntries(done, failed));
-        if (!part.length) break;
-        for (const one of part) await walk(one);
-      }
-    }
-  };
-  const entries = [...items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()).filter(Boolean);
-  for (const entry of entries) await walk(entry);
-  return files;
-}
+// ---- work -----------------------------------------------------------------------------------------------------------
 
 function add(files) {
   complain("");
-  waiting.push(...jobsOf(files));
-  if (!working) work();
+  try {
+    list.add(jobsOf(files, byId("as-scan").checked, Number(byId("main").dataset.most)).map(waiting));
+  } catch (error) {
+    complain(error.message);
+  }
+  work();
 }
 
+// Judge what waits, one job after another; one alone is shown at once.
 async function work() {
+  if (working) return;
   working = true;
+  stopped = false;
   byId("work").hidden = false;
-  let many = waiting.length > 1;
-  while (waiting.length) {
-    many = many || waiting.length > 1;
-    const job = waiting.shift();
-    stopped = false;
-    let rows = [];
-    try {
-      rows = await run(job);
-    } catch (error) {
-      if (!stopped) {
-        complain(`${job.name}: ${error.message}`);
-        rows = [failure(job, error)];
-      }
-    }
-    for (const row of rows) queue.add(row);
-    if (rows.length && !many) queue.take(rows[0]);
+  byId("resume").hidden = true;
+  byId("start").hidden = true;
+  let many = false;
+  for (let row = next(); row && !stopped; row = next()) {
+    many = many || count() > 1;
+    const rows = await judged(row);
+    if (!rows) break;
+    list.replace([row], rows);
+    if (!many) list.take(rows[0]);
   }
-  current = null;
   working = false;
   byId("work").hidden = true;
+  byId("resume").hidden = !list.unfinished.length;
+  byId("start").hidden = list.rows.some((row) => row.id !== null); // else the token may be wrong
+  byId("to-start").hidden = !list.rows.length;
+  list.draw(true);
 }
 
-// The rows of a job, one a scan.
-async function run(job) {
-  let sent;
-  for (;;) {
-    sent = await send(job);
-    if (sent.status !== 503 && sent.status !== 429) break;
-    say(`${job.name}: the service is busy, trying again`);
-    await pause(sent.wait || 2);
-  }
-  const { id, code, detail } = sent.body;
-  if (sent.status !== 202) throw new Failed(code || "not_accepted", `expected ${detail || `an answer, got status ${sent.status}`}`);
-  held.add(id);
-  const end = await follow(id, job.name);
-  if (end.state !== "done") throw new Failed(end.code || "stopped", end.detail ? `expected ${end.detail}` : "the service stopped it");
-  const rows = [];
-  for (let number = 0; number < end.scans; number++) rows.push(await rowOf(id, number, job, end.scans));
-  return rows;
-}
+const next = () => list.rows.find((row) => row.kind === "waiting");
+const count = () => list.rows.filter((row) => row.kind === "waiting").length;
 
-// Some seconds, or until the user stops it.
-function pause(seconds) {
-  return new Promise((done, failed) => {
-    const timer = setTimeout(done, 1000 * seconds);
-    current = {
-      stop: () => {
-        clearTimeout(timer);
-        failed(new Failed("stopped", "stopped"));
-      },
-    };
-  });
-}
-
-// An upload that says how far it is: fetch cannot.
-function send(job) {
-  return new Promise((done, failed) => {
-    const request = new XMLHttpRequest();
-    const form = new FormData();
-    job.files.forEach((file, number) => form.append("file", file, String(number + 1)));
-    request.open("POST", `/v1/series?view=true${job.asScan ? "&as_scan=true" : ""}`);
-    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
-    request.responseType = "json";
-    request.upload.onprogress = (event) => {
-      if (event.lengthComputable) say(`${job.name}: sending`, event.loaded / event.total);
-    };
-    request.onload = () =>
-      done({ status: request.status, body: request.response || {}, wait: Number(request.getResponseHeader("Retry-After")) });
-    request.onerror = () => failed(new Failed("not_sent", "the service cannot be reached, or did not take all of it"));
-    request.onabort = () => failed(new Failed("stopped", "stopped"));
-    current = { stop: () => request.abort() };
-    say(`${job.name}: sending`, 0);
-    request.send(form);
-  });
-}
-
-async function follow(id, name) {
-  const leave = new AbortController();
-  current = {
-    stop: () => {
-      leave.abort();
-      forget(id);
-    },
-  };
-  const answer = await fetch(`/v1/jobs/${id}/events`, { headers: headers(), signal: leave.signal });
-  if (!answer.ok) throw new Failed("no_job", "the service has forgotten it; send it again");
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  let last = { state: "failed", detail: "" };
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return last;
-    text += value;
-    const parts = text.split("\n\n");
-    text = parts.pop();
-    for (const part of parts) {
-      last = JSON.parse(part.split("data: ")[1]);
-      const stage = STAGES[last.stage] || last.stage;
-      const count = last.total ? ` ${Math.min(last.done, last.total)} of ${last.total}` : "";
-      say(`${name}: ${stage.toLowerCase()}${count}`, last.total ? Math.min(1, last.done / last.total) : null);
-    }
+// The rows of a job, one a scan; a failure is a row too. Null if the user stopped it: then it waits.
+async function judged(row) {
+  try {
+    const { id, scans } = await sender.run(row.job);
+    return scans.map((scan, number) => answered(id, number, row.job, scan, scans.length));
+  } catch (error) {
+    if (stopped) return null;
+    complain(`${row.job.name}: ${error.message}`);
+    return [failure(row.job, error)];
   }
 }
 
-// ---- what came back -------------------------------------------------------------------------------------------------
+// Send the files of a row again, which the service has forgotten, and open it.
+async function again(row) {
+  if (!row || !row.job || working) return;
+  const old = list.rows.filter((one) => one.id === row.id);
+  const fresh = waiting(row.job);
+  list.replace(old, [fresh]);
+  const at = row.number;
+  await work();
+  const now = list.rows.filter((one) => one.job === row.job && one.number === at)[0];
+  if (now && list.chosen !== now) list.take(now);
+}
 
-async function rowOf(id, number, job, scans) {
-  const answer = await get(`/v1/jobs/${id}/scans/${number}`);
-  if (!answer.ok) throw new Failed("no_job", "the service has forgotten it; send it again");
-  const scan = await answer.json();
+const blank = { id: null, number: 0, scan: null, result: null, probability: null, threshold: null, opaque: null, slices: null, seen: 0 };
+
+function waiting(job) {
+  return { ...blank, job, name: job.name, kind: "waiting", answer: t("waiting") };
+}
+
+function answered(id, number, job, scan, scans) {
   const { result } = scan;
   const within = result.input.replace(/^upload\/?/, "");
   const part = job.files.length > 1 && /^\d{6}$/.test(within) ? job.files[Number(within) - 1].name : within;
-  const answers = { covid: "at or above threshold", "non-covid": "below threshold" };
+  const answers = { covid: t("above threshold"), "non-covid": t("below threshold") };
   return {
+    ...blank,
     id,
     number,
+    job,
     scan,
     result,
     name: scans > 1 ? `${job.name}: ${part || number + 1}` : job.name,
     kind: result.status === "ok" ? result.label : result.status,
-    answer: result.status === "ok" ? answers[result.label] : result.status === "refused" ? "refused" : "failed",
+    answer: result.status === "ok" ? answers[result.label] : result.status === "refused" ? t("refused") : t("failed"),
     probability: result.probability,
     threshold: result.threshold,
     opaque: result.opaque ? result.opaque.total : null,
@@ -222,106 +115,131 @@ async function rowOf(id, number, job, scans) {
 
 // The row of a job that the service has not judged.
 function failure(job, error) {
-  const meaning = `${upper(error.message)}.`;
-  const words = { status: "error", verdict: "No answer: this was not judged", meaning, warnings: [] };
+  const words = { status: "error", answer: t("No answer: this was not judged."), caution: `${upper(error.message)}.`, warnings: [] };
   const result = { status: "error", code: error.code || "internal", detail: error.message, warnings: [] };
-  return {
-    id: null,
-    scan: { words, result, view: null },
-    result,
-    name: job.name,
-    kind: "error",
-    answer: "failed",
-    probability: null,
-    threshold: null,
-    opaque: null,
-    slices: null,
-  };
+  return { ...blank, job, scan: { words, result, view: null }, result, name: job.name, kind: "error", answer: t("failed") };
 }
+
+// ---- one result -----------------------------------------------------------------------------------------------------
 
 function show(row) {
   const { words, result, view } = row.scan;
   byId("source").textContent = row.name;
-  byId("verdict").textContent = words.verdict;
-  byId("verdict").className = words.status;
-  byId("number").textContent = words.probability || "";
-  byId("number").hidden = result.status !== "ok";
-  byId("scale").hidden = result.status !== "ok";
-  if (result.status === "ok") {
-    byId("scale").className = result.label;
-    byId("scale-bar").setAttribute("width", 200 * result.probability);
-    byId("scale-mark").setAttribute("x", Math.min(198.5, 200 * result.threshold));
-    byId("scale-words").textContent = `Probability ${words.probability}, threshold ${(100 * result.threshold).toFixed(1)} % (the line on the bar)`;
-  }
-  list("words", [words.meaning, words.severity, words.second, words.certainty, words.worth, words.lungs, words.heat].filter(Boolean));
-  list("warnings", words.warnings);
+  byId("answer").textContent = words.answer;
+  byId("answer").className = words.status;
+  for (const id of ["caution", "original", "second"]) tell(id, words[id]);
+  showScale(words, result);
+  showShare(result);
+  items("words", [words.certainty, words.worth, words.second_worth, words.lungs, words.heat].filter(Boolean));
+  byId("more").hidden = !byId("words").children.length;
+  items("warnings", words.warnings);
   byId("warnings-part").hidden = words.warnings.length === 0;
   byId("keep").hidden = row.id === null;
-  if (row.id !== null) offer(row);
+  byId("png").hidden = !view;
+  byId("print").hidden = result.status !== "ok";
+  showSeries(row.scan);
   byId("result").hidden = false;
+  byId("to-keys").hidden = !view;
   if (view) viewer.show(`/v1/overlay/${row.id}/${row.number}`, row.scan);
   else viewer.hide();
   byId("result").focus({ preventScroll: true });
   byId("result").scrollIntoView({ block: "start" });
 }
 
-function list(id, texts) {
-  byId(id).replaceChildren(
-    ...texts.map((text) => {
-      const item = document.createElement("li");
-      item.textContent = upper(text);
-      return item;
-    }),
-  );
+function showScale(words, result) {
+  byId("scale").hidden = result.status !== "ok";
+  if (result.status !== "ok") return;
+  byId("scale").setAttribute("class", result.label);
+  byId("scale-bar").setAttribute("width", 200 * result.probability);
+  byId("scale-mark").setAttribute("x", Math.min(198.5, 200 * result.threshold));
+  byId("scale-words").textContent = t("{percent}; the line is the threshold, {threshold}", { percent: words.probability, threshold: words.threshold });
+  byId("meaning").textContent = words.meaning;
 }
 
-function offer(row) {
-  const job = `/v1/jobs/${row.id}/scans/${row.number}`;
-  const fetched = (name, path) => async () => {
-    const answer = await get(path);
-    if (answer.ok) save(name, "", await answer.blob());
-    else complain("These results are no longer held. Send the file again.");
+function showShare(result) {
+  const { opaque } = result;
+  byId("share").hidden = !opaque;
+  if (!opaque) return;
+  byId("class").textContent = `${result.ct_class}: ${t(EXTENT[result.ct_class])}`;
+  for (const side of ["right", "left", "total"]) {
+    const share = opaque[side];
+    byId(`share-${side}`).value = share ?? 0;
+    byId(`share-${side}-words`).textContent = share === null ? t("not seen") : ofLung(share);
+  }
+  tell("sides", opaque.sides === "file" ? "" : t("Right and left hold if the picture is shown as usual."));
+}
+
+const EXTENT = { "CT-0": "none or next to none", "CT-1": "less than a quarter", "CT-2": "a quarter to a half", "CT-3": "a half to three quarters", "CT-4": "three quarters or more" };
+
+// The header of a DICOM series, or why there are no DICOM results.
+function showSeries({ series, no_dicom: missing, view }) {
+  const why = {
+    not_dicom: t("No DICOM results: they are made for DICOM series only."),
+    patient_identity: t("No DICOM results: the files name the patient in a way that DICOM does not allow, so a result could be filed under somebody else. Correct it in the archive and send the series again."),
+    bad_uid: t("No DICOM results: the files lack valid UIDs of study, series and image, so a result could not be filed. Export the series again."),
+    several_patients: t("No DICOM results: the files name more than one patient. Send the files of each patient by themselves."),
+    extra: t("No DICOM results: this service was installed without them."),
   };
-  const json = JSON.stringify({ ...row.result, input: row.name });
-  const buttons = [["Result (JSON)", () => save("groundglass-result.json", "application/json", `${json}\n`)]];
-  if (row.scan.view) buttons.push(["Picture (PNG)", fetched("groundglass-overlay.png", `/v1/overlay/${row.id}/${row.number}`)]);
-  buttons.push(["Report to print (HTML)", fetched("groundglass-report.html", `${job}/report`)]);
-  for (const [name, title, path] of row.scan.downloads || []) buttons.push([title, fetched(name, path)]);
-  byId("downloads").replaceChildren(
-    ...buttons.map(([title, act]) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = title;
-      button.addEventListener("click", act);
-      return button;
-    }),
-  );
+  tell("no-dicom", missing && view ? why[missing.code] || t("No DICOM results: expected {detail}.", { detail: missing.detail }) : "");
+  byId("series-header").hidden = !series || !Object.keys(series).length;
+  terms("series-rows", series || {});
+  terms("patient-rows", {});
+  byId("patient").hidden = false;
 }
 
-function forget(id) {
-  held.delete(id);
-  return fetch(`/v1/jobs/${id}`, { method: "DELETE", headers: headers(), keepalive: true }).catch(() => {});
+function terms(id, values) {
+  const spaced = (keyword) => t(keyword.replace(/([a-z])([A-Z])/g, "$1 $2"));
+  byId(id).replaceChildren(...Object.entries(values).flatMap(([name, text]) => [made("dt", { textContent: spaced(name) }), made("dd", { textContent: text })]));
 }
+
+const items = (id, texts) => byId(id).replaceChildren(...texts.map((text) => made("li", { textContent: upper(text) })));
+
+// A file name of ours after the user's own one.
+const called = (ending) => `${list.chosen.name.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[.-]+/, "") || "scan"}-groundglass.${ending}`;
+
+async function keep(path, ending) {
+  const answer = await get(path);
+  if (answer.ok) return save(called(ending), "", await answer.blob());
+  complain(t("The service has forgotten these results. Send the file again."));
+  return again(list.chosen);
+}
+
+const placeOf = (row) => `/v1/jobs/${row.id}/scans/${row.number}`;
+
+byId("zip").addEventListener("click", () => keep(`${placeOf(list.chosen)}/files`, "zip"));
+byId("png").addEventListener("click", () => keep(`/v1/overlay/${list.chosen.id}/${list.chosen.number}`, "png"));
+byId("json").addEventListener("click", () => save(called("json"), "application/json", `${JSON.stringify({ ...list.chosen.result, input: list.chosen.name })}\n`));
+byId("print").addEventListener("click", () => report.print());
+byId("patient").addEventListener("click", async () => {
+  const answer = await get(`${placeOf(list.chosen)}/patient`);
+  if (!answer.ok) return complain(t("The service has forgotten these results. Send the file again."));
+  byId("patient").hidden = true;
+  return terms("patient-rows", await answer.json());
+});
 
 // ---- the form -------------------------------------------------------------------------------------------------------
 
-byId("folder-part").hidden = false;
-byId("drop-hint").hidden = false;
+for (const part of document.querySelectorAll("#start .plain")) part.hidden = true;
+for (const id of ["choose", "drop-hint"]) byId(id).hidden = false;
+for (const name of ["file", "folder"]) {
+  byId(name).addEventListener("change", () => {
+    const files = [...byId(name).files];
+    byId(name).value = "";
+    if (files.length) add(files);
+  });
+}
+byId("choose-files").addEventListener("click", () => byId("file").click());
+byId("choose-folder").addEventListener("click", () => byId("folder").click());
 byId("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const sample = event.submitter && event.submitter.name === "sample" ? event.submitter.value : null;
-  if (sample) {
-    byId("work").hidden = false;
-    say("Drawing a chest");
-    const answer = await get(`/samples/${sample}`);
-    byId("work").hidden = working;
-    if (!answer.ok) return complain("The sample could not be drawn. Is the token right?");
-    return add([new File([await answer.blob()], SAMPLE_FILES[sample] || `${sample}.png`)]);
-  }
-  const files = [...byId("file").files, ...byId("folder").files];
-  if (!files.length) return complain("Choose a file first, or drop one here.");
-  byId("file").value = byId("folder").value = "";
-  return add(files);
+  if (!sample) return;
+  byId("work").hidden = false;
+  byId("status").textContent = t("Drawing a chest");
+  const answer = await get(`/samples/${sample}`);
+  byId("work").hidden = !working;
+  if (answer.ok) add([new File([await answer.blob()], SAMPLE_FILES[sample] || `${sample}.png`)]);
+  else complain(t("The sample could not be drawn. Is the token right?"));
 });
 // On the whole page: a file that is dropped beside the form would else be opened in place of the page.
 const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text may still be dragged into a field
@@ -341,16 +259,56 @@ document.addEventListener("drop", async (event) => {
   if (files.length) add(files);
 });
 byId("stop").addEventListener("click", () => {
-  waiting = [];
   stopped = true;
-  if (current) current.stop();
+  sender.stop();
 });
-byId("forget").addEventListener("click", () => {
-  for (const id of [...held]) forget(id);
-  queue.clear();
+byId("resume").addEventListener("click", () => {
+  complain("");
+  for (const row of list.unfinished) list.replace([row], [waiting(row.job)]);
+  work();
+});
+function forget() {
+  sender.forgetAll();
+  list.clear();
   viewer.hide();
-  byId("result").hidden = true;
+  for (const id of ["result", "to-keys", "to-start"]) byId(id).hidden = true;
+  byId("start").hidden = false;
+  complain("");
+}
+for (const button of document.querySelectorAll(".forget")) button.addEventListener("click", forget);
+byId("to-start").addEventListener("click", () => {
+  byId("start").hidden = false;
+  byId("start").scrollIntoView({ block: "start" });
+  byId("choose-files").focus({ preventScroll: true });
 });
-window.addEventListener("pagehide", () => {
-  for (const id of [...held]) forget(id);
+byId("to-list").addEventListener("click", () => {
+  byId("list").scrollIntoView({ block: "start" });
+  byId("list").focus({ preventScroll: true });
+});
+window.addEventListener("pagehide", () => sender.forgetAll());
+
+// ---- keys -----------------------------------------------------------------------------------------------------------
+
+byId("to-keys").addEventListener("click", () => byId("keys").showModal());
+byId("keys-close").addEventListener("click", () => byId("keys").close());
+
+// Keys belong to the picture where it is in sight, unless the focus is where they mean something else.
+function ours(event) {
+  const { target, key } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return false;
+  if (target.closest("select, textarea, input[type=password]")) return false;
+  if (key.length > 1 && target.closest(".scroll, input[type=range], input[type=radio]")) return false; // arrows are theirs
+  if (target === byId("canvas")) return true;
+  const box = byId("stage").getBoundingClientRect();
+  const inSight = box.bottom > 120 && box.top < window.innerHeight - 120;
+  return byId("keys-on").checked && inSight && !["PageUp", "PageDown", "Home", "End"].includes(key);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (byId("result").hidden || !ours(event)) return;
+  const walk = { n: 1, p: -1 }[event.key];
+  const known = { "?": () => byId("keys").showModal() }[event.key] || (walk && (() => list.walk(walk))) || (viewer.scan && viewer.act(event.key));
+  if (!known) return;
+  event.preventDefault();
+  known();
 });

@@ -364,6 +364,22 @@ def test_a_dicom_object_of_ours_is_left_out_too(sop_class: str, tmp_path: Path, 
     assert refused(tmp_path / "003.dcm", decoder).code == "own_result"
 
 
+# ---- a disk that fails ------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_the_disk_does_not_give_is_one_refusal_and_the_others_are_read(
+    tmp_path: Path, decoder: Decoder
+) -> None:
+    (tmp_path / "a.png").write_bytes(png_of(gray()))
+    (tmp_path / "b.png").symlink_to("/proc/self/mem")  # a regular file whose first page gives EIO
+    outcomes = dict(read_all(tmp_path, decoder=decoder))
+    assert isinstance(outcomes[f"{tmp_path}/a.png"], Scan)
+    error = outcomes[f"{tmp_path}/b.png"]
+    assert isinstance(error, InputError)
+    assert (error.code, "disk or mount" in error.detail) == ("unreadable", True)
+    assert refused(tmp_path / "b.png", decoder).code == "unreadable"
+
+
 # ---- a codec that breaks ------------------------------------------------------------------------------------------
 
 

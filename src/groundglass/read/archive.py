@@ -6,6 +6,7 @@ ratios from the central directory (Fifield, "A better zip bomb", WOOT 2019). Mem
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -109,8 +110,30 @@ def _too_large(size: int, limit: int) -> InputError:
     )
 
 
+class _Regular(io.FileIO):
+    """A file whose failing disk or mount is a refusal of that file."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        with _of_one_file():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with _of_one_file():
+            return super().readall()
+
+
+@contextlib.contextmanager
+def _of_one_file() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            "unreadable", "expected a file that can be read to its end, got a disk or mount that fails; copy it again"
+        ) from error
+
+
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading; never a link, a pipe or a device."""
+    """Open a regular file for reading; never a link, a pipe or a device. Raises InputError, also if reading fails."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -122,7 +145,7 @@ def open_regular(path: str) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InputError("unsupported", "expected a regular file, got a pipe, device or folder; give an image file")
-    return os.fdopen(descriptor, "rb")
+    return io.BufferedReader(_Regular(descriptor, "rb"))
 
 
 def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:

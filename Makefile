@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test setup check lint docs pictures examples benchmark release clean
+.PHONY: demo test setup check lint docs pictures examples benchmark fuzz release clean
 
 demo: $(VENV)/.runtime
 	@echo "Synthetic phantoms: this shows the mechanics, not the accuracy (that is in results/README.md)."
@@ -47,6 +47,11 @@ examples: $(VENV)/.runtime
 
 benchmark: setup
 	$(BIN)/python benchmarks/predict.py
+
+# Mutated inputs for so many seconds in all, on from where fuzz.json says that it stopped; fuzz/README.md.
+SECONDS ?= 60
+fuzz: setup
+	$(BIN)/python -m fuzz.run try all --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

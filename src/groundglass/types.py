@@ -24,6 +24,8 @@ CtClass = Literal["CT-0", "CT-1", "CT-2", "CT-3", "CT-4"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+# What a scan holds: HU that are whole numbers as int16, which is half the memory; other HU, and gray, as float32.
+Voxels = NDArray[np.float32] | NDArray[np.int16]
 Mask = NDArray[np.bool_]
 
 # Called as work goes on: what is being done, how much of it is done, and how much there is (0 if that is unknown).
@@ -76,14 +78,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was read: voxels f32 (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
+    """What was read: voxels (D, H, W) in HU, or gray in [0, 1]; a plain image has D = 1.
 
+    HU are int16 where all of them are whole numbers, as CT scanners write them, else float32; gray is float32.
     `affine` f64 (4, 4) maps (slice, row, column, 1) to LPS mm, or is None if the file records no geometry.
     `source` names the input for people and never holds patient data. `notices` says what was found while reading.
     `files` holds, for DICOM, the file of each slice; else it is empty.
     """
 
-    voxels: Float32
+    voxels: Voxels
     unit: Unit
     affine: Float64 | None
     source: str
@@ -94,9 +97,11 @@ class Scan:
         v = self.voxels
         _require(len(self.files) in (0, len(v)), f"files: one for each slice or none, got {len(self.files)}")
         _require(v.ndim == 3 and min(v.shape) > 0, f"voxels: shape (D, H, W), got {v.shape}")
-        _require(v.dtype == np.float32, f"voxels: float32, got {v.dtype}")
         _require(self.unit in ("HU", "gray"), f"unit: HU or gray, got {self.unit!r}")
-        _require(bool(np.isfinite(v).all()), "voxels: finite values, got NaN or infinity")
+        whole = v.dtype == np.int16 and self.unit == "HU"
+        _require(whole or v.dtype == np.float32, f"voxels: float32, or int16 in HU, got {v.dtype} in {self.unit}")
+        # one slice at a time: of a volume the answers alone would take a quarter of its memory
+        _require(whole or all(np.isfinite(s).all() for s in v), "voxels: finite values, got NaN or infinity")
         if self.unit == "gray":
             _require(float(v.min()) >= 0.0 and float(v.max()) <= 1.0, "voxels: gray in [0, 1]")
         if self.affine is not None:

@@ -24,6 +24,13 @@ def test_the_lung_window_is_black_at_minus_1350_and_white_at_150() -> None:
     assert to_gray(hu, "HU", LUNG_WINDOW).tolist() == [[0.0, 0.0, 0.5, 1.0, 1.0]]
 
 
+def test_whole_hu_give_the_same_gray_as_int16_and_as_float32() -> None:
+    hu = np.arange(-1024, 32768, dtype=np.int16)
+    for window in (LUNG_WINDOW, Window(40, 350)):
+        assert np.array_equal(to_gray(hu, "HU", window), to_gray(hu.astype(np.float32), "HU", window))
+        assert to_gray(hu, "HU", window).dtype == np.float32
+
+
 def test_gray_passes_a_window_unchanged() -> None:
     gray = np.random.default_rng(0).random((4, 4), dtype=np.float32)
     assert np.array_equal(to_gray(gray, "gray", LUNG_WINDOW), gray)

@@ -326,6 +326,16 @@ def test_twins_with_other_rescale_tags_are_the_same_scan(
     assert np.array_equal(twin.voxels[0], even.astype(np.float32))
 
 
+def test_whole_hu_are_held_as_int16_and_others_as_float32(read_bytes: Callable[[bytes], Scan]) -> None:
+    metal = STORED.copy()
+    metal[50, 50] = 60_000  # more than int16 holds
+    unsigned = {"PixelData": metal.astype(np.uint16).tobytes(), "PixelRepresentation": 0}
+    scans = [read_bytes(data) for data in (GOOD, dicom(RescaleIntercept="-1024.5"), dicom(**unsigned))]
+    assert [scan.voxels.dtype for scan in scans] == [np.int16, np.float32, np.float32]
+    assert np.array_equal(scans[1].voxels[0], np.maximum(HU - 0.5, -1024))
+    assert np.array_equal(scans[2].voxels[0], metal - 1024.0)
+
+
 TWINS: dict[str, dict[str, Any]] = {
     "tag-only": {"PixelData": STORED.astype(np.int16).tobytes()},
     "rescaled": {

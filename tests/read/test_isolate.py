@@ -149,6 +149,12 @@ def test_an_honest_reply_is_filled_into_place(hostile: Decoder) -> None:
     assert (volume == 0).all()
 
 
+def test_values_that_their_place_cannot_hold_are_refused(hostile: Decoder) -> None:
+    header = json.dumps({"shape": [3, 2, 2], "dtype": "<u2"})
+    with pytest.raises(InputError, match="decoder_crash"):
+        hostile.ask("lie", {"header": header}, lambda _: np.zeros((3, 2, 2), np.int16))
+
+
 def test_a_place_that_refuses_leaves_the_decoder_usable(hostile: Decoder) -> None:
     def place(_: dict[str, Any]) -> Any:
         raise InputError("not_axial", "expected axial, got another; give axial")

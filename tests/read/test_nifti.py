@@ -155,6 +155,13 @@ def test_the_same_voxels_in_another_form_are_the_same_scan(
     assert np.allclose(scan.affine, lps_affine(), atol=1e-4)
 
 
+def test_whole_numbers_that_int16_holds_are_held_so(read_bytes: Callable[[bytes], Scan]) -> None:
+    too_large = patched(nifti((volume() + 1024).astype(np.uint16)), SLOPE, struct.pack("<2f", 1.0, -1024.0))
+    files = (GOOD, PACKED, _typed(np.float32), too_large, patched(GOOD, SLOPE, struct.pack("<2f", 1.0, 0.5)))
+    forms = [read_bytes(data).voxels.dtype for data in files]
+    assert forms == [np.int16, np.int16, np.float32, np.float32, np.float32]
+
+
 def test_the_same_slices_as_dicom_and_as_nifti_are_the_same_scan(
     tmp_path: Path, decoder: Decoder, read_bytes: Callable[[bytes], Scan]
 ) -> None:

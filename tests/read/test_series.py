@@ -211,6 +211,14 @@ def test_S11_a_slice_whose_pixels_do_not_decode_is_left_out_and_told(tmp_path: P
     assert scan.affine[2, 3] == 2.0  # the origin is where the second slice lies
 
 
+def test_one_slice_with_fractions_of_hu_changes_none_of_the_others(tmp_path: Path, decoder: Decoder) -> None:
+    files = series(6, RescaleIntercept=lambda index: "-1024.25" if index == 3 else "-1024")
+    voxels = read(put(tmp_path, files), decoder).voxels
+    expected = volume(6).astype(np.float32)
+    expected[3] -= 0.25
+    assert np.array_equal(voxels, np.maximum(expected, -1024))
+
+
 def test_S12_thick_slices_are_told(tmp_path: Path, decoder: Decoder) -> None:
     assert "thick_slices" in codes(read(put(tmp_path, series(6, SliceThickness="8")), decoder))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from groundglass.types import LUNG_WINDOW, Float32, Mask, Unit, Window
+from groundglass.types import LUNG_WINDOW, Float32, Mask, Unit, Voxels, Window
 
 # Gray levels that aerated lung and soft tissue are mapped to, whatever the window of the source was.
 AIR_LEVEL = 0.2
@@ -17,10 +17,13 @@ _AIR_SPREAD = 0.09
 BOX_MARGIN = 0.04
 
 
-def to_gray(voxels: Float32, unit: Unit, window: Window = LUNG_WINDOW) -> Float32:
-    """Voxels in HU through a linear window to gray in [0, 1]; gray passes as it is. Any shape."""
+def to_gray(voxels: Voxels, unit: Unit, window: Window = LUNG_WINDOW) -> Float32:
+    """Voxels in HU through a linear window to gray in [0, 1]; gray passes as it is. Any shape.
+
+    Whole HU give the very gray that they give as float32, which holds each of them exactly.
+    """
     if unit == "gray":
-        return voxels
+        return np.asarray(voxels, np.float32)
     low = np.float32(window.center - window.width / 2)
     return np.asarray(np.clip((voxels - low) / np.float32(window.width), 0.0, 1.0), np.float32)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from groundglass.errors import InputError
 from groundglass.read.archive import Files
 from groundglass.read.elements import Pixels, walk
-from groundglass.read.hounsfield import Rescale, to_hu
+from groundglass.read.hounsfield import Rescale, compact, to_hu
 from groundglass.read.limits import Limits
 from groundglass.read.sniff import OWN_RESULT
 
@@ -224,8 +224,9 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
         described["notices"].append(["other_decoder", "the usual decoder broke on the pixels; another one read them"])
     if not pixels.encapsulated and pixels.length > stored.size * layout.allocated // 8 + 1:
         described["notices"].append(["surplus_bytes", "the file holds bytes after its pixels; they were not used"])
-    yield {**described, "shape": [1, layout.rows, layout.columns], "dtype": "<f4"}
-    yield hu[np.newaxis]  # (1, H, W)
+    voxels = compact(hu)
+    yield {**described, "shape": [1, layout.rows, layout.columns], "dtype": voxels.dtype.str}
+    yield voxels[np.newaxis]  # (1, H, W)
 
 
 def _opened(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,14 @@ def axial_affine(shape: tuple[int, int, int], affine: Float64) -> Float64:
     return turned
 
 
-def axial_empty(shape: tuple[int, int, int], affine: Float64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """An empty f32 volume (D, H, W) in standard axial display, and a view of it with the axes of `shape`.
+def axial_empty(shape: tuple[int, int, int], affine: Float64, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An empty volume (D, H, W) of `dtype` in standard axial display, and a view of it with the axes of `shape`.
 
     Axes are permuted and flipped, never resampled, so an oblique volume stays oblique. What is written through the
     view in file order lands turned, so a volume is held in memory once.
     """
     order, flips = _turn(affine)
-    volume = np.empty([shape[axis] for axis in order], np.float32)
+    volume = np.empty([shape[axis] for axis in order], dtype)
     return volume, np.flip(volume, flips).transpose(np.argsort(order))
 
 

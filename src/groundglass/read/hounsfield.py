@@ -22,6 +22,7 @@ AIR_HU, AIR_SHARE = -500.0, 0.01
 DENSE_HU, DENSE_SHARE = 500.0, 0.10
 # Metal raises a few pixels above any limit; the reconstruction circle's edge blends a few below it.
 _HIGH_SHARE, _LOW_SHARE = 0.001, 0.01
+_LARGEST_WHOLE = np.iinfo(np.int16).max
 _MISSING = [
     "rescale_missing",
     "the file does not say how its values become HU; they were taken as HU, for they look it",
@@ -44,6 +45,14 @@ class Rescale:
             )
         if self.intercept is not None and abs(self.intercept) > 1e5:
             raise InputError("rescale", "expected a rescale intercept within 100000, got another; export it again")
+
+
+def compact(hu: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int16]:
+    """HU from -1024 up as int16 where that holds each of them exactly; else as they are."""
+    if float(hu.max()) > _LARGEST_WHOLE:
+        return hu
+    whole = hu.astype(np.int16)
+    return whole if bool((whole == hu).all()) else hu
 
 
 def to_hu(

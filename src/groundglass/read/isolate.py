@@ -37,7 +37,7 @@ Operation = Callable[[Any, Mapping[str, Any], Limits], Iterator["Header | Planes
 _LOADED: Header = {"loaded": True}
 _EXPORT = "export it again or convert it to an uncompressed form"
 _LARGEST_JSON = 8 * MIB
-_DTYPES = frozenset({"|u1", "<u2", "<f4"})
+_DTYPES = frozenset({"|u1", "<u2", "<i2", "<f4"})
 # What the child needs of the environment; tokens and the like stay with the parent.
 _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 # How long a child that closed its pipe may take to be gone, so that its exit status can be asked for.
@@ -202,8 +202,8 @@ class Decoder:
         except BaseException:
             self.close()  # the planes are on their way and nobody will take them
             raise
-        if array.shape != shape:
-            raise Gone("worker_crash", "unexpected shape")
+        if array.shape != shape or not np.can_cast(dtype, array.dtype):
+            raise Gone("worker_crash", "unexpected array")
         plane = shape[1] * shape[2] * dtype.itemsize
         done = 0
         while True:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import InputError
-from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, HIGHEST_HU, OUTSIDE_HU, never_rescaled
+from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, HIGHEST_HU, OUTSIDE_HU, compact, never_rescaled
 from groundglass.read.limits import MIB, Limits
 from groundglass.read.series import THICK_MM
-from groundglass.types import Float32, Float64, Notice, Scan, Unit
+from groundglass.types import Float32, Float64, Notice, Scan, Unit, Voxels
 
 # What to call, for whoever gave something else.
 HOW = "gg.read(path), gg.read(data) with bytes or a binary file, or gg.read(array, unit='HU', spacing=(1.5, 0.7, 0.7))"
@@ -100,14 +100,15 @@ def _check_shape(shape: tuple[int, ...], limits: Limits) -> None:
         raise InputError("too_large", f"expected at most {limits.voxels} voxels, got {shape}; give one volume")
 
 
-def _hu(volume: NDArray[Any]) -> Float32:
+def _hu(volume: NDArray[Any]) -> Voxels:
     hu = volume.astype(np.float32)
     air, high = (int(np.count_nonzero(found)) for found in (hu <= AIR_HU, hu > HIGHEST_HU))
     if air < AIR_SHARE * hu.size or high > 0.001 * hu.size or never_rescaled(hu.ravel()):
         raise InputError(
             "not_hu", "expected HU with air near -1000, got other values; give HU, or gray with unit='gray'"
         )
-    return np.maximum(hu, np.float32(OUTSIDE_HU))
+    hu = np.maximum(hu, np.float32(OUTSIDE_HU))
+    return hu if volume.dtype.kind == "f" else compact(hu)
 
 
 def _gray(volume: NDArray[Any]) -> Float32:

@@ -101,8 +101,10 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
         head = _header(source)
         shape, dtype = _shape(head, limits), _dtype(head)
         slope, intercept, notices = _scaling(head)
-        yield {"shape": list(shape), "dtype": "<f4", "affine": _affine(head), "notices": notices}
-        yield from _planes(source, dtype, shape, slope, intercept)
+        form = np.dtype("<i2" if _all_whole(dtype, slope, intercept) else "<f4")
+        yield {"shape": list(shape), "dtype": form.str, "affine": _affine(head), "notices": notices}
+        for planes in _planes(source, dtype, shape, slope, intercept):
+            yield planes.astype(form, copy=False)
         source.finish()
 
 
@@ -174,6 +176,13 @@ def _scaling(head: Any) -> tuple[float, float, list[list[str]]]:
     if not math.isfinite(slope) or not math.isfinite(intercept) or abs(slope) > 1e6 or abs(intercept) > 1e6:
         raise InputError("rescale", "expected a finite scl_slope and scl_inter, got others; export it again")
     return slope, intercept, []
+
+
+def _all_whole(dtype: np.dtype[Any], slope: float, intercept: float) -> bool:
+    """Whether every value of this type becomes HU that int16 holds, once all below -1024 is -1024."""
+    if dtype.kind not in "iu" or slope != 1.0 or not intercept.is_integer():
+        return False
+    return int(np.iinfo(dtype).max) + intercept <= np.iinfo(np.int16).max
 
 
 def _affine(head: Any) -> list[list[float]]:

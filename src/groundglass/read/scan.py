@@ -8,8 +8,9 @@ accepted, and how it becomes gray or HU, is in docs/concepts/reading.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,7 +25,7 @@ from groundglass.read.isolate import Decoder, Place, Reply
 from groundglass.read.limits import Limits
 from groundglass.read.memory import as_file, content_of, scan_of
 from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
-from groundglass.types import File, Float32, Float64, Notice, Scan, Unit
+from groundglass.types import File, Float32, Float64, Notice, Scan, Unit, Voxels
 
 __all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "Source", "find", "natural", "read", "read_all"]
 
@@ -66,7 +67,9 @@ def read(
     source: Source, decoder: Decoder | None = None, *,
     as_scan: bool = False, unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> Scan:  # fmt: skip
-    """Read one scan: voxels f32 (D, H, W), in HU where the file says so, else gray in [0, 1].
+    """Read one scan: voxels (D, H, W) in HU where the file says so, else gray in [0, 1].
+
+    HU are int16 where all are whole numbers, else float32; gray is float32.
 
         import groundglass as gg
         from PIL import Image
@@ -194,14 +197,14 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
     first = source.headers[0]
     shape = (len(arranged.places), first.rows, first.columns)
     affine = arranged.affine
-    volume, view = (np.empty(shape, np.float32),) * 2 if affine is None else axial_empty(shape, affine)
+    made = _Volume(shape, affine)
     notices = dict.fromkeys((*source.notices, *arranged.notices))
     failures: list[tuple[int, InputError]] = []
     duplicates = 0
     files = tuple(source.files[place[0]] for place in arranged.places)
     for index, place in enumerate(arranged.places):
         try:
-            reply = _decoded(source.files[place[0]], decoder, lambda _, i=index: view[i : i + 1])  # type: ignore[misc]
+            reply = _decoded(source.files[place[0]], decoder, partial(made.room, index))
         except InputError as error:
             failures.append((index, error))
             _stop_if_too_many(failures, shape[0])
@@ -209,7 +212,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         notices.update(dict.fromkeys(notices_of(reply.header)))
         for other in place[1:]:
             again = _decoded(source.files[other], decoder).array
-            if again is None or not np.array_equal(again[0], view[index]):
+            if again is None or not np.array_equal(again[0], made.view[index]):
                 raise InputError(
                     "conflicting_slices", "expected one image at a place, got several that differ; give one"
                 )
@@ -218,6 +221,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         notices[Notice("duplicate_slices", f"{duplicates} files repeat a slice; each slice was taken once")] = None
     if affine is not None:
         affine = axial_affine(shape, affine)
+    volume = made.volume
     if failures:
         lost = [index for index, _ in failures]
         volume, affine = _without(volume, affine, lost)
@@ -238,13 +242,43 @@ def _decoded(file: File, decoder: Decoder, place: Place | None = None) -> Reply:
     return decoder.ask("dicom", {**file.item(), "broken": _CODECS_TRIED - 1}, place)
 
 
+@dataclass(slots=True)
+class _Volume:
+    """The volume that slices of a series are decoded into, and a view of it in the order of the files.
+
+    It holds int16 until a slice comes whose HU are no whole numbers, and float32 from then on.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Float64 | None
+    volume: Voxels = field(init=False)
+    view: Voxels = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._hold(np.int16)
+
+    def _hold(self, dtype: type) -> None:
+        if self.affine is None:
+            self.volume = self.view = np.empty(self.shape, dtype)
+        else:
+            self.volume, self.view = axial_empty(self.shape, self.affine, dtype)
+
+    def room(self, index: int, header: Mapping[str, Any]) -> Voxels:
+        """Where the slice at this index belongs, in a form that holds what the header announces."""
+        if self.volume.dtype != np.float32 and header["dtype"] == "<f4":
+            before = self.volume
+            self._hold(np.float32)
+            self.volume[...] = before
+        return self.view[index : index + 1]
+
+
 def _stop_if_too_many(failures: list[tuple[int, InputError]], slices: int) -> None:
     losses = sum(error.code == "decode_limit" for _, error in failures)
     if len(failures) > MISSING_SHARE * slices or losses > _WORKER_LOSSES:
         raise failures[0][1]
 
 
-def _without(volume: Float32, affine: Float64 | None, lost: list[int]) -> tuple[Float32, Float64 | None]:
+def _without(volume: Voxels, affine: Float64 | None, lost: list[int]) -> tuple[Voxels, Float64 | None]:
     """Drop slices that were not read. The origin moves up with the first slice that was."""
     kept = np.setdiff1d(np.arange(len(volume)), lost)
     if affine is not None:
@@ -254,12 +288,12 @@ def _without(volume: Float32, affine: Float64 | None, lost: list[int]) -> tuple[
 
 
 def _read_nifti(source: Input, decoder: Decoder) -> Scan:
-    made: list[tuple[Float32, Float64]] = []
+    made: list[tuple[Voxels, Float64]] = []
 
-    def place(header: dict[str, Any]) -> Float32:
+    def place(header: dict[str, Any]) -> Voxels:
         depth, height, width = header["shape"]
         affine = _lps(header.get("affine"))
-        volume, view = axial_empty((depth, height, width), affine)
+        volume, view = axial_empty((depth, height, width), affine, np.dtype(header["dtype"]))
         if min(volume.shape[1:]) < decoder.limits.shortest_side:
             least = decoder.limits.shortest_side
             raise InputError(

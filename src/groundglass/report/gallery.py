@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from groundglass.errors import OutputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
@@ -125,6 +127,7 @@ def draw(result: Prediction, scan: Scan, examination: Examination, window: Windo
 def picture_name(source: str, scan: Scan) -> str:
     """A file name that is safe everywhere and the same for the same input: stem, and digest of name and voxels."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogatepass"))
-    digest.update(scan.voxels.data if scan.voxels.flags.c_contiguous else scan.voxels.tobytes())
+    for voxels in scan.voxels:
+        digest.update(np.ascontiguousarray(voxels, np.float32).data)  # one name, however the values are held
     stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePath(source).name.split(".")[0]).strip("-")[:40]
     return f"{stem or 'scan'}-{digest.hexdigest()[:12]}.png"

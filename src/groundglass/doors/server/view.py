@@ -14,7 +14,7 @@ from groundglass.infer.predict import Examination, Seen
 from groundglass.infer.transforms import to_gray
 from groundglass.report.curve import overview
 from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, outline, overlay, to_png
-from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Window
+from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Voxels, Window
 
 _TINT_ALPHA = 170
 # Levels of gray that a plain picture is sent in; HU are sent as they are.
@@ -108,7 +108,7 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
     )
 
 
-def _packed(voxels: Float32, unit: Unit) -> bytes:
+def _packed(voxels: Voxels, unit: Unit) -> bytes:
     values = voxels if unit == "HU" else voxels * _GRAY_LEVELS
     return zlib.compress(np.clip(np.rint(values), -32768, 32767).astype("<i2").tobytes(), 1)
 

@@ -140,13 +140,14 @@ def test_a_scan_gives_one_verdict_from_its_highest_slices(model: Model) -> None:
     assert heat[0].index == first
 
 
-def test_batches_and_repeats_agree_to_the_bit(model: Model) -> None:
+def test_slices_side_by_side_and_repeats_agree_to_the_bit(model: Model) -> None:
     one, two = chest(7, 0.5), chest(8, None)
     both = Scan(np.concatenate([one.voxels, two.voxels]), "HU", None, "both")
     p = gg.predict(both, model)
     assert isinstance(p, Prediction)
-    assert p.slice_probabilities == pytest.approx((probability(one, model), probability(two, model)), abs=1e-6)
-    assert gg.predict(both, model) == p
+    assert p.slice_probabilities == (probability(one, model), probability(two, model))
+    for at_once in (1, 3):
+        assert gg.predict(both, dataclasses.replace(model, at_once=at_once)) == p
 
 
 def test_threads_change_nothing_that_is_seen(model: Model) -> None:

@@ -61,7 +61,8 @@ class Field:
     @property
     def fraction(self) -> float:
         """The share of what was looked at that is lung."""
-        return float((self.lungs if self.box is None else self.lungs[self.box]).mean())
+        lungs = self.lungs if self.box is None else self.lungs[self.box]
+        return float(np.count_nonzero(lungs) / lungs.size)
 
     def has_lung(self, accept: float) -> bool:
         """Whether this passes for an axial lung CT, of probability `accept` or more, with lung enough to judge."""

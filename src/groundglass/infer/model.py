@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ OUTPUTS = ("logits", "cam")
 MAP_OUTPUTS = ("opacity_map", "differential")
 # Views in which the picture and its lung field lie as such a model knows them.
 MAP_VIEWS = ("lungs", "mirror")
+# Each slice in work needs memory of its own.
+_MOST_AT_ONCE = 4
 # The threshold that gives the label.
 OPERATING_POINT = "balanced"
 DEFAULT = "opacity"
@@ -48,13 +51,17 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded classifier, the lung-field network that it was trained with, and the layers that judge the frame."""
+    """A loaded classifier, the lung-field network that it was trained with, and the layers that judge the frame.
+
+    So many slices as `at_once` says are in work at a time.
+    """
 
     classifier: Network
     field: Network
     frame: FrameHead
     card: ModelCard
     point: str = OPERATING_POINT
+    at_once: int = 1
 
     @property
     def name(self) -> str:
@@ -127,9 +134,10 @@ def weights_path(model: str | Path | None = None) -> Path:
 def load(model: str | Path | None = None, threads: int | None = None, operating_point: str = OPERATING_POINT) -> Model:
     """Load a bundled model by name, or an ONNX file by path, with its lung-field network; nothing is downloaded.
 
-    `threads` is the number of threads of each network, by default one for each core. `operating_point` names the
-    threshold of the card that gives the label. Raises ModelError (exit status 5) where a file is missing, damaged, not
-    the pinned one, fails its self-test, or has no valid card; ConfigError for an operating point that the card lacks.
+    `threads` is the number of threads of each network, by default one for each core; so many slices are in work at a
+    time, four at most. `operating_point` names the threshold of the card that gives the label. Raises ModelError (exit
+    status 5) where a file is missing, damaged, not the pinned one, fails its self-test, or has no valid card;
+    ConfigError for an operating point that the card lacks.
     """
     classifier = read_onnx(weights_path(model), PINNED.get(DEFAULT if model is None else str(model)), threads)
     card = parse_card(classifier.card)
@@ -158,7 +166,9 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
     if operating_point not in card.thresholds:
         choice = ", ".join(card.thresholds)
         raise ConfigError("operating_point", f"operating point: one of {choice}, got {operating_point!r}; choose one")
-    return Model(classifier, field, read_frame_head(weights_folder() / "frame.npz"), card, operating_point)
+    frame = read_frame_head(weights_folder() / "frame.npz")
+    at_once = min(_MOST_AT_ONCE, threads or os.cpu_count() or 1)
+    return Model(classifier, field, frame, card, operating_point, at_once)
 
 
 def _require_outputs(classifier: Network, card: ModelCard) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,8 +38,7 @@ from groundglass.types import (
     Scan,
 )
 
-# Slices that are prepared and run at a time; more are not faster and cost memory.
-_BATCH = 2
+Made = TypeVar("Made")
 
 VIEWS_NOTICE = Notice(
     "views_not_calibrated",
@@ -184,40 +185,53 @@ def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: 
 
 def find_fields(scan: Scan, model: Model, indices: Sequence[int] | None = None) -> tuple[Field, ...]:
     """The lung field of every slice, or of those at these indices, and what is wrong with its picture."""
+
+    def one(index: int) -> Field:
+        gray = to_gray(scan.voxels[index : index + 1], scan.unit, model.card.window)
+        return look(gray, model.field, model.frame)[0]
+
     looked_at = range(len(scan.voxels)) if indices is None else indices
-    found: list[Field] = []
-    for start in range(0, len(looked_at), _BATCH):
-        part = scan.voxels[list(looked_at[start : start + _BATCH])]
-        found += look(to_gray(part, scan.unit, model.card.window), model.field, model.frame)
-    return tuple(found)
+    return tuple(_each(one, looked_at, model.at_once))
+
+
+def _each(work: Callable[[int], Made], items: Sequence[int], at_once: int) -> list[Made]:
+    """What `work` makes of each item, in their order, with `at_once` items in work at a time.
+
+    Slices side by side use the cores better than the threads of one network on one slice, and change no answer.
+    """
+    if at_once == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(work, items))
 
 
 def infer(scan: Scan, found: Fields, chosen: Sequence[int], model: Model, views: str) -> Seen:
     """What the classifier says of the chosen slices, each seen in all of its views."""
-    parts: list[Outputs] = []
-    areas: list[Float64] = []
-    places: list[tuple[Place, ...]] = []
-    for start in range(0, len(chosen), _BATCH):
-        part = chosen[start : start + _BATCH]
-        gray = [to_gray(scan.voxels[i], scan.unit, model.card.window) for i in part]
-        seen = [
-            views_of_part(views, g, found[i].lungs, model.card.size, found[i].box)
-            for g, i in zip(gray, part, strict=True)
-        ]
-        batch = np.stack([view.image for one in seen for view in one])[:, None]
-        places += [tuple(view.place for view in one) for one in seen]
-        if model.opaque_at is None:
-            parts.append(model.answers(np.ascontiguousarray(batch)))
-            continue
-        laid = [(found[i].lungs, view.place) for i, one in zip(part, seen, strict=True) for view in one]
-        fields = [field_in(lungs, place, model.card.size) for lungs, place in laid]
-        lung = np.stack(fields)[:, None].astype(np.float32)
-        parts.append(model.answers(np.concatenate([batch, lung], axis=1)))
-        cells = parts[-1].opacity
-        assert cells is not None
-        for c, field, (lungs, place) in zip(cells, fields, laid, strict=True):
-            areas.append(_areas(c, field, model.opaque_at, lungs, place))
-    return _seen(parts, areas, tuple(places), model, views)
+
+    def one(index: int) -> tuple[Outputs, list[Float64], tuple[Place, ...]]:
+        return _answered(to_gray(scan.voxels[index], scan.unit, model.card.window), found[index], model, views)
+
+    parts, areas, places = zip(*_each(one, chosen, model.at_once), strict=True)
+    return _seen(parts, [a for of_slice in areas for a in of_slice], places, model, views)
+
+
+def _answered(
+    gray: Float32, field: Field, model: Model, views: str
+) -> tuple[Outputs, list[Float64], tuple[Place, ...]]:
+    """What the classifier says of one slice (H, W) in its views, the lung areas of each view, and where the views lie.
+
+    There are no areas where the model has no opacity map.
+    """
+    seen = views_of_part(views, gray, field.lungs, model.card.size, field.box)
+    batch = np.stack([view.image for view in seen])[:, None]
+    places = tuple(view.place for view in seen)
+    if model.opaque_at is None:
+        return model.answers(np.ascontiguousarray(batch)), [], places
+    lungs = [field_in(field.lungs, place, model.card.size) for place in places]
+    out = model.answers(np.concatenate([batch, np.stack(lungs)[:, None].astype(np.float32)], axis=1))
+    assert out.opacity is not None
+    laid = zip(out.opacity, lungs, places, strict=True)
+    return out, [_areas(cells, lung, model.opaque_at, field.lungs, place) for cells, lung, place in laid], places
 
 
 def _areas(cells: Float32, field: Mask, opaque_at: float, lungs: Mask, place: Place) -> Float64:

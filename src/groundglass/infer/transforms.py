@@ -43,13 +43,18 @@ def resize(image: Float32, height: int, width: int, box: tuple[float, float, flo
 def lung_box(lungs: Mask) -> tuple[float, float, float, float]:
     """The box (top, left, bottom, right) around the lungs (H, W) with its margin, inside the image."""
     h, w = lungs.shape
-    rows = np.nonzero(lungs.any(axis=1))[0]
-    columns = np.nonzero(lungs.any(axis=0))[0]
-    if rows.size == 0:
-        raise ValueError("lungs: at least one pixel, got none")
-    top, bottom, left, right = float(rows[0]), float(rows[-1] + 1), float(columns[0]), float(columns[-1] + 1)
+    rows, columns = _extent(lungs)
+    top, bottom, left, right = float(rows.start), float(rows.stop), float(columns.start), float(columns.stop)
     dy, dx = BOX_MARGIN * (bottom - top), BOX_MARGIN * (right - left)
     return max(0.0, top - dy), max(0.0, left - dx), min(float(h), bottom + dy), min(float(w), right + dx)
+
+
+def _extent(lungs: Mask) -> tuple[slice, slice]:
+    """Rows and columns (H, W) that hold lung."""
+    rows, columns = (np.nonzero(lungs.any(axis=axis))[0] for axis in (1, 0))
+    if rows.size == 0:
+        raise ValueError("lungs: at least one pixel, got none")
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def tissue_and_air(gray: Float32, lungs: Mask) -> tuple[float, float]:
@@ -62,8 +67,14 @@ def tissue_and_air(gray: Float32, lungs: Mask) -> tuple[float, float]:
     inside = gray[lungs]
     air = float(np.percentile(inside, 10))
     reach = max(2, round(0.06 * gray.shape[1]))
-    ring = np.asarray(ndimage.maximum_filter(lungs, size=2 * reach + 1)) & ~lungs
-    around = gray[ring & (gray > float(np.median(inside)))]
+    # farther from the lungs than this there is no ring, so that the rest of the picture need not be looked at
+    rows, columns = _extent(lungs)
+    near = (
+        slice(max(0, rows.start - reach), rows.stop + reach),
+        slice(max(0, columns.start - reach), columns.stop + reach),
+    )
+    ring = np.asarray(ndimage.maximum_filter(lungs[near], size=2 * reach + 1)) & ~lungs[near]
+    around = gray[near][ring & (gray[near] > float(np.median(inside)))]
     tissue = float(np.median(around)) if around.size else float(gray.max())
     darkest = float(np.percentile(inside, 1))
     return tissue, min(air, darkest + _AIR_SPREAD * max(tissue - darkest, 0.0))

@@ -25,7 +25,7 @@ from groundglass.read.isolate import Decoder, Place, Reply
 from groundglass.read.limits import Limits
 from groundglass.read.memory import as_file, content_of, scan_of
 from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
-from groundglass.types import File, Float32, Float64, Notice, Scan, Unit, Voxels
+from groundglass.types import File, Float64, Notice, Scan, Unit, Voxels
 
 __all__ = ["Decoder", "Entry", "File", "Found", "Input", "Limits", "Source", "find", "natural", "read", "read_all"]
 

@@ -38,6 +38,8 @@ from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, 
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)
 REFUSED = Refusal("x", "empty", "y")
+VOLUME, COVID = EXAMPLES / "volume", EXAMPLES / "ground-glass.png"
+ONE = ["--threads", "1"]
 FAILED = Failure("x", "internal", "y")
 
 
@@ -441,9 +443,11 @@ def test_weights_that_fail_midway_lose_nothing_that_was_finished(
         assert len(there) == 1
 
 
-@pytest.mark.parametrize("command", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("command", "given", "words"), [("predict", VOLUME, []), ("predict", HEALTHY, ONE), ("explain", HEALTHY, ONE)]
+)
 def test_at_most_two_scans_are_in_memory(
-    command: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, given: Path, words: list[str], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from groundglass.read import ahead
 
@@ -456,10 +460,17 @@ def test_at_most_two_scans_are_in_memory(
         return scan
 
     monkeypatch.setattr(ahead, "read", read)
-    words = ["-o", tmp_path / "out"] if command == "explain" else []
-    assert invoke(command, *[HEALTHY] * 6, *words).exit_code == 0
-    assert len(alive) == 6
+    output = ["-o", tmp_path / "out"] if command == "explain" else []
+    assert invoke(command, *[given] * 4, *words, *output).exit_code == 0
+    assert len(alive) == 4
     assert max(alive) <= 1  # the one in use while the next is read
+
+
+def test_pictures_in_work_side_by_side_are_answered_in_the_order_given(invoke: Invoke, broken: Path) -> None:
+    given = [HEALTHY, broken, COVID, VOLUME, HEALTHY, COVID]
+    one, three = (invoke("predict", *given, "--json", "--threads", threads).stdout for threads in ("1", "3"))
+    assert one == three
+    assert [row["input"] for row in rows(three)] == [str(path) for path in given]
 
 
 def test_json_rows_do_not_pile_up_in_memory() -> None:

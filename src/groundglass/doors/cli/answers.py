@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,14 +108,34 @@ def answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
     """One answer for each input, in order; how far it is goes to stderr."""
     done = 0
     with progress(_hidden(settings)) as step:
-        for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
-            yield _answer(name, outcome, model, settings)
-            del outcome
+        for answer in _in_order(ahead, model, settings):
+            yield answer
+            del answer  # its scan must go before the next one comes
             done += 1
             step("inputs", done, ahead.total or 0)
     if ahead.skipped and not settings.quiet:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(ahead.skipped.items()))
         click.echo(f"skipped {ahead.skipped.total()} files or series: {reasons}", err=True)
+
+
+def _in_order(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
+    """The answers in the order of the inputs. Pictures are in work side by side; a volume has all threads to itself.
+
+    So at most two volumes are in memory: the one in work, and the next.
+    """
+    waiting: deque[Future[Answer]] = deque()
+    with ThreadPoolExecutor(model.at_once) as pool:
+        for name, outcome in ahead:  # without enumerate, which would keep each one until the next is there
+            alone = model.at_once == 1 or (isinstance(outcome, Scan) and len(outcome.voxels) > 1)
+            while waiting and (alone or len(waiting) == model.at_once):
+                yield waiting.popleft().result()
+            if alone:
+                yield _answer(name, outcome, model, settings)
+            else:
+                waiting.append(pool.submit(_answer, name, outcome, model, settings))
+            del outcome
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _answer(name: str, outcome: Scan | Exception, model: Model, settings: Settings) -> Answer:

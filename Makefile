@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where the real images lie, for what needs them.
+DATA ?= ../shared/data
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: demo test setup check lint docs pictures examples benchmark fuzz release clean
@@ -45,8 +47,17 @@ release: setup
 examples: $(VENV)/.runtime
 	$(BIN)/groundglass phantom examples
 
+# All that benchmarks/README.md tells of, into results/; an hour on two idle cores. 4 says that eight bits do not pass.
 benchmark: setup
-	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/predict.py -o results/predict-speed.csv
+	$(BIN)/python benchmarks/series.py -o results/series-cost.csv
+	$(BIN)/python benchmarks/serve.py -o results/serve-load.csv
+	$(BIN)/python benchmarks/screen.py steps -o results/screen-steps.csv
+	$(BIN)/python benchmarks/screen.py simulate results/screen-steps.csv -o results/screen-scale.csv
+	$(BIN)/python benchmarks/screen.py memory --items 10000 -o results/screen-memory.csv
+	$(BIN)/python benchmarks/screen.py rate --workers 1,2 -o results/screen-rate.csv
+	$(BIN)/python benchmarks/beside.py -o results/beside.csv
+	[ ! -d $(DATA) ] || $(BIN)/python benchmarks/eight_bits.py --data $(DATA) -o results/eight-bits.csv || [ $$? -eq 4 ]
 
 # Mutated inputs for so many seconds in all, on from where fuzz.json says that it stopped; fuzz/README.md.
 SECONDS ?= 60

@@ -1,10 +1,10 @@
 """What a series of 300 slices costs, step by step: python benchmarks/series.py [--slices 300] [--runs 5] [-o FILE.csv]
 
 A phantom of 512 x 512 as a DICOM series of classic CT slices; thirty are drawn, and each stands at several places.
-First reading alone and `groundglass predict` without and with DICOM results, each in a process of its own as a user
-starts it: medians of the runs, and the most memory of any, which is the highest proportional set size of the process
-tree. Then the steps in one process. Seconds of the wall clock hold on an idle machine only, so processor seconds stand
-beside them.
+First reading alone and `groundglass predict`, with every slice too and with DICOM results, each in a process of its own
+as a user starts it: medians of the runs, and the most memory of any, which is the highest proportional set size of the
+process tree. Then the steps in one process, for every slice. Seconds of the wall clock hold on an idle machine only, so
+processor seconds stand beside them.
 """
 
 from __future__ import annotations
@@ -101,6 +101,10 @@ def main() -> None:
         for name, command in (
             ("reading alone", [sys.executable, "-c", _READING, str(folder)]),
             ("predict", [sys.executable, "-m", "groundglass", "predict", str(folder), "-q"]),
+            (
+                "predict, every slice",
+                [sys.executable, "-m", "groundglass", "predict", str(folder), "-q", "--every-slice"],
+            ),
             ("predict with DICOM results", [sys.executable, "-m", "groundglass", "predict", str(folder), *words]),
         ):
             runs, used = zip(*(whole(command) for _ in range(given.runs)), strict=True)

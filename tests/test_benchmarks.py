@@ -14,7 +14,7 @@ import pytest
 
 from groundglass.infer.transforms import to_gray
 from groundglass.judge.cases import Case
-from groundglass.types import Window
+from groundglass.types import Record, Window
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 STUDIES = BENCHMARKS.with_name("studies")
@@ -49,6 +49,31 @@ def test_the_steps_of_a_series_are_timed_one_by_one(monkeypatch: pytest.MonkeyPa
     rows = runpy.run_path(str(BENCHMARKS / "series.py"))["steps"](BENCHMARKS.parent / "examples" / "volume")
     assert [name for name, *_ in rows][-3:] == ["findings and identity", "DICOM objects", "encode"]
     assert all(wall > 0 and used >= 0 for _, wall, used in rows)
+
+
+def test_eight_bits_fail_if_one_source_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    compare = runpy.run_path(str(BENCHMARKS / "eight_bits.py"))["compare"]
+    labels = ["covid", "non-covid"] * 10
+    records = [
+        Record(f"{s}/{i}.png", "0" * 64, s, None, label, "val", "gray") for s in "ab" for i, label in enumerate(labels)
+    ]
+    before = np.array([0.9 if r.label == "covid" else 0.1 for r in records])
+    moved, swapped = before + 0.01, before.copy()
+    swapped[20:22] = swapped[[21, 20]]  # one pair of source b trades places
+    assert [row.passes for row in compare(records, before, moved)] == [True, True]
+    assert [row.passes for row in compare(records, before, swapped)] == [True, False]
+    assert [row.passes for row in compare(records, before, before + 0.03)] == [False, False]
+
+
+def test_ratios_are_to_ours_which_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    beside = runpy.run_path(str(BENCHMARKS / "beside.py"))
+    words = {"ours": "pass", "slow": "sum(range(10**7))"}
+    ways = [beside["Contender"]("job", name, [sys.executable, "-c", code]) for name, code in words.items()]
+    _, ours, slow = beside["table"](ways, runs=1)
+    assert float(ours[-1]) == 1.0
+    assert float(slow[-1]) > 1.0
 
 
 @pytest.mark.parametrize(("level", "width"), [(-500, 1500), (-700, 1500), (-600, 1200)])

@@ -117,7 +117,7 @@ def quantized(source: Path, inputs: Sequence[Float32]) -> Any:
 
 def _heads(model: Any) -> list[str]:
     """Names of the convolutions with few output channels."""
-    channels = {t.name: t.dims[0] for t in model.graph.initializer}
+    channels = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
     return [n.name for n in model.graph.node if n.op_type == "Conv" and channels.get(n.input[1], _HEAD + 1) <= _HEAD]
 
 

@@ -38,8 +38,8 @@ function masks(part, size) {
 }
 
 function painted(canvas, view, paint) {
-  canvas.width = view.width;
-  canvas.height = view.height;
+  const { width, height } = view;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   const image = context.createImageData(view.width, view.height);
   paint(new Uint32Array(image.data.buffer));

@@ -135,8 +135,11 @@ export class Viewer {
     const opacity = byId("shown").value === "opacity";
     drawGray(this.gray, this.shown, this.scan.view, this.level);
     drawFound(this.veil, this.shown, this.scan.view, opacity ? this.strength() : 0, byId("lungs").checked);
-    drawLegend(byId("legend"), this.strength());
-    byId("heat-strip").style.opacity = this.strength();
+    if (this.legendOf !== this.strength()) {
+      this.legendOf = this.strength();
+      drawLegend(byId("legend"), this.legendOf);
+      byId("heat-strip").style.opacity = this.legendOf;
+    }
     this.paint();
   }
 

@@ -77,6 +77,8 @@ class Serving:
         whole, line_holds = self._request(verb.encode(), path, rng)
         answer = self._ask(whole, half_close=rng.random() < 0.95)
         status = int(answer[9:12]) if re.match(rb"HTTP/1\.[01] \d{3}", answer) else 0
+        if verb == "HEAD":  # no body belongs to it; what follows answers another request
+            answer = answer.partition(b"\r\n\r\n")[0]
         self._judge(answer, status, self.families[family] if line_holds else set())
         self._tried += 1
         if self._tried % _LOOKS == 0:

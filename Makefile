@@ -1,5 +1,5 @@
 # make demo: see it work.   make test: see it tested.   make setup: work on it.   make check: before every commit.
-# make docs: the documentation as a site.   make release: wheel and sdist, checked.
+# make docs: the documentation as a site.   make release: wheel, sdist and bill of materials, checked.
 # Each does all of its set-up in .venv and only what is not done yet. PYTHON names another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test setup check lint docs pictures examples benchmark fuzz release clean
+.PHONY: demo test setup check lint docs pictures examples benchmark fuzz release sbom scan lock clean
 
 demo: $(VENV)/.runtime
 	@echo "Synthetic phantoms: this shows the mechanics, not the accuracy (that is in results/README.md)."
@@ -43,6 +43,22 @@ pictures: setup
 # Wheel and sdist in dist/, built and tried in environments of their own.
 release: setup
 	$(BIN)/python .ci/release.py
+	@$(MAKE) sbom
+
+# The bill of materials of the runtime, as CycloneDX in dist/.
+sbom: setup
+	$(BIN)/python .ci/sbom.py
+
+# Known weaknesses, in our code and in what the runtime needs.
+scan: setup
+	$(BIN)/python .ci/scan.py
+
+# requirements.txt anew, after a change of pyproject.toml or constraints.txt: the runtime with the hash of each file.
+lock: setup
+	@head -n 2 requirements.txt > requirements.new
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.10 --extra dicom --extra web \
+		--no-header --no-annotate --no-emit-index-url -c constraints.txt pyproject.toml >> requirements.new
+	@mv requirements.new requirements.txt
 
 examples: $(VENV)/.runtime
 	$(BIN)/groundglass phantom examples

@@ -52,7 +52,7 @@ _KEPT = (
 # Of what stays, the attributes whose values the standard does not list: a name may have been typed there.
 _FREE = (
     "ImageType", "Manufacturer", "ManufacturerModelName", "FilterType", "ConvolutionKernel",
-    "PositionReferenceIndicator",
+    "PositionReferenceIndicator", "LossyImageCompressionMethod",
 )  # fmt: skip
 _NAMES = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -91,7 +91,8 @@ class Deidentifier:
         `unreadable` where a telling value would remain or the header is too odd to replace, and what reading refuses.
         """
         self._decoder.ask("dicom_identity", File(str(path)).item())  # its structure holds, so it can be parsed here
-        original = dcmread(io.BytesIO(path.read_bytes()))
+        with open_regular(str(path)) as stream:
+            original = dcmread(io.BytesIO(stream.read()))
         _refuse(original)
         try:
             made = self._replaced(original)

@@ -171,3 +171,10 @@ def test_every_row_that_a_test_names_stands_in_the_table_of_bad_input() -> None:
     for path in [*(ROOT / "tests" / "read").glob("*.py"), *(ROOT / "tests" / "remote").glob("*.py")]:
         named = set(re.findall(r"(?<![A-Za-z0-9])([PDSZVN][0-9]{2})[-_]", path.read_text(encoding="utf-8")))
         assert named <= rows, path.name
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) >= 15
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"

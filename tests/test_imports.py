@@ -18,7 +18,7 @@ LEAVES = {"types", "errors", "child", "write"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
-    "child": set(),
+    "child": {"errors"},
     "write": {"errors"},
     "read": LEAVES,
     "infer": LEAVES | {"read"},

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from groundglass.errors import no_resources
+
 JSON = b"J"
 _FRAME = struct.Struct(">cI")
 _PIPE_BYTES = 2**20
@@ -52,19 +54,15 @@ class Child:
     """One child process. Only `kill` may be called from another thread than the one that speaks to it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, own_session: bool = False) -> None:
-        """Start it. With a session of its own, signals of the terminal do not reach it and its children end with it."""
+        """Start it. With a session of its own, signals of the terminal do not reach it and its children end with it.
+
+        Raises OutputError (`no_resources`) where the machine has no process or descriptor left.
+        """
         self._own_session = own_session
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if own_session else subprocess.DEVNULL,
-            # One BLAS thread: each further one reserves address space that a memory limit would count.
-            env={**environment, "PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            cwd="/",  # `-m` puts the working directory on the import path: it must not be a folder of images
-            bufsize=0,
-            start_new_session=own_session,
-        )
+        try:
+            self._process = self._started(command, environment)
+        except OSError as error:
+            raise no_resources(error) or error from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._pipes: tuple[Any, Any] = (self._process.stdin, self._process.stdout)
@@ -72,6 +70,19 @@ class Child:
             for pipe in self._pipes:
                 with contextlib.suppress(OSError):
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def _started(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if self._own_session else subprocess.DEVNULL,
+            # One BLAS thread: each further one reserves address space that a memory limit would count.
+            env={**environment, "PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            cwd="/",  # `-m` puts the working directory on the import path: it must not be a folder of images
+            bufsize=0,
+            start_new_session=self._own_session,
+        )
 
     @property
     def pid(self) -> int:

@@ -5,7 +5,7 @@
     ├── ManifestError         a manifest or a data folder is wrong    exit 3
     ├── ConfigError           a recipe, card or setting is wrong      exit 2, HTTP 400
     ├── ModelError            weights missing, damaged or unpinned    exit 5, HTTP 503
-    ├── OutputError           a result cannot be written              exit 6, HTTP 507
+    ├── OutputError           a result cannot be made or written here exit 6, HTTP 507
     └── RemoteError           another machine fails or answers wrong  exit 7, HTTP 502
 
 `code` is stable and meant for programs. `detail` is one sentence for people, shaped
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -135,10 +136,28 @@ class ModelError(GroundglassError):
     exit_status = 5
 
 
+# What the system calls of a machine say that has no descriptors, processes or memory left.
+_SPENT = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+
+
 class OutputError(GroundglassError):
-    """A result cannot be written: disk full, read-only, or the place is taken."""
+    """A result cannot be made or written here: disk full, read-only, the place is taken, no process to be had."""
 
     exit_status = 6
+
+
+def no_resources(error: BaseException) -> OutputError | None:
+    """A machine without descriptors, processes or memory as OutputError (`no_resources`); None for another error."""
+    spent = isinstance(error, OSError) and error.errno in _SPENT
+    threads = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    if not (spent or threads or isinstance(error, MemoryError)):
+        return None
+    got = (error.strerror if isinstance(error, OSError) else None) or str(error) or "no memory"
+    return OutputError(
+        "no_resources",
+        f"descriptors, processes and memory enough on this machine, got {got!r}; raise the limit (ulimit -a) or stop "
+        "other programs, and run again",
+    )
 
 
 class RemoteError(GroundglassError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -121,6 +122,68 @@ def filling(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+# Where a folder that must be whole is filled, inside of itself: it may be a mount, which nothing can be renamed over.
+_WORK = ".groundglass-work"
+
+
+def in_use(folder: Path) -> bool:
+    """Whether anything lies in a folder but what `whole` left there when it was killed. Raises OutputError."""
+    try:
+        return folder.exists() and (not folder.is_dir() or any(path.name != _WORK for path in folder.iterdir()))
+    except OSError as error:
+        raise _failed(error) from error
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A place to fill, whose content moves into `folder` once the block has ended well; else nothing of it appears.
+
+    What a killed process left there goes first. Raises OutputError: `taken` where another process fills the folder.
+    """
+    work = folder / _WORK
+    content = work / "content"
+    try:
+        with filling(folder):
+            work.mkdir(exist_ok=True, mode=0o700)
+            try:
+                lock = Lock(work / "lock")
+            except OSError:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            with lock:
+                try:
+                    shutil.rmtree(content, ignore_errors=True)
+                    content.mkdir()
+                    yield content
+                    for path in sorted(content.iterdir()):
+                        os.replace(path, folder / path.name)
+                    _flush_folder(folder)
+                finally:
+                    shutil.rmtree(work, ignore_errors=True)
+    except Taken as error:
+        raise OutputError("taken", f"a folder that nobody else fills, got one that {error} fills; wait") from error
+    except OSError as error:
+        raise _failed(error) from error
+
+
+@contextlib.contextmanager
+def database(what: str, mend: str) -> Iterator[None]:
+    """A block that works on an SQLite file, whose errors become OutputError.
+
+    `WHAT_damaged` says that the file does not hold what SQLite wrote, and `mend` what to do then; `write_failed` that
+    it cannot be written.
+    """
+    import sqlite3  # only here: most that write files have no database
+
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "malformed" in text or "not a database" in text:
+            raise OutputError(f"{what}_damaged", f"a {what} that can be read, got a damaged one; {mend}") from error
+        raise OutputError("write_failed", f"a {what} that can be written, got {text!r}; mend and run again") from error
+
+
 class Taken(Exception):
     """Another process holds the lock; the message says which."""
 
@@ -130,6 +193,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock. Raises Taken, and OSError if the file cannot be written."""
+        self._path = path
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
         try:
             if (holder := _holder(self._handle)) is not None:
@@ -139,6 +203,20 @@ class Lock:
         except BaseException:
             self.close()
             raise
+
+    def require_place(self) -> None:
+        """Raises OutputError (`folder_gone`) if the lock's path leads elsewhere by now: nothing written there counts.
+
+        So it is after somebody removed the folder, and where a mount came or went.
+        """
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            there = None
+        if there is None or not os.path.samestat(there, os.fstat(self._handle)):
+            raise OutputError(
+                "folder_gone", "the folder where it was, got none or another in its place; mount it and run again"
+            )
 
     def close(self) -> None:
         os.close(self._handle)

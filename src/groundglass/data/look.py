@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from groundglass.read.codestream import jpeg_frame
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Mask, Step, no_step
+from groundglass.write import database
 
 SMALL = 32  # pixels of the thumbnail that the shortcut controls see
 BINS = 32
@@ -92,10 +93,11 @@ class Memory:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.close(os.open(folder / "looks.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
             place = ":memory:" if folder is None else str(folder / "looks.sqlite")
-            self._base = sqlite3.connect(place, check_same_thread=False)
-            self._base.execute("CREATE TABLE IF NOT EXISTS looks (key TEXT PRIMARY KEY, look TEXT, picture BLOB)")
-            self._base.execute("CREATE TABLE IF NOT EXISTS lists (key TEXT PRIMARY KEY, list TEXT)")
-        except (OSError, sqlite3.Error) as error:
+            with _told():
+                self._base = sqlite3.connect(place, check_same_thread=False)
+                self._base.execute("CREATE TABLE IF NOT EXISTS looks (key TEXT PRIMARY KEY, look TEXT, picture BLOB)")
+                self._base.execute("CREATE TABLE IF NOT EXISTS lists (key TEXT PRIMARY KEY, list TEXT)")
+        except OSError as error:
             raise OutputError(
                 "unwritable", f"a cache folder to write to, got {type(error).__name__}; give --cache or --no-cache"
             ) from error
@@ -103,7 +105,9 @@ class Memory:
     def look(self, key: str) -> tuple[Look, bytes] | None:
         with self._lock, closing(self._base.execute("SELECT look, picture FROM looks WHERE key = ?", (key,))) as rows:
             row = rows.fetchone()
-        return None if row is None else (_look(row[0]), row[1])
+        with suppress(ValueError, TypeError):  # a row that is none is measured again
+            return None if row is None else (_look(row[0]), row[1])
+        return None
 
     def keep(self, key: str, look: Look, picture: bytes) -> None:
         with self._lock, self._base:
@@ -113,7 +117,9 @@ class Memory:
     def listed(self, key: str) -> list[tuple[int, int, float]] | None:
         with self._lock, closing(self._base.execute("SELECT list FROM lists WHERE key = ?", (key,))) as rows:
             row = rows.fetchone()
-        return None if row is None else [tuple(item) for item in json.loads(row[0])]
+        with suppress(ValueError, TypeError):
+            return None if row is None else [tuple(item) for item in json.loads(row[0])]
+        return None
 
     def keep_list(self, key: str, items: Sequence[tuple[int, int, float]]) -> None:
         with self._lock, self._base:
@@ -123,12 +129,18 @@ class Memory:
         self._base.close()
 
 
+def _told() -> AbstractContextManager[None]:
+    """Errors of SQLite as OutputError."""
+    return database("cache", "delete it, or give --no-cache")
+
+
 @contextmanager
 def memory(folder: Path | None) -> Iterator[Memory]:
-    """A `Memory` that is closed at the end. Raises OutputError if its folder cannot be written."""
+    """A `Memory` that is closed at the end. Raises OutputError if its folder cannot be written or it is damaged."""
     kept = Memory(folder)
     try:
-        yield kept
+        with _told():
+            yield kept
     finally:
         kept.close()
 

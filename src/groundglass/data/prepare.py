@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +22,7 @@ from groundglass.infer.transforms import to_gray
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Record, Step, no_step
-from groundglass.write import PUBLIC, write_bytes
+from groundglass.write import PUBLIC, in_use, whole, write_bytes
 
 Transform = Literal["blur-mask", "lungs", "halves", "none"]
 TRANSFORMS: tuple[Transform, ...] = ("blur-mask", "lungs", "halves", "none")
@@ -63,14 +60,9 @@ def prepare(
         raise ConfigError("lungs", "the lung-field network for this transform, got none; reinstall groundglass")
     if per_class is not None and (per_class < 1 or rng is None):
         raise ConfigError("per_class", f"1 or more pictures and a seed, got {per_class}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if in_use(output):
         raise OutputError("taken", "a new or empty folder, got one with files in it; choose another output")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
-    except OSError as error:
-        raise OutputError("unwritable", f"a folder to write to, got {error.strerror}; choose another output") from error
-    try:
+    with whole(output) as work:
         made, left_out = _pictures(records, root, transform, work, field, step)
         if not made:
             raise ManifestError("prepare", [f"{path}: {reason}" for path, reason in left_out])
@@ -80,16 +72,6 @@ def prepare(
         result = Prepared(tuple(sorted(made, key=lambda r: r.path)), digest, tuple(left_out))
         card = data_card(result, manifest.sha256(records), transform, per_class)
         write_bytes(work / "README.md", card.encode(), PUBLIC)
-        if output.is_dir():
-            output.rmdir()
-        os.chmod(work, 0o755)
-        os.replace(work, output)
-    except OSError as error:
-        raise OutputError(
-            "unwritable", f"room and a folder to write to, got {error.strerror}; free some space"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import OutputError
+from groundglass.write import database
 
 UInt8 = NDArray[np.uint8]
+
+
+def _told() -> AbstractContextManager[None]:
+    """Errors of SQLite as OutputError."""
+    return database("cache", "delete it, or set XDG_CACHE_HOME to another")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,13 @@ class PreparedStore:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.close(os.open(folder / "prepared.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
             place = ":memory:" if folder is None else str(folder / "prepared.sqlite")
-            self._base = sqlite3.connect(place, timeout=60)
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute(
-                "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, size INT, views INT, data BLOB)"
-            )
-        except (OSError, sqlite3.Error) as error:
+            with _told():
+                self._base = sqlite3.connect(place, timeout=60)
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute(
+                    "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, size INT, views INT, data BLOB)"
+                )
+        except OSError as error:
             raise OutputError(
                 "unwritable", f"a cache folder to write to, got {type(error).__name__}; set XDG_CACHE_HOME to another"
             ) from error
@@ -49,15 +56,13 @@ class PreparedStore:
     def get(self, key: str) -> Pictures | None:
         """What was kept under a key, or None."""
         query = "SELECT size, views, data FROM pictures WHERE key = ?"
-        with closing(self._base.execute(query, (key,))) as rows:
+        with _told(), closing(self._base.execute(query, (key,))) as rows:
             row = rows.fetchone()
         if row is None:
             return None
-        size, count, data = row
-        pixels = np.frombuffer(data, np.uint8, count * size * size).reshape(count, size, size)
-        rest = np.frombuffer(data, np.uint8, offset=pixels.size)
-        lungs = np.unpackbits(rest, count=size * size).reshape(size, size) if rest.size else None
-        return Pictures(pixels, lungs)
+        with suppress(ValueError, TypeError):  # a row that is none is prepared again
+            return _pictures(*row)
+        return None
 
     def keep(self, key: str, pictures: Pictures) -> None:
         """Keep one slice's pictures."""
@@ -65,8 +70,15 @@ class PreparedStore:
         if pictures.lungs is not None:
             data += np.packbits(pictures.lungs).tobytes()
         count, size = pictures.views.shape[:2]
-        with self._base:
+        with _told(), self._base:
             self._base.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", (key, size, count, data))
 
     def close(self) -> None:
         self._base.close()
+
+
+def _pictures(size: int, count: int, data: bytes) -> Pictures:
+    pixels = np.frombuffer(data, np.uint8, count * size * size).reshape(count, size, size)
+    rest = np.frombuffer(data, np.uint8, offset=pixels.size)
+    lungs = np.unpackbits(rest, count=size * size).reshape(size, size) if rest.size else None
+    return Pictures(pixels, lungs)

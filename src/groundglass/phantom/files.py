@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from groundglass.errors import OutputError
 from groundglass.infer.transforms import to_gray
 from groundglass.phantom.chest import Lesion, Phantom, chest_slice, chest_volume, draw_lesions
 from groundglass.phantom.refused import head_slice, photograph
 from groundglass.types import LUNG_WINDOW, Float32, Float64, Step, Window, no_step
+from groundglass.write import PUBLIC, write_bytes
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -22,7 +24,9 @@ def write_png(path: Path, gray: Float32) -> None:
     """Write gray f32 (H, W) in [0, 1] as an 8-bit PNG."""
     from PIL import Image
 
-    Image.fromarray(np.round(gray * 255).astype(np.uint8)).save(path, format="PNG", optimize=True)
+    out = io.BytesIO()
+    Image.fromarray(np.round(gray * 255).astype(np.uint8)).save(out, format="PNG", optimize=True)
+    write_bytes(path, out.getvalue(), PUBLIC)
 
 
 def write_slice_png(path: Path, voxels: Float32, window: Window = LUNG_WINDOW) -> None:
@@ -41,11 +45,11 @@ def write_dicom_series(folder: Path, phantom: Phantom, *, seed: int = 0) -> None
 
     The highest slice has number 1, as scanners number a head-first scan from the top.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     count = len(phantom.voxels)
     for index in range(count):
-        number = count - index
-        _dicom(phantom, index, number, seed).save_as(folder / f"IM{number:04d}.dcm", enforce_file_format=True)
+        number, out = count - index, io.BytesIO()
+        _dicom(phantom, index, number, seed).save_as(out, enforce_file_format=True)
+        write_bytes(folder / f"IM{number:04d}.dcm", out.getvalue(), PUBLIC)
 
 
 def _dicom(phantom: Phantom, index: int, number: int, seed: int) -> FileDataset:
@@ -93,7 +97,7 @@ def _dicom(phantom: Phantom, index: int, number: int, seed: int) -> FileDataset:
 
 
 def write_nifti(path: Path, phantom: Phantom) -> None:
-    """Write a phantom as NIfTI-1 int16 HU; NIfTI's world is RAS and its array order column, row, slice."""
+    """Write a phantom as gzipped NIfTI-1 int16 HU; NIfTI's world is RAS and its array order column, row, slice."""
     import nibabel
 
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ phantom.affine[:, [2, 1, 0, 3]]
@@ -102,7 +106,10 @@ def write_nifti(path: Path, phantom: Phantom) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    nibabel.save(image, str(path))
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=packed, mtime=0) as out:  # the same bytes again
+        out.write(image.to_bytes())
+    write_bytes(path, packed.getvalue(), PUBLIC)
 
 
 # The lesions of the examples, in words that a reader can check in the picture.
@@ -133,22 +140,18 @@ def write_examples(folder: Path) -> None:
 
     Raises OutputError if the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, seed, level, lesions in (
-            ("healthy", 17, 0.5, ()),
-            ("ground-glass", 12, 0.55, _GROUND_GLASS),
-            ("consolidation", 13, 0.60, _CONSOLIDATION),
-        ):
-            made = chest_slice(np.random.default_rng(seed), level=level, lesions=lesions, size=384)
-            write_slice_png(folder / f"{name}.png", made.voxels[0])
-        volume = chest_volume(np.random.default_rng(14), slices=12, levels=(0.3, 0.8), lesions=_VOLUME, size=256)
-        write_dicom_series(folder / "volume", volume, seed=14)
-        write_nifti(folder / "volume.nii.gz", volume)
-        write_slice_png(folder / "head.png", head_slice(np.random.default_rng(15), size=384), Window(40.0, 100.0))
-        write_png(folder / "photo.png", photograph(np.random.default_rng(16), size=384))
-    except OSError as error:
-        raise OutputError("write_failed", f"a writable folder, got {error.strerror}; choose another folder") from error
+    for name, seed, level, lesions in (
+        ("healthy", 17, 0.5, ()),
+        ("ground-glass", 12, 0.55, _GROUND_GLASS),
+        ("consolidation", 13, 0.60, _CONSOLIDATION),
+    ):
+        made = chest_slice(np.random.default_rng(seed), level=level, lesions=lesions, size=384)
+        write_slice_png(folder / f"{name}.png", made.voxels[0])
+    volume = chest_volume(np.random.default_rng(14), slices=12, levels=(0.3, 0.8), lesions=_VOLUME, size=256)
+    write_dicom_series(folder / "volume", volume, seed=14)
+    write_nifti(folder / "volume.nii.gz", volume)
+    write_slice_png(folder / "head.png", head_slice(np.random.default_rng(15), size=384), Window(40.0, 100.0))
+    write_png(folder / "photo.png", photograph(np.random.default_rng(16), size=384))
 
 
 # With less of the lung opaque, a picture of the drawn set shows nothing that a label could mean.
@@ -161,16 +164,11 @@ def write_set(folder: Path, count: int, seed: int = 0, size: int = 512, step: St
     LABEL is covid or non-covid. The same words give the same pixels, and a larger set begins with the smaller one.
     Raises OutputError if the folder cannot be written.
     """
-    try:
-        for number in range(count):
-            label, patient = ("non-covid", "covid")[number % 2], f"drawn-{number + 1:04d}"
-            drawn = _labelled(np.random.default_rng([seed, number]), ill=label == "covid", size=size)
-            place = folder / label / patient
-            place.mkdir(parents=True, exist_ok=True)
-            write_slice_png(place / f"{patient}.png", drawn.voxels[0])
-            step("drawing", number + 1, count)
-    except OSError as error:
-        raise OutputError("write_failed", f"a writable folder, got {error.strerror}; choose another folder") from error
+    for number in range(count):
+        label, patient = ("non-covid", "covid")[number % 2], f"drawn-{number + 1:04d}"
+        drawn = _labelled(np.random.default_rng([seed, number]), ill=label == "covid", size=size)
+        write_slice_png(folder / label / patient / f"{patient}.png", drawn.voxels[0])
+        step("drawing", number + 1, count)
 
 
 def _labelled(rng: np.random.Generator, *, ill: bool, size: int) -> Phantom:

@@ -60,6 +60,7 @@ class Inbox(Identifier):
             raise InputError("bad_uid", "expected a SOP Instance UID, got something else; send it again")
         if len(data) > self._decoder.limits.slice_bytes:
             raise InputError("too_large", "expected a smaller slice, got one over the limit; send classic CT slices")
+        self._worklist.require_place()
         sha256 = hashlib.sha256(data).hexdigest()
         there = self._worklist.known(instance)
         if there == sha256:

@@ -21,7 +21,8 @@ Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
 KINDS = ("sr", "sc")
 # After so many failures in a row the destination is left alone for the longest pause.
 FAILURES_TO_OPEN, LONGEST_PAUSE = 5, 300.0
-_INCOMPLETE = "expected whole series, got some images after others of their series were purged; send them all again"
+_PURGED = "expected whole series, got some images after others of their series were purged; send them all again"
+_LOST = "expected every image that arrived, got some whose files are gone from the disk; send them all again"
 
 
 @dataclass
@@ -78,8 +79,9 @@ class Service:
             yield f"study {study[:12]}: {line}"
 
     def _answer(self, study: str, arrivals: int) -> str:
-        if self._worklist.part_purged(study):
-            return self._refused(study, arrivals, Refusal(study, "incomplete", _INCOMPLETE))
+        for gone, why in ((self._worklist.part_purged, _PURGED), (self._worklist.part_lost, _LOST)):
+            if gone(study):
+                return self._refused(study, arrivals, Refusal(study, "incomplete", why))
         try:
             (outcome,) = answer_studies(str(self._worklist.study_folder(study)), self._decoder, self._model)
         except InputError as error:  # nothing there can be read
@@ -106,7 +108,13 @@ class Service:
         """Deliver what waits, unless the destination is being left alone; yield a line for what went wrong."""
         if not self.circuit.closed:
             return
-        waiting = self._worklist.outgoing()
+        waiting = []
+        for item in self._worklist.outgoing():
+            if self._worklist.intact(item):
+                waiting.append(item)
+            else:
+                again = self._worklist.lost(item.uid)
+                yield f"result damaged on disk: {'its study is answered again' if again else 'send the study again'}"
         if not waiting:
             return
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.errors import OutputError
-from groundglass.write import Lock, Taken, lock_holder, write_bytes
+from groundglass.write import Lock, Taken, database, lock_holder, write_bytes
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -31,12 +31,16 @@ CREATE INDEX IF NOT EXISTS instances_of_series ON instances (study, series);
 CREATE TABLE IF NOT EXISTS conflicts (instance TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (instance, sha256));
 CREATE TABLE IF NOT EXISTS outbox (
   uid TEXT PRIMARY KEY, study TEXT NOT NULL, sop_class TEXT NOT NULL, state TEXT NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '', next_try REAL NOT NULL DEFAULT 0);
+  attempts INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT '', next_try REAL NOT NULL DEFAULT 0,
+  sha256 TEXT NOT NULL DEFAULT '');
 """
+# Columns of the outbox that earlier versions did not have.
+_LATER = {"next_try": "REAL NOT NULL DEFAULT 0", "sha256": "TEXT NOT NULL DEFAULT ''"}
 # Tries of a study that fails by an internal error, and of an object that its destination refuses, before it is left.
 MOST_TRIES = 5
 # Seconds before an object that was refused is offered again; they double each time, to a quarter of an hour in all.
 REFUSED_PAUSE = 60.0
+_LOST = "a result that is on disk, got a damaged one whose images are purged; send the study again"
 _AFRESH = "state='waiting', attempts=0, detail='', next_try=0"
 
 
@@ -71,23 +75,31 @@ class Worklist:
             os.chmod(folder, 0o700)
             if exclusive:
                 self._held = _hold(folder / "lock")
-            self._db = sqlite3.connect(
-                folder / "worklist.sqlite", isolation_level=None, timeout=30.0, check_same_thread=False
-            )
-            os.chmod(folder / "worklist.sqlite", 0o600)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-            if "next_try" not in {row[1] for row in self._db.execute("PRAGMA table_info(outbox)")}:
-                self._db.execute("ALTER TABLE outbox ADD COLUMN next_try REAL NOT NULL DEFAULT 0")
-        except (OSError, sqlite3.Error) as error:
+            with _told():
+                self._open()
+                if exclusive:
+                    self._sweep()
+        except OSError as error:
             self._release()
-            reason = getattr(error, "strerror", None) or type(error).__name__
+            reason = error.strerror or type(error).__name__
             raise OutputError(
                 "write_failed", f"a folder for the worklist, got {reason!r}; choose another with --store"
             ) from error
-        if exclusive:
-            self._sweep()
+        except OutputError:
+            self._release()
+            raise
+
+    def _open(self) -> None:
+        path = self.folder / "worklist.sqlite"
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+        os.chmod(path, 0o600)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        present = {row[1] for row in self._db.execute("PRAGMA table_info(outbox)")}
+        for column, kind in _LATER.items():
+            if column not in present:
+                self._db.execute(f"ALTER TABLE outbox ADD COLUMN {column} {kind}")
 
     def __enter__(self) -> Worklist:
         return self
@@ -113,19 +125,21 @@ class Worklist:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        self.require_place()
+        with self._lock, _told():
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise OutputError(
-                        "write_failed", f"room for the worklist, got {type(error).__name__}; free some and start again"
-                    ) from error
                 raise
+
+    def require_place(self) -> None:
+        """Raises OutputError (`folder_gone`) if the folder was removed, or a mount came or went over it."""
+        if self._held is not None:
+            self._held.require_place()
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -140,12 +154,14 @@ class Worklist:
         return self.folder / "studies" / digest(study) / digest(series) / f"{digest(instance)}.dcm"
 
     def known(self, instance: str) -> str | None:
-        """The SHA-256 of the instance that is there, or None."""
-        with self._lock:
+        """The SHA-256 of the instance that is there, or None; one whose file was lost is not there."""
+        with self._lock, _told():
             row = self._db.execute(
-                "SELECT sha256 FROM instances WHERE instance=? AND NOT purged", (digest(instance),)
+                "SELECT sha256, study, series FROM instances WHERE instance=? AND NOT purged", (digest(instance),)
             ).fetchone()
-        return None if row is None else str(row[0])
+        if row is None or not (self.folder / "studies" / row[1] / row[2] / f"{digest(instance)}.dcm").is_file():
+            return None
+        return str(row[0])
 
     def arrived(self, study: str, series: str, hashes: Mapping[str, str]) -> None:
         """Instances (UID -> SHA-256) whose files are on disk in their place. The study waits for an answer again."""
@@ -168,7 +184,7 @@ class Worklist:
 
     def handled(self, study: str, series: str) -> int:
         """How many instances of a series have arrived so far, those counted whose images are purged since."""
-        with self._lock:
+        with self._lock, _told():
             query = "SELECT count(*) FROM instances WHERE study=? AND series=?"
             return int(self._db.execute(query, (digest(study), digest(series))).fetchone()[0])
 
@@ -186,6 +202,7 @@ class Worklist:
         Time in which nobody listened is no silence, so it counts from the start at the earliest. What lies ahead of
         a clock that was set back counts from now.
         """
+        self.require_place()
         now = self._clock()
         self._started = min(self._started, now)
         if self._ahead(now):
@@ -194,7 +211,7 @@ class Worklist:
                 db.execute("UPDATE studies SET next_try=? WHERE next_try>?", (now, now + 2.0**MOST_TRIES))
         if now - self._started < seconds:
             return []
-        with self._lock:
+        with self._lock, _told():
             rows = self._db.execute(
                 "SELECT study, arrivals FROM studies WHERE state='receiving' AND last_arrival<=? AND next_try<=? "
                 "ORDER BY last_arrival",
@@ -203,18 +220,26 @@ class Worklist:
         return [(str(study), int(arrivals)) for study, arrivals in rows]
 
     def _ahead(self, now: float) -> bool:
-        with self._lock:
+        with self._lock, _told():
             query = "SELECT 1 FROM studies WHERE last_arrival>? OR next_try>? LIMIT 1"
             return self._db.execute(query, (now, now + 2.0**MOST_TRIES)).fetchone() is not None
 
     def part_purged(self, study: str) -> bool:
         """Whether images of a series of a study, given by its digest, are there of which others were purged."""
-        with self._lock:
+        with self._lock, _told():
             query = (
                 "SELECT 1 FROM instances WHERE study=? AND purged AND series IN "
                 "(SELECT series FROM instances WHERE study=? AND NOT purged) LIMIT 1"
             )
             return self._db.execute(query, (study, study)).fetchone() is not None
+
+    def part_lost(self, study: str) -> bool:
+        """Whether images of a study, given by its digest, arrived and were not purged, and their file is gone."""
+        with self._lock, _told():
+            query = "SELECT series, instance FROM instances WHERE study=? AND NOT purged"
+            rows = self._db.execute(query, (study,)).fetchall()
+        folder = self.study_folder(study)
+        return not all((folder / series / f"{instance}.dcm").is_file() for series, instance in rows)
 
     def study_folder(self, study: str) -> Path:
         """Where the series of a study, given by its digest, lie."""
@@ -222,7 +247,7 @@ class Worklist:
 
     def delivered_before(self, uid: str) -> bool:
         """Whether an object is delivered or waits for it; one that was refused for good is not and does not."""
-        with self._lock:
+        with self._lock, _told():
             query = "SELECT 1 FROM outbox WHERE uid=? AND state!='rejected'"
             return self._db.execute(query, (uid,)).fetchone() is not None
 
@@ -242,9 +267,9 @@ class Worklist:
                 return False
             db.execute("UPDATE studies SET state=?, code=?, detail=? WHERE study=?", (state, code, detail, study))
             db.executemany(
-                "INSERT INTO outbox (uid, study, sop_class, state) VALUES (?, ?, ?, 'waiting') "
-                f"ON CONFLICT (uid) DO UPDATE SET {_AFRESH}",
-                [(uid, study, sop_class) for uid, sop_class, _ in new],
+                "INSERT INTO outbox (uid, study, sop_class, state, sha256) VALUES (?, ?, ?, 'waiting', ?) "  # nosec B608
+                f"ON CONFLICT (uid) DO UPDATE SET sha256=excluded.sha256, {_AFRESH}",
+                [(uid, study, sop_class, hashlib.sha256(data).hexdigest()) for uid, sop_class, data in new],
             )
         return True
 
@@ -266,7 +291,7 @@ class Worklist:
     def outgoing(self) -> list[Outgoing]:
         """The objects whose delivery is due, in the order in which they were made."""
         now = self._clock()
-        with self._lock:
+        with self._lock, _told():
             rows = self._db.execute(
                 "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') "
                 "AND (next_try<=? OR next_try>?) ORDER BY rowid",
@@ -276,6 +301,32 @@ class Worklist:
             Outgoing(uid, sop_class, self.folder / "outbox" / f"{digest(uid)}.dcm", state == "sending")
             for uid, sop_class, state in rows
         ]
+
+    def intact(self, item: Outgoing) -> bool:
+        """Whether the file of an object is still what was written."""
+        with self._lock, _told():
+            row = self._db.execute("SELECT sha256 FROM outbox WHERE uid=?", (item.uid,)).fetchone()
+        try:
+            data = item.path.read_bytes()
+        except OSError:
+            return False
+        return row is not None and row[0] in ("", hashlib.sha256(data).hexdigest())
+
+    def lost(self, uid: str) -> bool:
+        """Note that the file of an object is damaged or gone. Its study is answered again, which makes it anew.
+
+        False where the images are gone too: then the object is left, and `reasons` says so.
+        """
+        with self._transaction() as db:
+            (study,) = db.execute("SELECT study FROM outbox WHERE uid=?", (uid,)).fetchone()
+            images = "SELECT 1 FROM instances WHERE study=? AND NOT purged LIMIT 1"
+            again = db.execute(images, (study,)).fetchone() is not None
+            if again:
+                db.execute("DELETE FROM outbox WHERE uid=?", (uid,))
+                db.execute("UPDATE studies SET state='receiving', tries=0, next_try=0 WHERE study=?", (study,))
+            else:
+                db.execute("UPDATE outbox SET state='rejected', detail=? WHERE uid=?", (_LOST, uid))
+        return again
 
     def sending(self, uid: str) -> None:
         """Note, before the first byte goes out, that an object is on its way."""
@@ -315,7 +366,7 @@ class Worklist:
             query = "SELECT uid FROM outbox WHERE state='rejected' OR (state='waiting' AND attempts>0)"
             outbox = self.folder / "outbox"
             there = [(uid,) for (uid,) in db.execute(query) if (outbox / f"{digest(uid)}.dcm").is_file()]
-            db.executemany(f"UPDATE outbox SET {_AFRESH} WHERE uid=?", there)
+            db.executemany(f"UPDATE outbox SET {_AFRESH} WHERE uid=?", there)  # nosec B608: a constant
         return len(there)
 
     def _set(self, uid: str, statement: str) -> None:
@@ -340,7 +391,7 @@ class Worklist:
 
     def counts(self) -> dict[str, int]:
         """How many studies are in each state, instances and conflicts are known, and objects in each state."""
-        with self._lock:
+        with self._lock, _told():
             made = {f"studies_{s}": 0 for s in ("receiving", "answered", "refused", "failed")}
             made |= {f"results_{s}": 0 for s in ("waiting", "delivered", "rejected")}
             for state, count in self._db.execute("SELECT state, count(*) FROM studies GROUP BY state"):
@@ -349,17 +400,22 @@ class Worklist:
                 name = "results_waiting" if state == "sending" else f"results_{state}"
                 made[name] = made.get(name, 0) + int(count)
             for table in ("instances", "conflicts"):
-                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # nosec B608: two names
         return made
 
     def reasons(self) -> list[tuple[str, str, int]]:
         """Why studies have no answer and objects were refused, as (code, detail, count)."""
-        with self._lock:
+        with self._lock, _told():
             rows = self._db.execute(
                 "SELECT code, detail, count(*) FROM studies WHERE state IN ('refused', 'failed') GROUP BY code, detail "
                 "UNION ALL SELECT 'pacs', detail, count(*) FROM outbox WHERE detail!='' GROUP BY detail"
             ).fetchall()
         return [(str(code), str(detail), int(count)) for code, detail, count in rows]
+
+
+def _told() -> contextlib.AbstractContextManager[None]:
+    """Errors of SQLite as OutputError."""
+    return database("worklist", "put the folder aside, start with another --store and send the studies again")
 
 
 def _hold(path: Path) -> Lock:

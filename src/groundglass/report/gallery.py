@@ -18,6 +18,7 @@ from groundglass.errors import OutputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
 from groundglass.infer.transforms import to_gray
+from groundglass.read.sniff import OWN_RESULT, SNIFF_BYTES, sniff
 from groundglass.report.curve import overview
 from groundglass.report.page import Entry, page, write_page
 from groundglass.report.picture import MONTAGE_TILES, Look, overlay, to_png
@@ -82,11 +83,19 @@ class Gallery:
             (self._folder / name).unlink(missing_ok=True)
 
 
-def earlier_pictures(folder: Path) -> frozenset[str]:
-    """The pictures in a folder that its manifest lists; none where the folder is empty.
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a picture that a gallery made, by its name and by the mark in it."""
+    try:
+        return bool(_PICTURE.fullmatch(path.name)) and sniff(path.read_bytes()[:SNIFF_BYTES]) == OWN_RESULT[0]
+    except OSError:
+        return False
 
-    Raises OutputError (`not_a_gallery`) if anything else lies there: a picture whose origin no manifest states, or
-    somebody's files. Names that begin with a dot do not count.
+
+def earlier_pictures(folder: Path) -> frozenset[str]:
+    """The pictures in a folder that its manifest lists, and those of a run that was cut off before it wrote one.
+
+    Raises OutputError (`not_a_gallery`) if anything else lies there, for it is somebody's. Names that begin with a dot
+    do not count.
     """
     try:
         there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
@@ -101,6 +110,7 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
                 names = [row["picture"] for row in manifest["results"] if row["picture"] is not None]
                 listed = frozenset(name for name in names if _PICTURE.fullmatch(name))
                 there -= {_MANIFEST, _PAGE}
+    listed |= {name for name in there - listed if _is_ours(folder / name)}
     if there - listed:
         raise OutputError(
             "not_a_gallery",

@@ -19,7 +19,7 @@ from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import console as console_for
 from groundglass.doors.streams import require_stdout
-from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError
+from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError, OutputError, no_resources
 from groundglass.read.ahead import Ahead
 from groundglass.read.scan import Decoder, Limits
 from groundglass.report import flat, schema
@@ -147,9 +147,11 @@ def _answer(name: str, outcome: Scan | Exception, model: Model, settings: Settin
         if isinstance(outcome, Exception):
             raise outcome
         examination = examine(outcome, model, settings.tta, every_slice=settings.every_slice)
-    except ModelError:
+    except (ModelError, OutputError):
         raise
     except Exception as error:  # one input must never stop the rest
+        if (spent := no_resources(error)) is not None:
+            raise spent from error
         return Answer(internal(name, error))
     return Answer(examination.result, outcome, examination)
 

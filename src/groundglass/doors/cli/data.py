@@ -40,7 +40,7 @@ from groundglass.infer.network import Network
 from groundglass.judge.audit import Audit, similar
 from groundglass.judge.audit import audit as audit_records
 from groundglass.types import Finding, Record
-from groundglass.write import PUBLIC, write_bytes
+from groundglass.write import PUBLIC, require_file, write_bytes
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -113,6 +113,7 @@ def collect(
         with progress(no_progress) as step:
             download.download(source, folder, patience, step)
     root = data if data is not None else folder.resolve().parent
+    _require(output)
     with progress(no_progress) as step:
         records = collecting.adopt(source, folder, root, step=step)
     left = collecting.unmatched(source, folder)
@@ -169,6 +170,7 @@ def split(
             hashes = protocol.write(data, output, step=step)
         _listed([{"manifest": n, "sha256": h} for n, h in hashes.items()], as_json)
         return
+    _require(output)
     if path is None or by is None:
         raise click.UsageError("give MANIFEST and --by patient, block, file or list (or --protocol)")
     records = manifest.load(path)
@@ -222,6 +224,7 @@ def audit(
     border, histogram or thumbnail, unreadable, coloured, annotated, turned and out-of-place images, and balance.
     Findings are sorted by severity. The exit status is 3 when an error is among them, 0 otherwise.
     """
+    _require(html)
     records = manifest.load(path)
     root = _root(data, path)
     with memory(cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
@@ -265,6 +268,7 @@ def curate(
 
     How many images and patients remain, and how many each rule took, goes to stderr.
     """
+    _require(output, reasons)
     limits = curating.thresholds(thresholds)
     records = sorted(manifest.load(path), key=lambda r: r.path)
     root = _root(data, path)
@@ -332,6 +336,13 @@ def _agreed(source: known.Source, accepted: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty() and click.confirm("Do you accept these terms?", err=True)):
         raise ConfigError("licence", "your agreement to the licence line above, got none; add --accept-licence")
+
+
+def _require(*places: Path | None) -> None:
+    """Raises OutputError before any work if one of these files cannot be written."""
+    for place in places:
+        if place is not None:
+            require_file(place)
 
 
 def _root(data: Path | None, path: Path) -> Path:

@@ -9,6 +9,7 @@ import click
 
 from groundglass.doors.cli.options import output_folder
 from groundglass.errors import ConfigError, InputError, OutputError
+from groundglass.write import in_use, whole
 
 
 @click.command()
@@ -19,9 +20,9 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
     """Write de-identified copies of the DICOM images of IN, a file or a folder, to OUT, an empty or new folder.
 
     A list says what stays; everything else goes. Names, identifiers, UIDs and dates are replaced, alike in all files of
-    one run. Captures and files that say they show text are refused; text in other pixels is not looked for, so look at
-    the pictures before you share them. Exit status: 0 all copied, 3 none, 4 some refused. Needs the `dicom` extra:
-    pip install '.[dicom]' in the clone.
+    one run. OUT holds all copies or, if the run is cut off, none. Captures and files that say they show text are
+    refused; text in other pixels is not looked for, so look at the pictures before you share them. Exit status: 0 all
+    copied, 3 none, 4 some refused. Needs the `dicom` extra: pip install '.[dicom]' in the clone.
     """
     try:
         from groundglass.data.deidentify import Tally, deidentify
@@ -34,11 +35,11 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
 
     output_folder(output)
     here, there = source.resolve(), output.resolve()
-    if any(output.iterdir()) or there in (here, *here.parents) or here in there.parents:
+    if in_use(output) or there in (here, *here.parents) or here in there.parents:
         raise OutputError("not_empty", "an empty folder away from IN, got another; choose a new one")
     tally = Tally()
-    with Decoder(Limits.from_environment(os.environ)) as decoder:
-        for file, refusal, so_far in deidentify(source, output, decoder):
+    with Decoder(Limits.from_environment(os.environ)) as decoder, whole(output) as place:
+        for file, refusal, so_far in deidentify(source, place, decoder):
             tally = so_far
             if refusal is not None:
                 click.echo(f"{file}: {refusal.code}: {refusal.detail}", err=True)

@@ -22,7 +22,7 @@ import click
 from groundglass.doors.cli.groups import COMMANDS, RENAMED, SECTIONS, Commands, for_research
 from groundglass.doors.signals import Interrupted, Signals, signal_behind
 from groundglass.doors.streams import open_streams
-from groundglass.errors import ConfigError, GroundglassError
+from groundglass.errors import ConfigError, GroundglassError, no_resources
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.write import user_folder
 
@@ -102,6 +102,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         _drop_stdout()
         return _CLOSED_BY_READER
+    error = no_resources(error) or error
     if isinstance(error, GroundglassError):
         status, words = error.exit_status, f"{error.code}: {error.detail}"
     elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:

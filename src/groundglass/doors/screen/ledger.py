@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 
 from groundglass.doors.screen.places import Place
 from groundglass.errors import OutputError
+from groundglass.write import database
 
 NAME = "ledger.sqlite"
 _LAYOUT = "3"
+_MEND = "start in another folder"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
@@ -128,25 +130,18 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.Error):  # of a row that was read one by one
+            with _told():
+                raise error
 
     @contextmanager
     def _kept_in_order(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            yield
-        except sqlite3.DatabaseError as error:
-            damaged = "malformed" in str(error) or "not a database" in str(error)
-            if damaged:
-                raise OutputError(
-                    "ledger_damaged", "a ledger that can be read, got a damaged one; start in another folder"
-                ) from error
-            if "no such table" in str(error):
-                raise OutputError("other_ledger", "a ledger of a run, got none yet; wait until it has begun") from error
-            raise OutputError(
-                "write_failed", f"a ledger that can be written, got {str(error)!r}; mend and run again"
-            ) from error
+            with _told():
+                yield
         finally:
             self.seconds += time.perf_counter() - started
 
@@ -296,9 +291,12 @@ class Ledger:
             f"{_ITEMS} AND r.content IS NOT NULL ORDER BY i.name",
             (model,),
         ):
-            look = None if row[5] is None else json.loads(row[5])
+            try:
+                look = None if row[5] is None else json.loads(row[5])
+                name, seconds = os.fsdecode(row[0]), json.loads(row[8])
+            except (ValueError, TypeError) as error:
+                raise damaged(error) from error
             report = "" if str(row[7]).startswith(UNREPORTED) else row[7]
-            name, seconds = os.fsdecode(row[0]), json.loads(row[8])
             yield Result(name, row[1], row[2], row[3], row[4], look, row[6], report, seconds, row[9])
 
     def counts(self, model: str) -> dict[str, int]:
@@ -343,7 +341,7 @@ class Ledger:
                 (model, *codes),
             ).fetchone()[0]
             self._db.execute(
-                f"DELETE FROM results WHERE model = ? AND code IN ({marks})",
+                f"DELETE FROM results WHERE model = ? AND code IN ({marks})",  # nosec B608: question marks
                 (model, *codes),
             )
         return int(count)
@@ -351,6 +349,24 @@ class Ledger:
     def intact(self) -> bool:
         """Whether SQLite finds nothing wrong with the file."""
         return bool(self._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of SQLite as OutputError."""
+    with database("ledger", _MEND):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            raise OutputError("other_ledger", "a ledger of a run, got none yet; wait until it has begun") from error
+
+
+def damaged(error: Exception) -> OutputError:
+    """What is raised for a row that does not hold what a run writes."""
+    kind = type(error).__name__
+    return OutputError("ledger_damaged", f"a ledger with whole rows, got one that is no row ({kind}); {_MEND}")
 
 
 _FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"

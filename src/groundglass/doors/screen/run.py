@@ -116,7 +116,7 @@ class Local:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Lock]:
     """Hold a run folder for this process; the lock goes with the process, however that ends.
 
     Raises OutputError (`taken`) with the holder's process id where another one has it.
@@ -131,7 +131,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError("write_failed", f"a folder to write to, got {error.strerror!r}; choose another") from error
     with lock:
-        yield
+        yield lock
 
 
 def holder(folder: Path) -> str | None:
@@ -147,7 +147,7 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
     """
     from groundglass.infer.model import load
 
-    with locked(wanted.folder):
+    with locked(wanted.folder) as lock:
         model = load(wanted.model, threads=1)
         with Ledger(wanted.folder / ledger_file.NAME) as ledger:
             _hold_to(ledger, wanted)
@@ -158,7 +158,7 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
                 tempfile.TemporaryDirectory(prefix=f"groundglass-screen-{os.getpid()}-") as folder,
             ):
                 discover(wanted.source, ledger, decoder, Fetcher(Path(folder)), wanted.shard, watcher.discovered)
-            progress = _answer_all(wanted, ledger, model, anchor, watcher, signals)
+            progress = _answer_all(wanted, ledger, model, (anchor, lock), watcher, signals)
             progress.unreported = ledger.unreported(model.sha256) if wanted.extras.reports else {}
             with signals.whole():
                 return progress, finish(wanted.folder, ledger, model, wanted.limits)
@@ -192,8 +192,9 @@ def _named(model: str) -> str:
 
 
 def _answer_all(
-    wanted: Wanted, ledger: Ledger, model: Model, anchor: str, watcher: Watcher, signals: Signals
+    wanted: Wanted, ledger: Ledger, model: Model, places: tuple[str, Lock], watcher: Watcher, signals: Signals
 ) -> Progress:
+    anchor, lock = places  # of the archive, and of the run folder
     settings = Settings(
         _named(wanted.model), model.sha256, version("groundglass"), _as_dict(wanted.limits), *wanted.extras,
         wanted.seconds, wanted.every_slice,
@@ -210,6 +211,7 @@ def _answer_all(
                 raise getattr(errors, kind)(code, detail)
             if (answer.get("row") or {}).get("code") in _PERHAPS_GONE and wanted.source.anchor() != anchor:
                 raise gone()
+            lock.require_place()
             with signals.whole():  # files and row go together
                 picture, report = (_keep(wanted.folder, answer, kind) for kind in KEPT)
                 ledger.record(item, model.sha256, answer, picture, report)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from groundglass.doors.screen.ledger import NAME, Ledger, Result
+from groundglass.doors.screen.ledger import NAME, Ledger, Result, damaged
 from groundglass.errors import ConfigError, OutputError
 from groundglass.report.flat import COLUMNS, Cell, csv_line, numeric
 from groundglass.report.flat import flat as of_row
@@ -25,9 +25,12 @@ _ROWS_TOGETHER = 5_000
 
 def row_of(result: Result) -> dict[str, Any]:
     """The published row of a result."""
-    row: dict[str, Any] = json.loads(result.line)
-    if row["schema"] != SCHEMA:  # kept by an earlier version of the software
-        row = to_row(from_row(row), row["version"])
+    try:
+        row: dict[str, Any] = json.loads(result.line)
+        if row["schema"] != SCHEMA:  # kept by an earlier version of the software
+            row = to_row(from_row(row), row["version"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(error) from error
     row["input"] = well_formed(result.name)
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder
+from groundglass.errors import OutputError
 from groundglass.read.limits import Limits
 
 T = TypeVar("T")
@@ -113,7 +115,8 @@ class Pool:
     def _work(self, decoder: WatchedDecoder) -> None:
         if sys.platform == "linux":  # elsewhere niceness is a process's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        decoder.start("raster")  # it is as nice as the thread that starts it
+        with contextlib.suppress(OutputError, OSError):  # no process to be had now; the first request asks again
+            decoder.start("raster")  # it is as nice as the thread that starts it
         while (work := self._next()) is not None:
             try:
                 self._do(work, decoder)

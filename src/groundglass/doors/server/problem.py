@@ -43,6 +43,8 @@ def problem_of(error: GroundglassError) -> Problem:
         return Problem(error.http_status, error.code, error.detail)
     if isinstance(error, ModelError):
         return Problem(503, error.code, error.detail, {"Retry-After": "60"})
+    if isinstance(error, OutputError) and error.code == "no_resources":
+        return Problem(503, error.code, error.detail, {"Retry-After": "60"})
     if isinstance(error, OutputError):
         return Problem(507, error.code, error.detail)
     return Problem(500, error.code, error.detail)

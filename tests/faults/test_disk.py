@@ -23,6 +23,7 @@ def _left(writer: Writer, folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for pattern in writer.left for p in folder.glob(pattern)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_disk_that_fills_is_exit_6_and_with_room_a_second_run_finishes(
     name: str, screened: Path, disk: MakeDisk, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

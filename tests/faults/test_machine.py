@@ -19,7 +19,8 @@ import pytest
 from tests.doors.screen.screen_run import children_of
 from tests.faults.writers import SLICES, WRITERS
 
-LIGHT = ("predict-json", "explain", "screen", "deid", "collect")
+pytestmark = pytest.mark.slow
+LIGHT = ("predict-json", "screen", "deid")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

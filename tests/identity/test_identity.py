@@ -25,7 +25,10 @@ from tests.identity.planted import CANARIES, NAME, broken, plant
 from tests.remote.peers import free_port
 
 SLOW = Limits(worker_wall_seconds=300)  # a busy machine is no fault here
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydicom in this process, as it writes the files
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:UserWarning"),  # of pydicom in this process, as it writes the files
+]
 
 
 def found(text: str | bytes) -> list[str]:

@@ -366,7 +366,7 @@ class Worklist:
             query = "SELECT uid FROM outbox WHERE state='rejected' OR (state='waiting' AND attempts>0)"
             outbox = self.folder / "outbox"
             there = [(uid,) for (uid,) in db.execute(query) if (outbox / f"{digest(uid)}.dcm").is_file()]
-            db.executemany(f"UPDATE outbox SET {_AFRESH} WHERE uid=?", there)  # nosec B608: a constant
+            db.executemany(f"UPDATE outbox SET {_AFRESH} WHERE uid=?", there)  # a constant  # nosec B608
         return len(there)
 
     def _set(self, uid: str, statement: str) -> None:
@@ -400,7 +400,7 @@ class Worklist:
                 name = "results_waiting" if state == "sending" else f"results_{state}"
                 made[name] = made.get(name, 0) + int(count)
             for table in ("instances", "conflicts"):
-                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # nosec B608: two names
+                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # two names  # nosec B608
         return made
 
     def reasons(self) -> list[tuple[str, str, int]]:

@@ -341,7 +341,7 @@ class Ledger:
                 (model, *codes),
             ).fetchone()[0]
             self._db.execute(
-                f"DELETE FROM results WHERE model = ? AND code IN ({marks})",  # nosec B608: question marks
+                f"DELETE FROM results WHERE model = ? AND code IN ({marks})",  # question marks only  # nosec B608
                 (model, *codes),
             )
         return int(count)

@@ -175,7 +175,7 @@ def test_a_run_folder_that_is_moved_away_stops_the_run_and_back_again_it_goes_on
 def test_a_damaged_cache_is_exit_6_and_what_it_says_wrongly_is_measured_again(
     inputs: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
-    words = ("audit", inputs / "m.csv", "--no-lungs", "--cache", tmp_path)
+    words = ("data", "audit", inputs / "m.csv", "--no-lungs", "--cache", tmp_path)
     first = invoke(*words)
     _spoil(tmp_path / "looks.sqlite", "UPDATE looks SET look = '{'")
     _spoil(tmp_path / "looks.sqlite", "UPDATE lists SET list = '{'")

@@ -61,20 +61,21 @@ WRITERS: Mapping[str, Writer] = {
         _words("phantom {out}/made --seed 3 --slices 6 --size 64"),
         ("made/slice.png", "made/series/*.dcm", "made/volume.nii.gz"),
     ),
-    "collect": Writer(_words("collect image-folder --from {in}/classes -o {out}/m.csv"), ("m.csv",)),
-    "split": Writer(_words("split {in}/m.csv --by patient -o {out}/s.csv"), ("s.csv",)),
-    "audit": Writer(_words("audit {in}/m.csv --no-lungs --no-cache --html {out}/a.html"), ("a.html",)),
+    "collect": Writer(_words("data collect image-folder --from {in}/classes -o {out}/m.csv"), ("m.csv",)),
+    "split": Writer(_words("data split {in}/m.csv --by patient -o {out}/s.csv"), ("s.csv",)),
+    "audit": Writer(_words("data audit {in}/m.csv --no-lungs --no-cache --html {out}/a.html"), ("a.html",)),
     "curate": Writer(
-        _words("curate {in}/m.csv --no-lungs --no-cache -o {out}/c.csv --reasons {out}/why.csv"), ("c.csv", "why.csv")
+        _words("data curate {in}/m.csv --no-lungs --no-cache -o {out}/c.csv --reasons {out}/why.csv"),
+        ("c.csv", "why.csv"),
     ),
     "prepare": Writer(
-        _words("prepare {in}/m.csv --transform none -o {out}/set"), ("set/manifest.csv", "set/*/*/*.png")
+        _words("data prepare {in}/m.csv --transform none -o {out}/set"), ("set/manifest.csv", "set/*/*/*.png")
     ),
     "evaluate": Writer(
-        _words("evaluate --manifest {in}/m.csv --scores {in}/scores.csv -o {out}/e"),
+        _words("judge evaluate --manifest {in}/m.csv --scores {in}/scores.csv -o {out}/e"),
         ("e/report.html", "e/evaluation.json", "e/evaluation.csv", "e/scores.csv"),
     ),
-    "calibrate": Writer(_words("calibrate --manifest {in}/m.csv --model opacity -o {out}/m.onnx"), ("m.onnx",)),
+    "calibrate": Writer(_words("judge calibrate --manifest {in}/m.csv --model opacity -o {out}/m.onnx"), ("m.onnx",)),
     "cards": Writer(
         _words(f"cards --results {ROOT}/results --manifests {ROOT}/manifests -o {{out}}/cards"), ("cards/*.md",)
     ),

@@ -186,6 +186,11 @@ def _sent(folder: Path, port: int) -> list[int]:
 
 def test_a_crash_says_its_kind_and_where_only_if_it_is_asked(tmp_path: Path) -> None:
     code = f"""
+from groundglass.doors.cli import main
+def crash(*_): raise ZeroDivisionError("{NAME}")
+main.read_settings = crash
+main.main()
+"""
 from groundglass.doors.cli.main import main
 from groundglass.doors.cli import predict
 def crash(*_): raise ZeroDivisionError("{NAME}")
@@ -194,6 +199,6 @@ import sys
 sys.argv = ["groundglass", "predict", "x"]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code, "predict", "x"], capture_output=True, text=True, env=os.environ, timeout=300)
     assert (done.returncode, found(done.stdout + done.stderr)) == (1, [])
     assert "ZeroDivisionError" in done.stderr

@@ -112,7 +112,7 @@ def require_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def filling(folder: Path) -> Iterator[None]:
     """As `require_folder`; folders that it made and that still hold nothing at the end of the block are removed."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]  # False for a name too long, too
     try:
         require_folder(folder)
         yield

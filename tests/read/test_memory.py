@@ -67,7 +67,7 @@ BAD_ARRAYS: dict[str, tuple[Any, str]] = {
     "nan": (np.full((96, 96), np.nan), "non_finite"),
     "four-dimensions": (volume()[np.newaxis], "not_a_volume"),
     "one-row": (chest()[0], "not_a_volume"),
-    "channels-last": (np.dstack([chest()] * 3), "too_small"),
+    "channels-last": (np.dstack([chest()] * 3), "not_grayscale"),
     "tiny": (chest()[:8, :8], "too_small"),
 }
 

@@ -86,7 +86,7 @@ def read(
     none of these.
     """
     if hasattr(source, "__array_interface__"):  # a PIL image too, though PIL is not loaded here
-        source = np.asarray(source)
+        source = np.asanyarray(source)  # keeps the mask of a masked array, which is refused
     if isinstance(source, np.ndarray):
         return scan_of(source, unit, spacing, Limits.from_environment(os.environ))
     if unit is not None or spacing is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groundglass.infer.model import DEFAULT
+from groundglass.infer.model import DEFAULT, PINNED
 from groundglass.learn.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -304,6 +304,16 @@ TABLES = (
         },
     ),
     Table(
+        "opacity/slice_head.csv",
+        "How much the slice head should weigh",
+        "`python studies/slice_head.py RUN --left-out SOURCE --data DATA` → {link}. AUROC of question 1 by a run that "
+        "never saw the source, on slices of P7's training and validation parts; the answer is the logit of the map and "
+        "that of the slice head times the weight.",
+        {"left out": "{left_out}", "slices of": "{group}"},
+        "{weight}",
+        key=2,
+    ),
+    Table(
         "seeds.csv",
         "Three seeds at full size",
         "`python studies/runs.py seeds --data DATA` → {link}. P5: validation, then its test parts, each run scored "
@@ -520,7 +530,9 @@ def worth() -> str:
 
 def _figure(figure: Figure) -> str:
     words, name, wanted = figure
-    (row,) = (r for r in rows_of(RESULTS / name) if wanted.items() <= r.items())
+    ships = PINNED[DEFAULT][:12]
+    rows = (r for r in rows_of(RESULTS / name) if r.get("model_sha256", ships)[:12] == ships)
+    (row,) = (r for r in rows if wanted.items() <= r.items())
     value, low, high = (float(row[key]) for key in ("value", "low", "high"))
     return f"{words} **{value:.2f}** [{low:.2f}, {high:.2f}], {row['patients']}"
 

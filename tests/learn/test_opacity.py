@@ -15,6 +15,8 @@ def net() -> OpacityNet:
     torch.manual_seed(0)
     net = OpacityNet("ct-encoder-3.1", dropout=0.1).eval()
     torch.nn.init.normal_(net.cell.weight, std=0.2)
+    for conv in net.evidence:
+        torch.nn.init.normal_(conv.weight, std=0.05)  # type: ignore[arg-type]
     return net
 
 

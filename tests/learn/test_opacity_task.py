@@ -87,3 +87,21 @@ def test_negatives_of_sources_with_other_disease_do_not_answer_the_first_questio
     asked = [e for e, mine in zip(task.val, task.first_question(), strict=True) if mine]
     assert {(e.source, e.label) for e in asked} == {("covid-ct", 1), ("mosmed", 0), ("mosmed", 1)}
     assert {e.source for e, mine in zip(task.val, task.second_question(), strict=True) if mine} == {"covid-ct"}
+
+
+def test_a_label_of_the_whole_scan_chooses_no_threshold(examples: tuple[Example, ...]) -> None:
+    val = tuple(dataclasses.replace(e, weight=0.5 if e.path == "mosmed/1/0.png" else 1.0) for e in at_size(examples))
+    asked = OpacityTask(RECIPE, examples, val, "0" * 64).first_question()
+    left_out = [e.path for e, mine in zip(val, asked, strict=True) if not mine]
+    assert left_out == [*(f"covid-ct/0/{i}.png" for i in range(3)), "mosmed/1/0.png"]
+
+
+def test_the_slice_head_adds_its_part_to_the_answer(examples: tuple[Example, ...]) -> None:
+    task = OpacityTask(RECIPE, examples, at_size(examples), "0" * 64)
+    cpu = torch.device("cpu")
+    without = task.margins(task.net.eval(), cpu)
+    torch.nn.init.normal_(task.net.evidence[1].weight)  # type: ignore[index, union-attr, arg-type]
+    found = task.margins(task.net, cpu)
+    assert not without.of_slice_head.any()
+    assert found.of_slice_head.any()
+    assert np.allclose(found.margin, without.margin + found.of_slice_head, atol=1e-4)

@@ -55,8 +55,10 @@ def fit_temperature(margin: Float, positive: Labels, weight: Float) -> float:
 def fit_thresholds(probability: Float, positive: Labels, weight: Float) -> dict[str, float]:
     """Thresholds of the operating points.
 
-    `balanced` is Youden's J (Youden 1950), `screen` keeps 95 % weighted sensitivity, `confirm` 95 % weighted
-    specificity. A threshold lies midway between two scores, so that rounding cannot cross it.
+    `balanced` is where weighted sensitivity and specificity are the same (equal error rate), `screen` keeps 95 %
+    weighted sensitivity, `confirm` 95 % weighted specificity. The sum of both (Youden's J) has no clear peak on few
+    patients, and may choose a threshold above that of `confirm`. A threshold lies midway between two scores, so that
+    rounding cannot cross it.
     """
     _check(probability, positive, weight)
     scores = np.unique(probability)
@@ -66,7 +68,7 @@ def fit_thresholds(probability: Float, positive: Labels, weight: Float) -> dict[
     specificity = (~above & ~positive) @ weight / weight[~positive].sum()
     return {
         "screen": float(cuts[np.nonzero(sensitivity >= ASKED)[0][-1]]),
-        "balanced": float(cuts[int(np.argmax(sensitivity + specificity))]),
+        "balanced": float(cuts[int(np.argmin(np.abs(sensitivity - specificity)))]),
         "confirm": float(cuts[np.nonzero(specificity >= ASKED)[0][0]]),
     }
 

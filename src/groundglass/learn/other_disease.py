@@ -1,8 +1,9 @@
 """Findings that are no COVID-19 pneumonia, drawn into prepared lung boxes: negatives of the first question.
 
 Nodules, masses and cavities; emphysema and bullae; fibrosis with honeycombs; pleural effusion; the gravity gradient and
-the thin atelectasis of the lung that lies below; an expiratory lung; motion; wide vessels. The descriptions are those
-of Hansell et al. 2008, Fleischner Society: glossary of terms for thoracic imaging, doi:10.1148/radiol.2462070712.
+the thin atelectasis of the lung that lies below; the top of the diaphragm, which a thick slice cuts in part; an
+expiratory lung; motion; wide vessels. The descriptions are those of Hansell et al. 2008, Fleischner Society: glossary
+of terms for thoracic imaging, doi:10.1148/radiol.2462070712.
 """
 
 from __future__ import annotations
@@ -146,6 +147,21 @@ def dependent(image: Float32, lungs: Mask, pleura: Float32, rng: np.random.Gener
     return np.asarray(np.where(lungs, image + rise * uneven * _room(image) * _SPAN, image), np.float32)
 
 
+def diaphragm(image: Float32, lungs: Mask, pleura: Float32, rng: np.random.Generator) -> Float32:
+    """The top of the diaphragm inside one lung: a smooth bright dome whose edge fades, because the slice holds both."""
+    size = len(image)
+    rows, columns = np.nonzero(lungs)
+    deep = np.argsort(pleura[rows, columns])[-max(1, len(rows) // 4) :]
+    at = int(rng.choice(deep))
+    y, x = _grid(size)
+    height, width = size * rng.uniform(0.04, 0.2), size * rng.uniform(0.04, 0.13)
+    distance = np.hypot((y - rows[at]) / height, (x - columns[at]) / width)
+    edge = rng.uniform(0.2, 0.8)  # how much of the way to the middle the dome rises over
+    dome = np.clip((1 - distance) / edge, 0, 1)
+    dome = dome * dome * (3 - 2 * dome) * rng.uniform(0.5, 1.0)
+    return np.asarray(np.where(lungs, image + dome * _room(image) * _SPAN, image), np.float32)
+
+
 def expiration(image: Float32, lungs: Mask, pleura: Float32, rng: np.random.Generator) -> Float32:
     """A lung that is a little denser all over, as after breathing out, with a faint mosaic."""
     mosaic = np.clip(smooth_noise(rng, len(image), 5), -1, 1)
@@ -174,6 +190,7 @@ _CHANCES: dict[Finding, float] = {
     fibrosis: 0.09,
     effusion: 0.09,
     dependent: 0.2,
+    diaphragm: 0.12,
     expiration: 0.08,
     motion: 0.07,
     vessels: 0.08,

@@ -1,7 +1,9 @@
 """The network of two questions: a map of opaque lung with the answer that is pooled from it, and which disease it is.
 
-The map comes first: each cell of 8 x 8 pixels says how likely it is opaque. The slice's answer is a function of the
-share of lung that is opaque, so that the picture is the reason of the number and keeps its meaning between hospitals.
+The map comes first: each cell of 8 x 8 pixels says how likely it is opaque. The slice's answer is mainly a function of
+the share of lung that is opaque, so that the picture is the reason of the number and keeps its meaning between
+hospitals. A slice head adds what else the lung looks like: it is a linear function of the features, averaged over the
+lung, with a weight that was chosen on sources that training had left out (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -22,19 +24,29 @@ _POWER = 4
 # Where nothing is opaque, the second question still needs some features to look at.
 _BACKGROUND = 0.02
 _HIDDEN = 128
+# How much the logit of the slice head counts beside that of the map.
+SLICE_WEIGHT = 0.5
 
 
 class OpacityAnswers(NamedTuple):
     """What a batch is taught on; h = w = S / 8.
 
-    `margin` (N,) is the logit of question 1, `cells` (N, h, w) the logits of the map, `lung` (N, h, w) the share of
-    each cell that is lung, `differential` (N,) the logit of question 2.
+    The logit of question 1 is `map_margin` (N,), which is pooled from the map, plus SLICE_WEIGHT times `slice_margin`
+    (N,), the mean of `evidence` (N, h, w) over the lung. `cells` (N, h, w) are the logits of the map, `lung` (N, h, w)
+    is the share of each cell that is lung, `differential` (N,) the logit of question 2.
     """
 
-    margin: Tensor
+    map_margin: Tensor
+    slice_margin: Tensor
+    evidence: Tensor
     cells: Tensor
     lung: Tensor
     differential: Tensor
+
+    @property
+    def margin(self) -> Tensor:
+        """The logit of question 1 (N,)."""
+        return self.map_margin + SLICE_WEIGHT * self.slice_margin
 
 
 class OpacityNet(nn.Module):
@@ -52,6 +64,11 @@ class OpacityNet(nn.Module):
         self.cell = nn.Conv2d(_HIDDEN, 1, 1)
         self.weigh = nn.Parameter(torch.tensor([0.6, 0.3]))
         self.bias = nn.Parameter(torch.tensor(1.0))
+        self.drop = nn.Dropout2d(dropout)
+        self.evidence = nn.ModuleList(nn.Conv2d(c, 1, 1) for c in channels)
+        for conv in self.evidence:
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.differential = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(sum(channels), 64), nn.ReLU(), nn.Linear(64, 1)
         )
@@ -68,13 +85,17 @@ class OpacityNet(nn.Module):
         cells = self.cell(torch.relu(torch.stack([_at_stride(h, hidden[0]) for h in hidden]).sum(dim=0)))[:, 0].float()
         lung = F.avg_pool2d(x[:, 1:], STRIDE)[:, 0].float()
         opaque = probability(cells)
-        margin = sum(self.summaries(opaque, lung)) + self.bias
+        map_margin = sum(self.summaries(opaque, lung)) + self.bias
+        found = [conv(self.drop(m)) for conv, m in zip(self.evidence, maps, strict=True)]
+        evidence = torch.stack([_at_stride(f, found[0]) for f in found]).sum(dim=0)[:, 0].float()
+        slice_margin = (evidence * lung).sum(dim=(1, 2)) / _total(lung)
         weight = (opaque.detach() + _BACKGROUND) * lung
         pooled = torch.cat([_mean(m.float(), weight) for m in maps], dim=1)
-        return OpacityAnswers(margin, cells, lung, self.differential(pooled)[:, 0])
+        differential = self.differential(pooled)[:, 0]
+        return OpacityAnswers(map_margin, slice_margin, evidence, cells, lung, differential)
 
     def summaries(self, opaque: Tensor, lung: Tensor) -> tuple[Tensor, Tensor]:
-        """The two parts of the margin (N,): of the share of lung that is opaque, and of its most opaque part."""
+        """The two parts of the map's logit (N,): of the share of lung that is opaque, and of its most opaque part."""
         total = _total(lung)
         share = (opaque * lung).sum(dim=(1, 2)) / total
         most = ((opaque**_POWER * lung).sum(dim=(1, 2)) / total + _LEAST**_POWER) ** (1 / _POWER)
@@ -85,8 +106,9 @@ class OpacityNet(nn.Module):
 class OpacityOutputs(nn.Module):
     """The exported form: `logits` (N, 2), `cam` (N, 2, h, w), `opacity_map` (N, 1, h, w), `differential` (N, 1).
 
-    The margin is a constant and the two summaries of the map. `cam` divides each summary among the cells in proportion
-    to what the cell adds to it, so that the margin is the mean of `cam[1] - cam[0]` plus that constant, exactly.
+    The margin is a constant, the two summaries of the map and the mean of the slice head's evidence. `cam` divides each
+    summary among the cells in proportion to what the cell adds to it, so that the margin is the mean of
+    `cam[1] - cam[0]` plus that constant, exactly.
     """
 
     def __init__(self, net: OpacityNet) -> None:
@@ -102,6 +124,7 @@ class OpacityOutputs(nn.Module):
         nothing = _logit(torch.full_like(share, _LEAST))
         cam = (share - weigh[0] * nothing)[:, None, None] * _parts(opaque, lung)
         cam = cam + (most - weigh[1] * nothing)[:, None, None] * _parts(opaque**_POWER, lung)
+        cam = cam + SLICE_WEIGHT * answers.evidence * _parts(torch.ones_like(lung), lung)
         half = answers.margin / 2
         return (
             torch.stack([-half, half], dim=1),

@@ -8,8 +8,10 @@ are ill too teach the second question alone, because their negatives answer the 
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from groundglass.judge.metrics import auroc_value
 from groundglass.learn import appearance, augment, lesions, other_disease
 from groundglass.learn.dataset import Example, sampling_weights
-from groundglass.learn.nets.opacity import STRIDE, OpacityAnswers, OpacityNet
+from groundglass.learn.nets.opacity import SLICE_WEIGHT, STRIDE, OpacityAnswers, OpacityNet
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.train import Row, Share
 from groundglass.types import Float32, Float64
@@ -34,7 +36,10 @@ _BOTH = 0.3
 _LEAST_SHARE = 0.004
 # Cells with less lung than this ask nothing of the map.
 _LEAST_LUNG = 0.25
-_SLICE_WEIGHT, _WHICH_WEIGHT = 0.5, 0.3
+# Weights of the losses beside that of the map: the answer pooled from it, the slice head, and question 2.
+_POOLED_WEIGHT, _SLICE_HEAD_WEIGHT, _WHICH_WEIGHT = 0.4, 0.25, 0.4
+# Penalty on the squared weights of the slice head, which has as many as there are slices.
+_SLICE_HEAD_PENALTY = 0.002
 _SCORED_AT_ONCE = 32
 _BATCHES_TO_STANDARDISE = 16
 
@@ -47,6 +52,14 @@ class Batch:
     opacity: Tensor
     labels: Tensor
     part: Tensor
+
+
+class Margins(NamedTuple):
+    """Of slices (N,): the logits of question 1 and of question 2, and what the slice head adds to the first."""
+
+    margin: Float64
+    differential: Float64
+    of_slice_head: Float64
 
 
 class OpacityTask:
@@ -83,7 +96,9 @@ class OpacityTask:
         """The loss of this process's share of a batch that all processes draw alike."""
         if self._ahead is None:  # another process draws the same batches from a copy of the generator, ahead of time
             self._batches.rng = copy.deepcopy(rng)
-            loader: DataLoader[Batch] = DataLoader(self._batches, batch_size=None, num_workers=1, prefetch_factor=4)
+            loader: DataLoader[Batch] = DataLoader(
+                self._batches, batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_ignore_interrupt
+            )
             self._ahead = iter(loader)
         seed = int(rng.integers(2**63))
         batch = next(self._ahead)
@@ -94,19 +109,20 @@ class OpacityTask:
         answers: OpacityAnswers = net.answers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
         shares = [float((batch.part == p).sum()) for p in (PAINTED, CLEAR, ILL, WHICH)]
         loss = _map_loss(answers, opacity, part) / (shares[PAINTED] + shares[CLEAR])
-        loss = loss + _SLICE_WEIGHT * _slice_loss(answers, opacity, part) / sum(shares[:WHICH])
+        of_slice = _POOLED_WEIGHT * _slice_loss(answers, answers.map_margin, opacity, part)
+        of_slice = of_slice + _SLICE_HEAD_WEIGHT * _slice_loss(answers, answers.slice_margin, opacity, part)
+        loss = loss + of_slice / sum(shares[:WHICH]) + _SLICE_HEAD_PENALTY * _squares(net)
         return loss + _WHICH_WEIGHT * _which_loss(answers, labels, part) / max(shares[WHICH], 1.0), {}
 
-    def margins(self, net: nn.Module, device: torch.device) -> tuple[Float64, Float64, Float32]:
-        """Of the validation slices: margin of question 1 (N,), logit of question 2 (N,), opaque cells (N, h, w)."""
+    def margins(self, net: nn.Module, device: torch.device) -> Margins:
+        """The logits of the validation slices."""
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         with torch.inference_mode():
             for start in range(0, len(self.val_boxes), _SCORED_AT_ONCE):
                 boxes = self.val_boxes[start : start + _SCORED_AT_ONCE]
                 a: OpacityAnswers = net.answers(as_input(boxes).to(device))  # type: ignore[operator]
-                found.append((a.margin.cpu(), a.differential.cpu(), torch.sigmoid(a.cells).cpu()))
-        margin, differential, cells = (torch.cat(parts).float().numpy() for parts in zip(*found, strict=True))
-        return margin.astype(np.float64), differential.astype(np.float64), cells
+                found.append((a.margin.cpu(), a.differential.cpu(), SLICE_WEIGHT * a.slice_margin.cpu()))
+        return Margins(*(torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)))
 
     def measure(self, net: nn.Module, device: torch.device) -> Row:
         """AUROC of question 1 within and over the sources of validation, and of question 2."""
@@ -125,9 +141,13 @@ class OpacityTask:
         return row
 
     def first_question(self) -> np.ndarray:
-        """Which validation slices (N,) answer question 1: all but the negatives of sources whose negatives are ill."""
+        """Which validation slices (N,) answer question 1, and so choose its thresholds.
+
+        Negatives of sources whose negatives are ill do not, nor slices of less weight: their label is that of the
+        scan, of which the one slice often shows nothing.
+        """
         second = set(self.recipe.differential_sources)
-        return np.array([e.label == 1 or e.source not in second for e in self.val])
+        return np.array([e.weight == 1 and (e.label == 1 or e.source not in second) for e in self.val])
 
     def second_question(self) -> np.ndarray:
         """Which validation slices (N,) answer question 2: those of the sources that label both diseases."""
@@ -167,6 +187,11 @@ class _Batches(IterableDataset[Batch]):
             torch.tensor(labels, dtype=torch.float32),
             torch.tensor(part_of),
         )
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains ends its worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Pool:
@@ -229,13 +254,18 @@ def _map_loss(answers: OpacityAnswers, opacity: Tensor, part: Tensor) -> Tensor:
     return (mean * asked).sum()
 
 
-def _slice_loss(answers: OpacityAnswers, opacity: Tensor, part: Tensor) -> Tensor:
-    """Cross-entropy of question 1, summed over painted, clear and ill slices."""
+def _slice_loss(answers: OpacityAnswers, margin: Tensor, opacity: Tensor, part: Tensor) -> Tensor:
+    """Cross-entropy of a logit (N,) of question 1, summed over painted, clear and ill slices."""
     area = answers.lung.sum(dim=(1, 2)).clamp_min(1e-3)
     painted = (_opaque(opacity, answers.lung) * answers.lung).sum(dim=(1, 2)) / area
     target = torch.where(part == PAINTED, (painted > _LEAST_SHARE).float(), (part == ILL) * 0.95)
-    each = F.binary_cross_entropy_with_logits(answers.margin.float(), target, reduction="none")
+    each = F.binary_cross_entropy_with_logits(margin.float(), target, reduction="none")
     return (each * (part != WHICH)).sum()
+
+
+def _squares(net: nn.Module) -> Tensor:
+    """The sum of the squared weights of the slice head."""
+    return sum((conv.weight**2).sum() for conv in net.evidence)  # type: ignore[union-attr, return-value]
 
 
 def _which_loss(answers: OpacityAnswers, labels: Tensor, part: Tensor) -> Tensor:

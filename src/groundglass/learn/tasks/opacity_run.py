@@ -17,7 +17,7 @@ from groundglass.data.manifest import people
 from groundglass.errors import ConfigError
 from groundglass.infer.model import PINNED, parse_card, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.judge.calibrate import equal_weights, fit_conformal, fit_temperature, operating_points, sigmoid
+from groundglass.judge.calibrate import equal_weights, fit_conformal, operating_points, sigmoid
 from groundglass.judge.metrics import auroc
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import Example
@@ -33,9 +33,10 @@ from groundglass.types import Estimate, Float32, Float64, Mask
 from groundglass.write import user_folder
 
 CPU = torch.device("cpu")
-# From this probability on a cell counts as opaque. On painted validation slices of MosMed the share of lung that is
-# said is then 0.004 [-0.020, 0.028] above the painted one; at 0.5 it is 0.055 above (studies/severity.py).
-OPAQUE_AT = 0.7
+# From this probability on a cell counts as opaque: on painted validation slices of MosMed the share of lung that is
+# said is then nearest to the painted one (studies/severity.py).
+OPAQUE_AT = 0.6
+_SLICE_HEAD = "part of the variance of the opacity logit that the slice head explains, validation"
 # With less of the lung opaque, the second question has nothing to look at.
 LEAST_SHARE = 0.01
 
@@ -92,12 +93,18 @@ def export_opacity(
 ) -> tuple[Path, dict[str, Any]]:
     """Calibrate both questions on validation, write the ONNX file with its card, and compare it with torch."""
     recipe = setup.recipe
-    margin, differential, _ = task.margins(average, CPU)
+    trained: OpacityNet = average  # type: ignore[assignment]
+    margin, differential, of_slice_head = task.margins(average, CPU)
+    temperature, shift = _line_of_first_question(task, margin)
+    with torch.no_grad():
+        trained.bias.add_(shift)
+    first = _first_question(task, margin + shift, temperature, recipe.seed)
+    first["figures"][_SLICE_HEAD] = f"{np.cov(of_slice_head, margin)[0, 1] / margin.var(ddof=1):.2f}"
     card = {
         **card_of_run(setup),
         "differential_sources": recipe.differential_sources,
         "opaque_at": OPAQUE_AT,
-        **_first_question(task, margin, recipe.seed),
+        **first,
         **_second_question(task, differential, recipe.seed),
     }
     parse_card(card)
@@ -107,7 +114,6 @@ def export_opacity(
     if not setup.fabric.is_global_zero:
         return path, {}
     digest = export(net, recipe.size, ("logits", "cam", "opacity_map", "differential"), card, path, channels=2)
-    trained: OpacityNet = average  # type: ignore[assignment]
     return path, {
         "sha256": digest,
         "temperature": card["temperature"],
@@ -118,14 +124,22 @@ def export_opacity(
     }
 
 
-def _first_question(task: OpacityTask, margin: Float64, seed: int) -> dict[str, Any]:
-    """Temperature, thresholds, conformal limits and figures of question 1, from the slices that answer it."""
+def _line_of_first_question(task: OpacityTask, margin: Float64) -> tuple[float, float]:
+    """Temperature and bias of question 1; every source and label counts the same, and both labels together."""
+    asked = task.first_question()
+    slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
+    weight, positive = equal_weights([(e.source, e.label) for e in slices]), task.val_labels[asked]
+    halves = np.where(positive, weight / weight[positive].sum(), weight / weight[~positive].sum())
+    return _fit_line(margin[asked], positive, halves)
+
+
+def _first_question(task: OpacityTask, margin: Float64, temperature: float, seed: int) -> dict[str, Any]:
+    """Thresholds, conformal limits and figures of question 1, from the slices that answer it."""
     asked = task.first_question()
     slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
     margin, positive = margin[asked], task.val_labels[asked]
     weight = equal_weights([(e.source, e.label) for e in slices])
     patients = [f"{e.source}/{e.patient}" for e in slices]
-    temperature = fit_temperature(margin, positive, weight)
     probability = sigmoid(margin, temperature)
     points = operating_points(probability, positive, patients, weight, np.random.default_rng(seed))
     figures = {"AUROC, opacity, all sources, validation": _in_words(margin, positive, patients, seed)}
@@ -151,7 +165,8 @@ def _second_question(task: OpacityTask, logit: Float64, seed: int) -> dict[str, 
         return {}
     slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
     patients = [f"{e.source}/{e.patient}" for e in slices]
-    temperature, bias = _fit_line(logit[asked], positive)
+    halves = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
+    temperature, bias = _fit_line(logit[asked], positive, halves)
     worth = auroc(logit[asked], positive, patients, np.random.default_rng(seed))
     return {
         "differential": {
@@ -164,15 +179,15 @@ def _second_question(task: OpacityTask, logit: Float64, seed: int) -> dict[str, 
     }
 
 
-def _fit_line(logit: Float64, positive: Mask) -> tuple[float, float]:
-    """Temperature t and bias b of sigmoid((x + b) / t) with the least log loss, both labels weighing the same.
+def _fit_line(logit: Float64, positive: Mask, weight: Float64) -> tuple[float, float]:
+    """Temperature t and bias b of sigmoid((x + b) / t) with the least weighted log loss of logits (N,).
 
     Platt 1999; a slope of zero would say that the score is worth nothing, so t is at most 100.
     """
-    signed, weight = np.where(positive, 1.0, -1.0), np.where(positive, 0.5 / positive.mean(), 0.5 / (~positive).mean())
+    signed = np.where(positive, 1.0, -1.0)
 
     def loss(values: Float64) -> float:
-        return float(np.mean(weight * np.logaddexp(0, -signed * (logit + values[1]) / np.exp(values[0]))))
+        return float(np.average(np.logaddexp(0, -signed * (logit + values[1]) / np.exp(values[0])), weights=weight))
 
     found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=((-3.0, float(np.log(100))), (-20.0, 20.0)))
     return float(np.exp(found.x[0])), float(found.x[1])

@@ -86,7 +86,7 @@ def screened(inputs: Path, invoke: Invoke) -> Path:  # noqa: F811
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add a row to the file that FAULTS_CSV names, if any: which fault, which command, what came of it.
 
-    FAULTS_CSV=faults.csv pytest tests/faults
+    FAULTS_CSV=results/faults.csv pytest tests/faults
     """
     report = yield
     path = os.environ.get("FAULTS_CSV")

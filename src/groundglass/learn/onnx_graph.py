@@ -108,8 +108,9 @@ class Graph:
 
     @property
     def last_map(self) -> str:
-        """The name of the features that the class activation map is computed from."""
-        found = features_in([(op, inputs, [output]) for op, inputs, output, _ in self.nodes], "cam")
+        """The name of the features that the opacity map is computed from, or else the class activation map."""
+        nodes = [(op, inputs, [output]) for op, inputs, output, _ in self.nodes]
+        found = features_in(nodes, "opacity_map") or features_in(nodes, "cam")
         if found is None:
             raise ModelError("weights_contract", "model: a node that makes 'cam', got none; export it again")
         return str(found)

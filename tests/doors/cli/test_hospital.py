@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from groundglass.doors.server.outcome import dicom_results
+from groundglass.doors.server.series import series_of
 from groundglass.errors import OutputError
 from groundglass.infer.model import load
 from groundglass.infer.predict import examine
@@ -83,7 +83,10 @@ def test_our_fault_on_a_dicom_object_costs_the_page_no_answer(monkeypatch: pytes
     model = load(threads=1)
     with Decoder() as decoder:
         scan = read(VOLUME, decoder)
-        assert dicom_results(scan, examine(scan, model), model, decoder) == {}
+        series = series_of(scan, examine(scan, model), model, decoder)
+    assert not series.objects
+    assert series.missing is not None
+    assert series.missing.code == "internal"
 
 
 def test_key_images_go_with_a_report(invoke: Invoke) -> None:

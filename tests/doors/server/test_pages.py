@@ -161,7 +161,9 @@ def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: O
     _drawn(page)
     place = page.locator("#place")
     page.locator("#highest button").nth(7).wait_for()
-    chances = [float(b.split(": ")[1].split(" ")[0]) for b in page.locator("#highest button").all_text_contents()]
+    chances = [
+        float(b.split(": ")[1].strip("> ").split(" ")[0]) for b in page.locator("#highest button").all_text_contents()
+    ]
     assert chances == sorted(chances, reverse=True)
     first = int(place.text_content().split()[1])
     page.keyboard.press("ArrowUp")  # without a click on the picture

@@ -29,17 +29,16 @@ from groundglass.judge.results import FIGURES, cells
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import Example
 from groundglass.learn.examples import prepare_examples
-from groundglass.learn.nets.opacity import OpacityNet
+from groundglass.learn.nets.opacity import SLICE_WEIGHT, OpacityNet
 from groundglass.learn.prepared import PreparedStore
 from groundglass.learn.recipe import Recipe, read_recipe
-from groundglass.learn.tasks.opacity import as_input
+from groundglass.learn.tasks.opacity import boxes_of, margins
 from groundglass.types import Estimate, Float64
 from groundglass.write import user_folder
 
 WEIGHTS = (0.0, 0.3, 0.5, 1.0)
 NAME = "opacity/slice_head.csv"
 HEAD = ("left_out", "weight", "group", *FIGURES)
-AT_ONCE = 32
 
 
 def examples(recipe: Recipe, source: str, data: Path) -> tuple[Example, ...]:
@@ -56,15 +55,8 @@ def examples(recipe: Recipe, source: str, data: Path) -> tuple[Example, ...]:
 
 def logits(net: OpacityNet, slices: Sequence[Example]) -> tuple[Float64, Float64]:
     """The logit of the map and that of the slice head (N,)."""
-    found: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for start in range(0, len(slices), AT_ONCE):
-            part = slices[start : start + AT_ONCE]
-            boxes = torch.from_numpy(np.stack([np.stack([e.image, e.lungs]) for e in part if e.lungs is not None]))
-            answers = net.answers(as_input(boxes))
-            found.append(torch.stack([answers.map_margin, answers.slice_margin]))
-    pair = torch.cat(found, dim=1).double().numpy()
-    return pair[0], pair[1]
+    found = margins(net, boxes_of(slices), torch.device("cpu"))
+    return found.margin - found.of_slice_head, found.of_slice_head / SLICE_WEIGHT
 
 
 def groups(slices: Sequence[Example], source: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -72,8 +64,9 @@ def groups(slices: Sequence[Example], source: str) -> Iterator[tuple[str, np.nda
     mild = np.array(["/CT-1/" in e.path for e in slices])
     own = np.array([e.source == source for e in slices])
     negative = np.array([e.label == 0 for e in slices])
-    yield f"{source} without CT-1" if mild.any() else source, own & ~mild
-    if (own & mild).any():
+    has_mild = bool((own & mild).any())
+    yield f"{source} without CT-1" if has_mild else source, own & ~mild
+    if has_mild:
         yield f"{source}, CT-0 against CT-1", own & (mild | negative)
     yield "all sources", ~mild
 

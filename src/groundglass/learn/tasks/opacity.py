@@ -77,7 +77,7 @@ class OpacityTask:
         self.net: nn.Module = OpacityNet(recipe.trunk, recipe.dropout)
         self._batches = _Batches(recipe, train)
         self._ahead: Iterator[Batch] | None = None
-        self.val_boxes = torch.from_numpy(np.stack([_pair(e) for e in val]))
+        self.val_boxes = boxes_of(val)
         self.val_labels = np.array([e.label == 1 for e in val])
 
     def start(self, device: torch.device) -> None:
@@ -116,13 +116,7 @@ class OpacityTask:
 
     def margins(self, net: nn.Module, device: torch.device) -> Margins:
         """The logits of the validation slices."""
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        with torch.inference_mode():
-            for start in range(0, len(self.val_boxes), _SCORED_AT_ONCE):
-                boxes = self.val_boxes[start : start + _SCORED_AT_ONCE]
-                a: OpacityAnswers = net.answers(as_input(boxes).to(device))  # type: ignore[operator]
-                found.append((a.margin.cpu(), a.differential.cpu(), SLICE_WEIGHT * a.slice_margin.cpu()))
-        return Margins(*(torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)))
+        return margins(net, self.val_boxes, device)
 
     def measure(self, net: nn.Module, device: torch.device) -> Row:
         """AUROC of question 1 within and over the sources of validation, and of question 2."""
@@ -278,6 +272,22 @@ def as_input(boxes: Tensor) -> Tensor:
     """Stored boxes uint8 (N, 2, S, S), the lung field as 0 and 1 -> the network's input."""
     scale = torch.tensor([1 / 255, 1.0]).view(1, 2, 1, 1)
     return boxes.float() * scale
+
+
+def boxes_of(examples: Sequence[Example]) -> Tensor:
+    """The stored boxes of examples with a lung field, uint8 (N, 2, S, S)."""
+    return torch.from_numpy(np.stack([_pair(e) for e in examples]))
+
+
+def margins(net: nn.Module, boxes: Tensor, device: torch.device) -> Margins:
+    """The logits of stored boxes, uint8 (N, 2, S, S)."""
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode():
+        for start in range(0, len(boxes), _SCORED_AT_ONCE):
+            x = as_input(boxes[start : start + _SCORED_AT_ONCE]).to(device)
+            a: OpacityAnswers = net.answers(x)  # type: ignore[operator]
+            found.append((a.margin.cpu(), a.differential.cpu(), SLICE_WEIGHT * a.slice_margin.cpu()))
+    return Margins(*(torch.cat(parts).double().numpy() for parts in zip(*found, strict=True)))
 
 
 def _pair(example: Example) -> np.ndarray:

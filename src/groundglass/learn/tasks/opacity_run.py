@@ -95,10 +95,9 @@ def export_opacity(
     recipe = setup.recipe
     trained: OpacityNet = average  # type: ignore[assignment]
     margin, differential, of_slice_head = task.margins(average, CPU)
-    temperature, shift = _line_of_first_question(task, margin)
+    first, shift = _first_question(task, margin, recipe.seed)
     with torch.no_grad():
         trained.bias.add_(shift)
-    first = _first_question(task, margin + shift, temperature, recipe.seed)
     first["figures"][_SLICE_HEAD] = f"{np.cov(of_slice_head, margin)[0, 1] / margin.var(ddof=1):.2f}"
     card = {
         **card_of_run(setup),
@@ -124,22 +123,19 @@ def export_opacity(
     }
 
 
-def _line_of_first_question(task: OpacityTask, margin: Float64) -> tuple[float, float]:
-    """Temperature and bias of question 1; every source and label counts the same, and both labels together."""
+def _first_question(task: OpacityTask, margin: Float64, seed: int) -> tuple[dict[str, Any], float]:
+    """Temperature, thresholds, conformal limits and figures of question 1, from the slices that answer it.
+
+    The second value is what the margin is to be shifted by. Every source and label counts the same; for temperature
+    and shift both labels together do too.
+    """
     asked = task.first_question()
     slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
-    weight, positive = equal_weights([(e.source, e.label) for e in slices]), task.val_labels[asked]
-    halves = np.where(positive, weight / weight[positive].sum(), weight / weight[~positive].sum())
-    return _fit_line(margin[asked], positive, halves)
-
-
-def _first_question(task: OpacityTask, margin: Float64, temperature: float, seed: int) -> dict[str, Any]:
-    """Thresholds, conformal limits and figures of question 1, from the slices that answer it."""
-    asked = task.first_question()
-    slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
-    margin, positive = margin[asked], task.val_labels[asked]
-    weight = equal_weights([(e.source, e.label) for e in slices])
+    positive, weight = task.val_labels[asked], equal_weights([(e.source, e.label) for e in slices])
     patients = [f"{e.source}/{e.patient}" for e in slices]
+    halves = np.where(positive, weight / weight[positive].sum(), weight / weight[~positive].sum())
+    temperature, shift = _fit_line(margin[asked], positive, halves)
+    margin = margin[asked] + shift
     probability = sigmoid(margin, temperature)
     points = operating_points(probability, positive, patients, weight, np.random.default_rng(seed))
     figures = {"AUROC, opacity, all sources, validation": _in_words(margin, positive, patients, seed)}
@@ -148,13 +144,14 @@ def _first_question(task: OpacityTask, margin: Float64, temperature: float, seed
         if positive[mine].any() and not positive[mine].all():
             people_of = [p for p, own in zip(patients, mine, strict=True) if own]
             figures[f"AUROC, opacity, {source}, validation"] = _in_words(margin[mine], positive[mine], people_of, seed)
-    return {
+    part = {
         "temperature": temperature,
         "thresholds": {name: p.threshold for name, p in points.items()},
         "operating_points": {name: dataclasses.asdict(p) for name, p in points.items()},
         "conformal": fit_conformal(probability, positive),
         "figures": figures,
     }
+    return part, shift
 
 
 def _second_question(task: OpacityTask, logit: Float64, seed: int) -> dict[str, Any]:

@@ -7,17 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.predict import tree
+
 MIB = 1 << 20
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it, whichever of its threads started them."""
-    members = [pid]
-    with contextlib.suppress(OSError):  # the process or the thread has ended
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-            members += [p for child in children for p in tree(int(child))]
-    return members
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from groundglass.infer.field import Field, enlarged
 from groundglass.infer.frame import MAPS, FrameHead
+from groundglass.infer.gate import shows_lung
 from groundglass.infer.network import Network
 from groundglass.infer.panels import SMALL, Box, lined, panels, share
 from groundglass.infer.pixels import blocks, sharpness
@@ -66,7 +67,7 @@ def _judged(
         part, field = _on_a_page(shown, field, network, head)
     if part is not None:
         shown, box = shown[part], _within(box, part)
-    if _passes(field, network):
+    if shows_lung(field, _accept(network)):
         field = replace(field, flaw=_flaw_of_pixels(shown))
     return field if box is None else _placed(field, box, g.shape)
 
@@ -85,7 +86,7 @@ def _viewport(
     """The one viewport that shows an axial lung CT; two or more are several slices, where the whole is not one."""
     if not 2 <= len(boxes) <= _MOST_PANELS:
         return None, field
-    passes = _passes(field, network)
+    passes = shows_lung(field, _accept(network))
     if passes and share(boxes[0], *shown.shape) > _ONE_SLICE:
         return None, field
     parts = [shown[b] for b in boxes]
@@ -98,12 +99,13 @@ def _viewport(
 
 
 def _is_part(part: Field, whole: bool, network: Network) -> bool:
-    return _passes(part, network) or (not whole and part.has_lung(_accept(network)) and part.flaw != "other_anatomy")
+    accept = _accept(network)
+    return shows_lung(part, accept) or (not whole and part.has_lung(accept) and part.flaw != "other_anatomy")
 
 
 def _on_a_page(shown: Float32, field: Field, network: Network, head: FrameHead) -> tuple[Box | None, Field]:
     """The slice that a page or the window of a viewer shows beside letters and tools, looked at alone."""
-    if not _passes(field, network):
+    if not shows_lung(field, _accept(network)):
         return None, field
     (h, w), (top, left, bottom, right) = shown.shape, lung_box(field.lungs)
     if max((bottom - top) / h, (right - left) / w) >= _SMALL_LUNGS:
@@ -131,10 +133,6 @@ def _fields(small: Sequence[Float32], shown: Sequence[Float32], network: Network
         Field(enlarged(mask[0], *g.shape), kinds, head.flaw(f))
         for mask, kinds, f, g in zip(out["lungs"], out["kinds"], frames, shown, strict=True)
     ]
-
-
-def _passes(field: Field, network: Network) -> bool:
-    return not field.flaw and field.has_lung(_accept(network))
 
 
 def _accept(network: Network) -> float:

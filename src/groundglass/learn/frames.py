@@ -11,8 +11,6 @@ from groundglass.types import Float32, Mask
 
 # A cut takes at least this share of the lung field; less is a tight crop, which figures of papers are.
 LEAST_CUT = 0.25
-# A crop that loses no more than this still shows whole lungs.
-MOST_KEPT_CUT = 0.02
 # What is left of the lung on a cut picture: less is no lung at all, which is another refusal.
 _LEAST_LEFT = 0.04
 _TRIES = 40

@@ -45,6 +45,7 @@ class Nothing:
     def __init__(self, temporary: Path, spare: int = 0) -> None:
         """`spare` descriptors may come to be held once and for all, as by a connection that is kept."""
         self._temporary, self._spare = temporary, spare
+        gc.collect()
         self._before, self._open = self._held(), _descriptors()
 
     def _held(self) -> dict[str, int]:
@@ -55,7 +56,7 @@ class Nothing:
         }
 
     def check(self) -> None:
-        """Raises Broken where there is more than before; what there is now is then what the next input is held to."""
+        """Raises Broken where there is more than before. What there is now is what the next input is held to."""
         gc.collect()  # what only a traceback held is no leak
         now, before, known = self._held(), self._before, self._open
         more = [name for name, count in now.items() if count > before[name] + (name == "descriptors") * self._spare]
@@ -64,6 +65,7 @@ class Nothing:
             self._before, self._open = now, _descriptors()
             new = sorted(target for _, target in self._open - known)
             raise Broken("nothing stays behind", f"{now[more[0]]} {more[0]}, {before[more[0]]} before; {new[-1:]}")
+        self._before = {name: min(count, before[name]) for name, count in now.items()}  # a closed one hides no new one
         if left:
             raise Broken("nothing stays behind", f"{len(left)} temporary files, such as {left[0]}")
 

@@ -259,7 +259,9 @@ def main() -> None:
     given = parser.parse_args()
     model = gg.load(given.model)
     if model.opaque_at is None:
-        raise ConfigError("model", f"--model: one with an opacity map, got {model.name} without one; name another")
+        raise ConfigError(
+            "model", "one with an opacity map", f"{model.name} without one", "name another", about="--model"
+        )
     named = "" if given.model is None else f" --model {Path(given.model).name}"
     command = f"python studies/severity.py --data DATA{named} --split {given.split}"
     table = earlier(model.sha256[:12], given.split)

@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "groundglass"
 LEAVES = {"types", "errors", "child", "write"}
 # Room -> rooms that it may import; a room may always import itself, but for the doors.
 MAY_IMPORT: dict[str, set[str]] = {
-    "types": set(),
+    "types": {"errors"},
     "errors": set(),
     "child": {"errors"},
     "write": {"errors"},

@@ -1,15 +1,15 @@
 """Every failure that a caller can act on, as one small tree.
 
     GroundglassError          code, detail, exit_status
-    ├── InputError            the input cannot be answered for        exit 3, HTTP 413, 415 or 422
+    ├── InputError            the input gets no answer                exit 3, HTTP 413, 415 or 422
     ├── ManifestError         a manifest or a data folder is wrong    exit 3
     ├── ConfigError           a recipe, card or setting is wrong      exit 2, HTTP 400
     ├── ModelError            weights missing, damaged or unpinned    exit 5, HTTP 503
     ├── OutputError           a result cannot be made or written here exit 6, HTTP 507
     └── RemoteError           another machine fails or answers wrong  exit 7, HTTP 502
 
-`code` is stable and meant for programs. `detail` is one sentence for people, shaped
-`<expected>, got <value>; <what to do>`; it never holds a patient's data or a path.
+`code` is stable and meant for programs. `detail` is a `Reason`: one sentence for people, with what was expected, what
+came and what to do as fields; it never holds a patient's data or a path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
-# Every code an input can be answered with, and the HTTP status that goes with it: 413 is over a limit, 415 is a
+# Every code an input can be refused with, and the HTTP status that goes with it: 413 is over a limit, 415 is a
 # format that is not read, 422 is a format that is read with content that is not accepted.
 INPUT_CODES: dict[str, int] = {
     # any file
@@ -81,26 +81,60 @@ INPUT_CODES: dict[str, int] = {
 }
 
 
+class Reason(str):
+    """Why something failed: the sentence `<about>: expected <expected>, got <got>; <instead>`, and its parts.
+
+    `about` names the option, key, file or row that is wrong; `instead` says what to do. Both may be empty. A reason
+    that was read from JSON is its `sentence` alone, and its parts are empty.
+    """
+
+    expected: str
+    got: str
+    instead: str
+    about: str
+
+    def __new__(
+        cls, expected: str, got: object, instead: str = "", about: str = "", *, sentence: str | None = None
+    ) -> Reason:
+        made = f"{about}: " * bool(about) + f"expected {expected}, got {got}" + f"; {instead}" * bool(instead)
+        self = super().__new__(cls, made if sentence is None else sentence)
+        self.expected, self.got, self.instead, self.about = expected, str(got), instead, about
+        return self
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Expected, got, instead, about: what makes this reason again."""
+        return self.expected, self.got, self.instead, self.about
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        return self.parts, {"sentence": str(self)}
+
+
 class GroundglassError(Exception):
-    """A failure with a stable code and a sentence that says what to do."""
+    """A failure with a stable code and a reason that says what to do."""
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
+    def __init__(self, code: str, expected: str, got: object, instead: str = "", about: str = "") -> None:
         self.code = code
-        self.detail = detail
+        self.detail = Reason(expected, got, instead, about)
+        super().__init__(f"{code}: {self.detail}")
+
+    @property
+    def parts(self) -> tuple[str, str, str, str, str]:
+        """Code, expected, got, instead, about: what makes this error again, as text that JSON can carry."""
+        return self.code, *self.detail.parts
 
 
 class InputError(GroundglassError):
-    """The input cannot be answered for; `code` is a key of `INPUT_CODES`."""
+    """The input gets no answer; `code` is a key of `INPUT_CODES`."""
 
     exit_status = 3
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, expected: str, got: object, instead: str = "", about: str = "") -> None:
         if code not in INPUT_CODES:
             raise ValueError(f"code: one of INPUT_CODES, got {code!r}")
-        super().__init__(code, detail)
+        super().__init__(code, expected, got, instead, about)
 
     @property
     def http_status(self) -> int:
@@ -110,7 +144,7 @@ class InputError(GroundglassError):
 class ManifestError(GroundglassError):
     """A manifest, or the folder it is made from, breaks its rules; nothing was written.
 
-    `problems` names every row or manifest path that is wrong; the message lists the first twenty.
+    `problems` names every row or manifest path that is wrong, in a sentence each; the message lists the first twenty.
     """
 
     exit_status = 3
@@ -120,8 +154,8 @@ class ManifestError(GroundglassError):
         self.problems = tuple(problems)
         more = len(self.problems) - self.LISTED
         lines = [*self.problems[: self.LISTED], *([f"and {more} more"] if more > 0 else [])]
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(code, f"{count}; mend and run again:\n" + "\n".join(f"  {line}" for line in lines))
+        listed = "".join(f"\n  {line}" for line in lines)
+        super().__init__(code, "no problems", str(len(self.problems)), f"correct them and run again:{listed}")
 
 
 class ConfigError(GroundglassError):
@@ -155,8 +189,9 @@ def no_resources(error: BaseException) -> OutputError | None:
     got = (error.strerror if isinstance(error, OSError) else None) or str(error) or "no memory"
     return OutputError(
         "no_resources",
-        f"descriptors, processes and memory enough on this machine, got {got!r}; raise the limit (ulimit -a) or stop "
-        "other programs, and run again",
+        "descriptors, processes and memory enough on this machine",
+        repr(got),
+        "raise the limit (ulimit -a) or stop other programs, and run again",
     )
 
 

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.errors import Reason
+
 Unit = Literal["HU", "gray"]
 Label = Literal["covid", "non-covid"]
 Split = Literal["train", "val", "test"]
@@ -245,11 +247,11 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an input gets no probability: a code of `errors.INPUT_CODES` and a sentence that says what to give."""
+    """Why an input gets no probability: a code of `errors.INPUT_CODES` and a reason that says what to give."""
 
     source: str
     code: str
-    reason: str
+    reason: Reason
     notices: tuple[Notice, ...] = ()
 
 

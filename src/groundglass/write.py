@@ -68,7 +68,7 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
 
 def _failed(error: OSError) -> OutputError:
     reason = error.strerror or type(error).__name__
-    return OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder")
+    return OutputError("write_failed", "a place to write to", repr(reason), "choose another folder")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -92,7 +92,7 @@ def require_file(path: Path) -> None:
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise _failed(error) from error
     if taken:
-        raise OutputError("not_a_file", "a file to write to, got a folder or a device; choose another name")
+        raise OutputError("not_a_file", "a file to write to", "a folder or a device", "choose another name")
     require_folder(path.parent)
 
 
@@ -161,7 +161,7 @@ def whole(folder: Path) -> Iterator[Path]:
                 finally:
                     shutil.rmtree(work, ignore_errors=True)
     except Taken as error:
-        raise OutputError("taken", f"a folder that nobody else fills, got one that {error} fills; wait") from error
+        raise OutputError("taken", "a folder that nobody else fills", f"one that {error} fills", "wait") from error
     except OSError as error:
         raise _failed(error) from error
 
@@ -180,8 +180,8 @@ def database(what: str, mend: str) -> Iterator[None]:
     except sqlite3.Error as error:
         text = str(error)
         if "malformed" in text or "not a database" in text:
-            raise OutputError(f"{what}_damaged", f"a {what} that can be read, got a damaged one; {mend}") from error
-        raise OutputError("write_failed", f"a {what} that can be written, got {text!r}; mend and run again") from error
+            raise OutputError(f"{what}_damaged", f"a {what} that can be read", "a damaged one", mend) from error
+        raise OutputError("write_failed", f"a {what} that can be written", repr(text), "mend and run again") from error
 
 
 class Taken(Exception):
@@ -215,7 +215,7 @@ class Lock:
             there = None
         if there is None or not os.path.samestat(there, os.fstat(self._handle)):
             raise OutputError(
-                "folder_gone", "the folder where it was, got none or another in its place; mount it and run again"
+                "folder_gone", "the folder where it was", "none or another in its place", "mount it and run again"
             )
 
     def close(self) -> None:

@@ -81,9 +81,9 @@ def test_a_table_may_leave_out_endings_and_spill_spaces(place: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("File name,Patient ID\nz.png,p\n", "row 1: an image of the folder, got 'healthy/z.png'"),
+        ("File name,Patient ID\nz.png,p\n", "row 1: expected an image of the folder, got 'healthy/z.png'"),
         ("Name,Patient ID\nx.png,p\n", "a column or group 'File name'"),
-        (None, "who.csv: a table of mine, got no such file"),
+        (None, "who.csv: expected a table of mine, got no such file"),
     ],
 )
 def test_a_table_that_does_not_fit_is_a_problem(table: str | None, said: str, place: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_table_that_does_not_fit_is_a_problem(table: str | None, said: str, pl
 def test_an_empty_class_is_a_problem(place: Path) -> None:
     for file in (place / "healthy").iterdir():
         file.unlink()
-    with pytest.raises(ManifestError, match="class non-covid: one file or more"):
+    with pytest.raises(ManifestError, match="class non-covid: expected one file or more"):
         collect.adopt(mine(), place, place.parent)
 
 
@@ -128,12 +128,15 @@ def test_links_are_not_followed(place: Path) -> None:
     ("text", "said"),
     [
         (TOML + "colour = 1\n", r"layout.images\[1\].colour"),
-        (TOML.replace('role = "train"', 'role = "sell"'), "role: one of train, test, refuse"),
-        (TOML.replace('title = "t"', "title = 3"), "title: str, got int"),
-        (TOML.replace('title = "t"\n', ""), "title: a value, got none"),
+        (TOML.replace('role = "train"', 'role = "sell"'), "role: expected one of train, test, refuse"),
+        (TOML.replace('title = "t"', "title = 3"), "title: expected str, got int"),
+        (TOML.replace('title = "t"\n', ""), "title: expected a value, got none"),
         (TOML.replace("[^/-]+)", "[^/-]+"), "a regular expression"),
         (TOML.replace('"mine"\n[[', '"../mine"\n[['), "inside the set's folder"),
-        (TOML + "[[layout.tables]]\nfile='a'\npath='b'\nlabels={x='y'}\n", "labels.x: one of covid, non-covid"),
+        (
+            TOML + "[[layout.tables]]\nfile='a'\npath='b'\nlabels={x='y'}\n",
+            "labels.x: expected one of covid, non",
+        ),
         (TOML + "[[downloads]]\nurl='file:///etc/passwd'\nto='a'\n", "http or https"),
         ("a = [" * 5000, "a TOML file, got"),
     ],

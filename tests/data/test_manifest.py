@@ -76,7 +76,7 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
         (HEADER.replace("licence", "colour") + ROW, "known columns, got 'colour'"),
         (HEADER.replace("sha256,", "") + ROW, "a column sha256, got none"),
         (HEADER.replace("licence", "path") + ROW, "column path once"),
-        (HEADER + ROW + ROW, "a.png: one row, got 2"),
+        (HEADER + ROW + ROW, "a.png: expected one row, got 2"),
         (HEADER + "a.png,1\n", "10 cells, got 2"),
         (HEADER + ROW.replace("0" * 64, "Z" * 64), "sha256: 64 lower-case hex digits"),
         (HEADER + ROW.replace("covid", "COVID"), "label: covid or non-covid"),
@@ -93,7 +93,7 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_manifest_is_refused_with_its_row(text: str, said: str) -> None:
-    with pytest.raises(ManifestError, match=r"(?s)mend and run again") as caught:
+    with pytest.raises(ManifestError, match=r"(?s)correct them and run again") as caught:
         manifest.parse(text.encode())
     assert any(said in problem for problem in caught.value.problems), caught.value.problems
     assert caught.value.exit_status == 3

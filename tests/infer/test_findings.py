@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groundglass.errors import Reason
 from groundglass.infer.findings import Answer, answer_studies, findings, key_slices
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import examine
@@ -85,7 +86,7 @@ def test_each_slice_of_a_series_knows_its_file(answer: Answer) -> None:
 
 
 def test_findings_of_a_refusal_are_an_error(answer: Answer) -> None:
-    refused = replace(answer.examination, result=Refusal("x", "no_lung", "none"))
+    refused = replace(answer.examination, result=Refusal("x", "no_lung", Reason("lung", "none")))
     with pytest.raises(ValueError):
         findings(Answer(answer.scan, refused))
 

@@ -48,7 +48,7 @@ def test_what_is_no_probability_is_named_with_its_row(tmp_path: Path, cell: str)
 
 def test_a_row_that_ends_before_its_path_is_named(tmp_path: Path) -> None:
     found = problems(table(tmp_path, "covid,1,0.5,a.png", "covid,1,0.5", head="label,patient,probability,path"))
-    assert "row 3: a path, got none" in found
+    assert "row 3: expected a path, got none" in found
 
 
 def test_a_table_of_no_manifest_is_written_with_all_that_it_needs_and_for_its_owner(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_there_is_named_by_its_manifest_path(tmp_path: Path) 
 
 
 def test_a_path_twice_is_an_error_and_not_the_last_one(tmp_path: Path) -> None:
-    assert "row 3: a path once" in problems(table(tmp_path, "a.png,covid,1,0.7", "a.png,covid,1,0.2"))
+    assert "row 3: expected a path once" in problems(table(tmp_path, "a.png,covid,1,0.7", "a.png,covid,1,0.2"))
 
 
 def test_a_table_that_is_none_is_an_error(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_bad_zip_is_refused_with_its_code(
 
 
 def test_an_overlap_is_over_a_limit() -> None:
-    assert InputError("overlap", "x").http_status == 413
+    assert InputError("overlap", "x", "y").http_status == 413
 
 
 def _special(name: str, mode: int) -> zipfile.ZipInfo:

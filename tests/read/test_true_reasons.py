@@ -95,14 +95,14 @@ def test_dicom_without_its_file_header_is_named_once_a_folder(implicit: bool, tm
     assert name == str(folder)
     assert isinstance(error, InputError)
     assert "without it (no preamble" in error.detail
-    assert error.detail.endswith("(12 files)")
+    assert "(12 files)" in error.detail
     assert "dcmconv" in refused(folder / "003.dcm", decoder).detail
 
 
 def test_dicom_without_a_transfer_syntax_is_named_once_a_folder(tmp_path: Path, decoder: Decoder) -> None:
     headless = [bytes(128) + b"DICM" + _bare(data, implicit=True) for data in series(3, size=64)]
     ((_, error),) = find(put(tmp_path, headless), decoder=decoder).entries
-    assert "got none; export it again (3 files)" in str(error)
+    assert "got none (3 files); export it again" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_fault_of_a_whole_series_is_one_entry_with_a_count(
     ((name, error),) = read_all(put(tmp_path / "study", series(12, size=64, **tags)), decoder=decoder)
     assert name == str(tmp_path / "study")
     assert isinstance(error, InputError)
-    assert error.detail.endswith("(12 files)")
+    assert "(12 files)" in error.detail
 
 
 @pytest.mark.parametrize("tags", [SHARED["coronal"], SHARED["localizer"]], ids=["by-plane", "by-image-type"])

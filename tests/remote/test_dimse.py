@@ -301,7 +301,7 @@ def test_a_slice_over_the_limit_is_refused_by_status(node: Node, monkeypatch: py
 
 def test_no_room_is_a_refusal_by_status(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise OutputError("write_failed", "room, got none; free some")
+        raise OutputError("write_failed", "room", "none", "free some")
 
     monkeypatch.setattr("groundglass.remote.inbox.require_room", full)
     assert node.send(ct(12, 1)) == 0xA700

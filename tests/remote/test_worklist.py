@@ -200,7 +200,7 @@ class Away:
     def __call__(self, items: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, str | None]]:
         self.tries.append(self.clock.now)
         if self.clock.now < self.back:
-            raise RemoteError("pacs", "an association, got no connection; is it running?")
+            raise RemoteError("pacs", "an association", "no connection", "is it running?")
         for item in items:
             if item.sop_class in self.refused:
                 yield item, "C-STORE status 0x0122"
@@ -398,4 +398,4 @@ def test_our_fault_on_one_study_is_tried_again_and_then_left(
         clock.now += 1
         list(served.answer(20))
     assert worklist.counts()["studies_failed"] == 1
-    assert worklist.reasons() == [("internal", "an answer, got ZeroDivisionError, an internal error", 1)]
+    assert worklist.reasons() == [("internal", "expected an answer, got ZeroDivisionError, an internal error", 1)]

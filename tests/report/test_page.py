@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundglass.errors import OutputError
+from groundglass.errors import OutputError, Reason
 from groundglass.report import picture
 from groundglass.report.page import Entry, page, write_page
 from groundglass.report.schema import Failure
@@ -18,7 +18,7 @@ from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable
 from groundglass.types import LUNG_WINDOW, ModelCard, Notice, Refusal
 from tests.report.sample_results import attributed_slice, prediction
 
-REFUSAL = Refusal("head.png", "no_lung", "an axial lung CT, got no lung; give a slice between apex and base")
+REFUSAL = Refusal("head.png", "no_lung", Reason("an axial lung CT", "no lung", "give a slice between apex and base"))
 CARD = ModelCard(
     name="first",
     version="1",
@@ -64,7 +64,10 @@ class Reader(HTMLParser):
 def test_no_text_from_outside_becomes_markup(name: str, reason: str, notice: str) -> None:
     def tags(a: str, b: str, c: str) -> list[tuple[str, dict[str, str | None]]]:
         read = Reader(
-            page([Entry(Refusal(a, "no_lung", b, (Notice("x", c),))), Entry(Failure(a, "internal", b))], version=c)
+            page(
+                [Entry(Refusal(a, "no_lung", Reason(b, b), (Notice("x", c),))), Entry(Failure(a, "internal", b))],
+                version=c,
+            )
         )
         assert not read.open
         return read.tags
@@ -74,7 +77,7 @@ def test_no_text_from_outside_becomes_markup(name: str, reason: str, notice: str
 
 def test_markup_in_a_file_name_is_shown_and_not_obeyed() -> None:
     name = "<script>alert(1)</script>\"'&.png"
-    text = page([Entry(Refusal(name, "no_lung", "x"))], version="1")
+    text = page([Entry(Refusal(name, "no_lung", Reason("x", "y")))], version="1")
     assert "<script" not in text
     assert name in "".join(Reader(text).words)
 
@@ -138,7 +141,9 @@ def test_the_model_card_is_on_the_page() -> None:
 
 
 def test_a_page_is_written_whole(tmp_path: Path) -> None:
-    text = page([Entry(Refusal(b"\xff.png".decode("utf-8", "surrogateescape"), "no_lung", "é"))], version="1")
+    text = page(
+        [Entry(Refusal(b"\xff.png".decode("utf-8", "surrogateescape"), "no_lung", Reason("é", "y")))], version="1"
+    )
     write_page(tmp_path / "out" / "index.html", text)
     assert (tmp_path / "out" / "index.html").read_text(encoding="utf-8") == text
     with pytest.raises(OutputError):

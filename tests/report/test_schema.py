@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
-from groundglass.errors import INPUT_CODES
+from groundglass.errors import INPUT_CODES, Reason
 from groundglass.report.schema import FIELDS, Failure, Result, from_json, from_row, to_json, to_row
 from groundglass.types import CtClass, Differential, Estimate, Notice, Opaque, OperatingPoint, Prediction, Refusal
 
@@ -59,7 +59,7 @@ def predictions(draw: st.DrawFn) -> Prediction:
 refusals = st.builds(Refusal, st.text(), st.sampled_from(sorted(INPUT_CODES)), st.text(min_size=1), notices)
 failures = st.builds(Failure, st.text(), st.just("internal"), st.text(min_size=1))
 results = st.one_of(predictions(), refusals, failures)
-REFUSAL = Refusal("head.png", "no_lung", "an axial lung CT, got no lung; give another slice")
+REFUSAL = Refusal("head.png", "no_lung", Reason("an axial lung CT", "no lung", "give another slice"))
 
 
 @given(results)
@@ -171,16 +171,16 @@ def test_no_json_holds_nan(value: float) -> None:
 
 def test_every_refusal_code_fits_the_schema() -> None:
     for code in INPUT_CODES:
-        VALIDATOR.validate(to_row(Refusal("x", code, "a slice, got nothing; give a slice")))
+        VALIDATOR.validate(to_row(Refusal("x", code, Reason("a slice", "nothing", "give a slice"))))
 
 
 def test_a_file_name_that_is_no_unicode_is_text_that_any_json_reader_takes() -> None:
     name = b"scan-\xff.png".decode("utf-8", "surrogateescape")
-    line = to_json(to_row(Refusal(name, "unreadable", "an image, got none; give an image")))
+    line = to_json(to_row(Refusal(name, "unreadable", Reason("an image", "none", "give an image"))))
     line.encode("utf-8")
     assert "\\ud" not in line
     assert from_json(line).source == r"scan-\xff.png"
-    assert json.loads(to_json(to_row(Refusal("a\nb\ud800", "unreadable", "x"))))["input"] == "a\nb\\ud800"
+    assert json.loads(to_json(to_row(Refusal("a\nb\ud800", "unreadable", Reason("x", "y")))))["input"] == "a\nb\\ud800"
 
 
 def test_the_examples_of_the_documentation_are_real() -> None:

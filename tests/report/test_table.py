@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from groundglass.errors import Reason
 from groundglass.report.schema import Failure, Result
 from groundglass.report.table import results_table
 from groundglass.report.words import RESEARCH_USE_ONLY
@@ -17,7 +18,9 @@ from tests.mapped import DIFFERENTIAL
 from tests.report.sample_results import prediction
 
 LONG = "archive/patients/1.2.840.113619.2.55.3.604688119.868.1234567890.123/series-of-the-thorax-in-a-lung-kernel.png"
-REFUSAL = Refusal("head.png", "not_axial_lung_ct", "an axial lung CT, got what looks like a head CT; give a chest CT")
+REFUSAL = Refusal(
+    "head.png", "not_axial_lung_ct", Reason("an axial lung CT", "what looks like a head CT", "give a chest CT")
+)
 
 
 def two_questions(source: str, second: float | None = 0.9) -> Prediction:
@@ -67,7 +70,7 @@ def test_a_question_that_was_not_asked_has_a_dash() -> None:
 
 def test_refusals_and_failures_are_words_and_no_codes() -> None:
     text = shown([prediction(), REFUSAL, Failure("b.png", "internal", "a fault of the software")])
-    assert "refused: an axial lung CT, got what looks like a head CT" in " ".join(text.split())
+    assert "refused: expected an axial lung CT, got what looks like a head CT" in " ".join(text.split())
     assert "failed: a fault of the software" in text
     assert "not_axial_lung_ct" not in text
     assert "3 inputs: 1 answered, 1 refused, 1 failed, so the exit status is not 0." in text

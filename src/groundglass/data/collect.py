@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from groundglass.data.sources import Images, Source, Table
-from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.errors import ConfigError, InputError, ManifestError, Reason
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Label, Record, Split, Step, no_step
@@ -37,7 +37,7 @@ def adopt(
     says: counts, tables, a class without a file.
     """
     if not folder.is_dir():
-        raise ManifestError("not_found", ["a folder to adopt, got none there; check the path"])
+        raise ManifestError("not_found", [Reason("a folder to adopt", "none there", "check the path")])
     prefix = _prefix(folder, root)
     matched = _matched(source, _files(folder))
     problems = _counts(source, [rule for rule, _ in matched.values()])
@@ -93,11 +93,19 @@ def check_hash(path: Path, record: Record) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
-            "not_found", f"{record.path}: a file below --data, got {reason}; name the folder that manifest paths are in"
+            "not_found",
+            "a file below --data",
+            reason,
+            "name the folder that manifest paths are in",
+            about=record.path,
         ) from error
     if digest != record.sha256:
         raise InputError(
-            "unreadable", f"{record.path}: SHA-256 {record.sha256[:12]}…, got {digest[:12]}…; restore the file"
+            "unreadable",
+            f"SHA-256 {record.sha256[:12]}…",
+            f"{digest[:12]}…",
+            "restore the file",
+            about=record.path,
         )
 
 
@@ -106,7 +114,7 @@ def _prefix(folder: Path, root: Path) -> str:
         inside = folder.resolve().relative_to(root.resolve()).as_posix()
     except ValueError as error:
         raise ConfigError(
-            "data_root", "a folder inside the data root, got one outside; give --data or move it"
+            "data_root", "a folder inside the data root", "one outside", "give --data or move it"
         ) from error
     return "" if inside == "." else inside + "/"
 
@@ -133,14 +141,14 @@ def _matched(source: Source, files: Sequence[str]) -> dict[str, tuple[Images, Ro
 
 
 def _counts(source: Source, rules: Sequence[Images]) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for rule in source.layout.images:
         got = sum(r is rule for r in rules)
         if rule.count is not None and got != rule.count:
-            problems.append(f"{rule.count} files like {rule.pattern.pattern}, got {got}")
+            problems.append(Reason(f"{rule.count} files like {rule.pattern.pattern}", got))
     if not rules and not problems:
         wanted = " or ".join(rule.pattern.pattern for rule in source.layout.images)
-        problems.append(f"files like {wanted}, got none; is this the folder of {source.name}?")
+        problems.append(Reason(f"files like {wanted}", "none", f"is this the folder of {source.name}?"))
     return problems
 
 
@@ -149,7 +157,7 @@ def _empty_class(source: Source, records: Sequence[Record]) -> list[str]:
     for table in source.layout.tables:
         promised |= set((table.labels or {}).values())
     held = {r.label for r in records}
-    return [f"class {label}: one file or more, got an empty class" for label in sorted(promised - held)]
+    return [Reason("one file or more", "an empty class", about=f"class {label}") for label in sorted(promised - held)]
 
 
 def _record(source: Source, rule: Images, groups: Row, path: str, file: Path, size: tuple[int, int] | None) -> Record:
@@ -191,7 +199,7 @@ def _said(source: Source, folder: Path, images: Sequence[str]) -> tuple[dict[str
     problems: list[str] = []
     for table in source.layout.tables:
         if not (folder / table.file).is_file():
-            problems.append(f"{table.file}: a table of {source.name}, got no such file")
+            problems.append(Reason(f"a table of {source.name}", "no such file", about=table.file))
             continue
         for number, row in _chosen(table, folder):
             named = _filled(table.path, row)
@@ -201,7 +209,7 @@ def _said(source: Source, folder: Path, images: Sequence[str]) -> tuple[dict[str
                 here = said.setdefault(path, {})
                 here.update({k: v for k, v in values.items() if v and k not in here})
             elif not table.partial:
-                problems.append(f"{table.file} row {number}: an image of the folder, got {named[:80]!r}")
+                problems.append(Reason("an image of the folder", repr(named[:80]), about=f"{table.file} row {number}"))
     return said, problems
 
 
@@ -256,7 +264,7 @@ def _filled(template: str | None, row: Mapping[str, str]) -> str:
         nonlocal empty
         name, optional = match[1].removesuffix("?"), match[1].endswith("?")
         if name not in row and not optional:
-            raise ManifestError("layout", [f"a column or group {name!r}, got {', '.join(row) or 'none'}"])
+            raise ManifestError("layout", [Reason(f"a column or group {name!r}", ", ".join(row) or "none")])
         value = " ".join(row.get(name, "").split())
         empty = empty or not value
         return value
@@ -267,14 +275,14 @@ def _filled(template: str | None, row: Mapping[str, str]) -> str:
 
 def _rows(table: Table, file: Path) -> Iterator[Row]:
     if file.stat().st_size > _MAX_TABLE:
-        raise ManifestError("layout", [f"{table.file}: a table up to {_MAX_TABLE} bytes, got a larger one"])
+        raise ManifestError("layout", [Reason(f"a table up to {_MAX_TABLE} bytes", "a larger one", about=table.file)])
     if file.suffix.lower() == ".xlsx":
         lines: list[list[str]] = _sheet(file, table)
     else:
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ManifestError("layout", [f"{table.file}: UTF-8 text, got other bytes"]) from error
+            raise ManifestError("layout", [Reason("UTF-8 text", "other bytes", about=table.file)]) from error
         if table.separator == "\n":
             lines = [[line] for line in text.splitlines()]
         elif table.separator == " ":
@@ -293,10 +301,10 @@ def _sheet(file: Path, table: Table) -> list[list[str]]:
     try:
         import openpyxl
     except ImportError as error:
-        raise ConfigError("extra", "openpyxl to read XLSX, got none; pip install '.[data]' in the clone") from error
+        raise ConfigError("extra", "openpyxl to read XLSX", "none", "pip install '.[data]' in the clone") from error
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         sheet = book.worksheets[0]
         return [["" if v is None else str(v) for v in row] for row in sheet.iter_rows(values_only=True)]
     except Exception as error:  # the parser boundary: openpyxl raises whatever zip and XML raise
-        raise ManifestError("layout", [f"{table.file}: an XLSX table, got {type(error).__name__}"]) from error
+        raise ManifestError("layout", [Reason("an XLSX table", type(error).__name__, about=table.file)]) from error

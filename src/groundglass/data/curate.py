@@ -46,7 +46,7 @@ def thresholds(file: Path | None = None) -> Thresholds:
     try:
         data = (resources.files("groundglass.data") / "curate.toml").read_bytes() if file is None else file.read_bytes()
     except OSError as error:
-        raise ConfigError("thresholds", f"a TOML that can be read, got {error.strerror}; check its path") from error
+        raise ConfigError("thresholds", "a TOML that can be read", error.strerror, "check its path") from error
     name = "curate.toml" if file is None else file.name
     return toml.filled(Thresholds, toml.parse(data, "thresholds", name), "thresholds", name)
 

@@ -102,9 +102,7 @@ class Deidentifier:
         except InputError:
             raise
         except Exception as error:  # a header can be wrong in more ways than its readers know
-            raise InputError(
-                "unreadable", "expected a header that can be replaced, got one that fails; leave it out"
-            ) from error
+            raise InputError("unreadable", "a header that can be replaced", "one that fails", "leave it out") from error
         place = folder / made.StudyInstanceUID / made.SeriesInstanceUID / f"{made.SOPInstanceUID}.dcm"
         write_bytes(place, out.getvalue())
         return str(original.get("BurnedInAnnotation", "")).upper() == "NO"
@@ -172,11 +170,9 @@ def _refuse(original: Dataset) -> None:
     kinds = " ".join(str(part).upper() for part in original.get("ImageType", []))
     burned = str(original.get("BurnedInAnnotation", "")).upper() == "YES" or "SCREEN" in kinds
     if burned or str(original.SOPClassUID).startswith(_SECONDARY_CAPTURE):
-        raise InputError(
-            "possible_burned_in_phi", "expected original pixels, got a capture that may show a name; leave it out"
-        )
+        raise InputError("possible_burned_in_phi", "original pixels", "a capture that may show a name", "leave it out")
     if "PixelData" not in original:
-        raise InputError("no_pixels", "expected an image, got a DICOM object without pixels; leave it out")
+        raise InputError("no_pixels", "an image", "a DICOM object without pixels", "leave it out")
 
 
 def _check(original: Dataset, made: FileDataset) -> None:
@@ -192,9 +188,7 @@ def _check(original: Dataset, made: FileDataset) -> None:
                  "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):  # fmt: skip
         for part in re.split(r"[\^= ]", str(original.get(name, ""))):
             if len(part) >= _TELLING and part.encode("utf-8", "replace") in text:
-                raise InputError(
-                    "unreadable", f"expected a copy without the {name}, got one that holds it; leave it out"
-                )
+                raise InputError("unreadable", f"a copy without the {name}", "one that holds it", "leave it out")
 
 
 def deidentify(path: Path, folder: Path, decoder: Decoder) -> Iterator[tuple[Path, InputError | None, Tally]]:

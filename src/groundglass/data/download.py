@@ -49,7 +49,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         down = req.full_url.startswith("https:") and not newurl.startswith("https:")
         if down or not newurl.startswith(("http:", "https:")):
-            raise RemoteError("redirect", "a redirect that stays on https, got another; download the file by hand")
+            raise RemoteError("redirect", "a redirect that stays on https", "another", "download the file by hand")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -70,9 +70,7 @@ def download(source: Source, folder: Path, patience: Patience | None = None, ste
                 digest = _fetch(item, target, wanted, patience, step)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
-                raise OutputError(
-                    "unwritable", f"room and a folder to write to, got {reason}; free some space"
-                ) from error
+                raise OutputError("unwritable", "room and a folder to write to", reason, "free some space") from error
             known[item.to] = digest
             write_bytes(folder / _KNOWN, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode(), PUBLIC)
         if item.unpack is not None:
@@ -111,14 +109,22 @@ def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience,
             wrong += 1
             if wrong > 1:
                 raise RemoteError(
-                    "checksum", f"{item.to}: SHA-256 {wanted}, got {digest}; the file at its source has changed"
+                    "checksum",
+                    f"SHA-256 {wanted}",
+                    digest,
+                    "the file at its source has changed",
+                    about=item.to,
                 )
             continue
         after = part.stat().st_size if part.is_file() else 0
         failures = 0 if after > before else failures + 1
         time.sleep(patience.pause * min(2**failures, 32) if failures else 0)
     raise RemoteError(
-        "download", f"{item.to}: a server that sends the whole file, got {last or 'a cut transfer'}; run again to go on"
+        "download",
+        "a server that sends the whole file",
+        last or "a cut transfer",
+        "run again to go on",
+        about=item.to,
     )
 
 
@@ -135,7 +141,11 @@ def _attempt(item: Download, part: Path, start: int, patience: Patience, step: S
             total = _total(answer.headers, start if resumed else 0, item)
             if total is not None and total > patience.largest:
                 raise RemoteError(
-                    "too_large", f"{item.to}: up to {patience.largest} bytes, got {total}; download it by hand"
+                    "too_large",
+                    f"up to {patience.largest} bytes",
+                    total,
+                    "download it by hand",
+                    about=item.to,
                 )
             return _received(answer, part, start if resumed else 0, total, item, patience, step)
     except urllib.error.HTTPError as error:
@@ -144,7 +154,11 @@ def _attempt(item: Download, part: Path, start: int, patience: Patience, step: S
             return _end_of(error.headers.get("Content-Range")) == start or _forget(part)
         if error.code < 500 and error.code not in (408, 425, 429):
             raise RemoteError(
-                "download", f"{item.to}: a file at its address, got HTTP {error.code}; see `groundglass data sources`"
+                "download",
+                "a file at its address",
+                f"HTTP {error.code}",
+                "see `groundglass data sources`",
+                about=item.to,
             ) from error
         raise ConnectionError(f"HTTP {error.code}") from error
 
@@ -169,7 +183,7 @@ def _received(
                 file.truncate(0)
                 limit = item.bytes or patience.largest
                 raise RemoteError(
-                    "too_large", f"{item.to}: {limit} bytes, got more; the file at its source has changed"
+                    "too_large", f"{limit} bytes", "more", "the file at its source has changed", about=item.to
                 )
             step(item.to, size, total or 0)
         file.flush()
@@ -217,7 +231,9 @@ def unpack(archive: Path, folder: Path) -> int:
     try:
         opened = Files(Limits()).archive(str(archive))
     except InputError as error:
-        raise RemoteError("archive", f"{archive.name}: an intact zip, got: {error.detail}") from error
+        raise RemoteError(
+            "archive", "an intact zip", error.detail, "delete it and run again", about=archive.name
+        ) from error
     count = 0
     with contextlib.closing(opened):
         for info in opened.infolist():
@@ -232,7 +248,7 @@ def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, name:
     parts = PurePosixPath(info.filename.replace("\\", "/"))
     kind = (info.external_attr >> 28) & 0xF
     if parts.is_absolute() or ".." in parts.parts or kind not in (0, 8) or info.flag_bits & 0x1:
-        raise RemoteError("archive", f"{name}: plain files inside the archive, got a link or a path that leaves it")
+        raise RemoteError("archive", "plain files inside the archive", "a link or a path that leaves it", about=name)
     place = folder.joinpath(*parts.parts)
     try:
         if place.is_file() and place.stat().st_size == info.file_size:
@@ -244,9 +260,7 @@ def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path, name:
         os.replace(half, place)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise RemoteError(
-            "archive", f"{name}: an intact zip, got {type(error).__name__}; delete it and run again"
+            "archive", "an intact zip", type(error).__name__, "delete it and run again", about=name
         ) from error
     except OSError as error:
-        raise OutputError(
-            "unwritable", f"room and a folder to write to, got {error.strerror}; free some space"
-        ) from error
+        raise OutputError("unwritable", "room and a folder to write to", error.strerror, "free some space") from error

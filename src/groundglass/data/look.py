@@ -99,7 +99,7 @@ class Memory:
                 self._base.execute("CREATE TABLE IF NOT EXISTS lists (key TEXT PRIMARY KEY, list TEXT)")
         except OSError as error:
             raise OutputError(
-                "unwritable", f"a cache folder to write to, got {type(error).__name__}; give --cache or --no-cache"
+                "unwritable", "a cache folder to write to", type(error).__name__, "give --cache or --no-cache"
             ) from error
 
     def look(self, key: str) -> tuple[Look, bytes] | None:

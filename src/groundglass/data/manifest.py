@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
-from groundglass.errors import ConfigError, ManifestError
+from groundglass.errors import ConfigError, ManifestError, Reason
 from groundglass.read.scan import natural
 from groundglass.types import Label, Record, Split, Unit
 from groundglass.write import PUBLIC, write_bytes
@@ -87,19 +87,21 @@ def load(path: Path) -> tuple[Record, ...]:
 def parse(data: bytes) -> tuple[Record, ...]:
     """The records of a manifest's bytes, in file order. Raises ManifestError with every row that is malformed."""
     if data.startswith(b"\xef\xbb\xbf"):
-        raise ManifestError("manifest", ["row 1: UTF-8 without a byte order mark, got one; save as plain UTF-8"])
+        raise ManifestError(
+            "manifest", [Reason("UTF-8 without a byte order mark", "one", "save as plain UTF-8", about="row 1")]
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ManifestError("manifest", [f"byte {error.start}: UTF-8 text, got other bytes"]) from error
+        raise ManifestError("manifest", [Reason("UTF-8 text", "other bytes", about=f"byte {error.start}")]) from error
     if "\x00" in text:
-        raise ManifestError("manifest", ["a text file, got NUL bytes"])
+        raise ManifestError("manifest", [Reason("a text file", "NUL bytes")])
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
-        raise ManifestError("manifest", [f"CSV as RFC 4180 has it, got: {error}"]) from error
+        raise ManifestError("manifest", [Reason("CSV as RFC 4180 has it", str(error))]) from error
     if not rows:
-        raise ManifestError("manifest", [f"a header with {', '.join(_REQUIRED)}, got an empty file"])
+        raise ManifestError("manifest", [Reason(f"a header with {', '.join(_REQUIRED)}", "an empty file")])
     header = _header(rows[0])
     return _records(header, rows[1:])
 
@@ -116,38 +118,46 @@ def unlawful(records: Sequence[Record]) -> list[str]:
             by_split[r.split].add(r.label)
         if r.split is not None and r.patient is not None:
             by_patient[r.patient].add(r.split)
-    problems = [f"sha256 {h[:12]}: one label, got covid and non-covid" for h, s in by_hash.items() if len(s) > 1]
+    problems: list[str] = [
+        Reason("one label", "covid and non-covid", about=f"sha256 {h[:12]}") for h, s in by_hash.items() if len(s) > 1
+    ]
     # Patient ids are named by their rows only: an id may be a person's.
     cut = {p for p, s in by_patient.items() if len(s) > 1}
-    problems += [f"row {n}: its patient in one split, got several" for n, r in _numbered(records) if r.patient in cut]
+    problems += [
+        Reason("its patient in one split", "several", about=f"row {n}")
+        for n, r in _numbered(records)
+        if r.patient in cut
+    ]
     parts: tuple[Split, ...] = ("train", "val")
     for split in parts:
         if len(by_split.get(split, ())) == 1:
-            problems.append(f"split {split}: both labels, got an empty class")
+            problems.append(Reason("both labels", "an empty class", about=f"split {split}"))
     return problems
 
 
 def missing(records: Sequence[Record], root: Path) -> list[str]:
     """The records whose file does not lie under `root`, one line each."""
     if not root.is_dir():
-        return ["the data root: a folder, got none there; give --data or set GROUNDGLASS_DATA"]
-    return [f"{r.path}: a file under the data root, got none" for r in records if not (root / r.path).is_file()]
+        return [Reason("a folder", "none there", "give --data or set GROUNDGLASS_DATA", about="the data root")]
+    return [
+        Reason("a file under the data root", "none", about=r.path) for r in records if not (root / r.path).is_file()
+    ]
 
 
 def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ManifestError("manifest", [f"a manifest up to {_MAX_BYTES} bytes, got a larger file"])
+            raise ManifestError("manifest", [Reason(f"a manifest up to {_MAX_BYTES} bytes", "a larger file")])
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ManifestError("not_found", [f"a manifest that can be read, got {reason}"]) from error
+        raise ManifestError("not_found", [Reason("a manifest that can be read", reason)]) from error
 
 
 def _header(cells: Sequence[str]) -> tuple[str, ...]:
-    problems = [f"row 1: known columns, got {c[:40]!r}" for c in cells if c not in COLUMNS]
-    problems += [f"row 1: a column {c}, got none" for c in _REQUIRED if c not in cells]
-    problems += [f"row 1: column {c} once, got it {n} times" for c, n in Counter(cells).items() if n > 1]
+    problems: list[str] = [Reason("known columns", repr(c[:40]), about="row 1") for c in cells if c not in COLUMNS]
+    problems += [Reason(f"a column {c}", "none", about="row 1") for c in _REQUIRED if c not in cells]
+    problems += [Reason(f"column {c} once", f"it {n} times", about="row 1") for c, n in Counter(cells).items() if n > 1]
     if problems:
         raise ManifestError("manifest", problems)
     return tuple(cells)
@@ -158,19 +168,19 @@ def _records(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Reco
     records: list[Record] = []
     for number, cells in enumerate(rows, start=2):
         if len(cells) != len(header):
-            problems.append(f"row {number}: {len(header)} cells, got {len(cells)}")
+            problems.append(Reason(f"{len(header)} cells", len(cells), about=f"row {number}"))
             continue
         named = dict(zip(header, cells, strict=True))
         risky = [c for c, v in named.items() if _risky(v)]
         if risky:
-            problems += [f"row {number}: {c} without a spreadsheet formula, got one" for c in risky]
+            problems += [Reason(f"{c} without a spreadsheet formula", "one", about=f"row {number}") for c in risky]
             continue
         try:
             records.append(_record(named))
         except ValueError as error:
             problems.append(f"row {number}: {error}")
     if not rows:
-        problems.append("one row or more under the header, got none")
+        problems.append(Reason("one row or more under the header", "none"))
     problems += _duplicate_paths([r.path for r in records])
     if problems:
         raise ManifestError("manifest", problems)
@@ -214,7 +224,7 @@ def _risky(cell: str) -> bool:
 
 
 def _duplicate_paths(paths: Sequence[str]) -> list[str]:
-    return [f"{path}: one row, got {n}" for path, n in Counter(paths).items() if n > 1]
+    return [Reason("one row", n, about=path) for path, n in Counter(paths).items() if n > 1]
 
 
 def _numbered(records: Sequence[Record]) -> Iterable[tuple[int, Record]]:
@@ -225,7 +235,7 @@ def of_split(records: Sequence[Record], split: str) -> list[Record]:
     """The labelled rows of a split. Raises ConfigError if there are none."""
     rows = [r for r in records if r.split == split and r.label is not None]
     if not rows:
-        raise ConfigError("split", f"--split {split}: labelled rows in the manifest, got none; name another")
+        raise ConfigError("split", "labelled rows in the manifest", "none", "name another", about=f"--split {split}")
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from groundglass.data import manifest, sources
-from groundglass.errors import ConfigError, InputError, ManifestError, OutputError
+from groundglass.errors import ConfigError, InputError, ManifestError, OutputError, Reason
 from groundglass.infer.blur_mask import NARROW, WIDE, augmented, blur_and_mask, halves
 from groundglass.infer.field import LEAST_LUNG, fields
 from groundglass.infer.network import Network
@@ -37,7 +37,7 @@ class Prepared:
 
     records: tuple[Record, ...]
     sha256: str
-    left_out: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, InputError], ...]
 
 
 def prepare(
@@ -57,15 +57,15 @@ def prepare(
     patient stays on one side. Raises OutputError if `output` is taken, ManifestError if no picture is left.
     """
     if transform == "lungs" and field is None:
-        raise ConfigError("lungs", "the lung-field network for this transform, got none; reinstall groundglass")
+        raise ConfigError("lungs", "the lung-field network for this transform", "none", "reinstall groundglass")
     if per_class is not None and (per_class < 1 or rng is None):
-        raise ConfigError("per_class", f"1 or more pictures and a seed, got {per_class}")
+        raise ConfigError("per_class", "1 or more pictures and a seed", per_class)
     if in_use(output):
-        raise OutputError("taken", "a new or empty folder, got one with files in it; choose another output")
+        raise OutputError("taken", "a new or empty folder", "one with files in it", "choose another output")
     with whole(output) as work:
         made, left_out = _pictures(records, root, transform, work, field, step)
         if not made:
-            raise ManifestError("prepare", [f"{path}: {reason}" for path, reason in left_out])
+            raise ManifestError("prepare", [Reason(*error.detail.parts[:3], about=path) for path, error in left_out])
         if per_class is not None and rng is not None:
             made = _filled(made, work, per_class, rng)
         digest = manifest.write(made, work / "manifest.csv")
@@ -92,7 +92,11 @@ def transformed(gray: Float32, transform: Transform, field: Network | None = Non
     found = fields(gray[None], field)[0]
     if found.fraction < LEAST_LUNG:
         raise InputError(
-            "no_lung", f"lung: at least {LEAST_LUNG:.0%} of the slice, got {found.fraction:.1%}; give a lung slice"
+            "no_lung",
+            f"at least {LEAST_LUNG:.0%} of the slice",
+            f"{found.fraction:.1%}",
+            "give a lung slice",
+            about="lung",
         )
     return [("", lungs_only(gray, found.lungs, _LUNG_SIZE))]
 
@@ -104,9 +108,9 @@ def _pictures(
     work: Path,
     field: Network | None,
     step: Step,
-) -> tuple[list[Record], list[tuple[str, str]]]:
+) -> tuple[list[Record], list[tuple[str, InputError]]]:
     made: dict[str, Record] = {}
-    left_out: list[tuple[str, str]] = []
+    left_out: list[tuple[str, InputError]] = []
     with Decoder() as decoder:
         for number, record in enumerate(sorted(records, key=lambda r: r.path)):
             try:
@@ -117,7 +121,7 @@ def _pictures(
                     # equal files have equal names: they come out once
                     made.setdefault(row.path, row)
             except InputError as error:
-                left_out.append((record.path, str(error)))
+                left_out.append((record.path, error))
             step("preparing", number + 1, len(records))
     return list(made.values()), left_out
 

@@ -118,11 +118,11 @@ def find(name: str) -> Source:
             data = Path(name).read_bytes()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ConfigError("source", f"a TOML file that can be read, got {reason}; check its path") from error
+            raise ConfigError("source", "a TOML file that can be read", reason, "check its path") from error
         return parse(data)
     if name not in names():
         known = ", ".join(names())
-        raise ConfigError("source", f"one of {known} or a .toml file, got {name!r}; see `groundglass data sources`")
+        raise ConfigError("source", f"one of {known} or a .toml file", repr(name), "see `groundglass data sources`")
     return parse((_folder() / f"{name}.toml").read_bytes())
 
 
@@ -134,7 +134,7 @@ def every() -> tuple[Source, ...]:
 def parse(data: bytes) -> Source:
     """A source from the bytes of its TOML. Raises ConfigError with the path of the key that is wrong."""
     if len(data) > _MAX_BYTES:
-        raise ConfigError("source", f"a TOML up to {_MAX_BYTES} bytes, got {len(data)}")
+        raise ConfigError("source", f"a TOML up to {_MAX_BYTES} bytes", len(data))
     keys = _Keys(toml.parse(data, "source", "the description of a set"), "")
     source = Source(
         name=keys.text("name"),
@@ -151,7 +151,7 @@ def parse(data: bytes) -> Source:
         downloads=tuple(_download(k) for k in keys.tables("downloads")),
     )
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", source.name):
-        raise ConfigError("source", f"name: lower-case letters, digits and hyphens, got {source.name!r}")
+        raise ConfigError("source", "lower-case letters, digits and hyphens", repr(source.name), about="name")
     keys.finish()
     return source
 
@@ -170,12 +170,12 @@ class _Keys:
     def take(self, key: str, kind: type[_T], default: _T | None = None, required: bool = True) -> _T | None:
         if key not in self._left:
             if required and default is None:
-                raise ConfigError("source", f"{self._place}{key}: a value, got none; add it")
+                raise ConfigError("source", "a value", "none", "add it", about=f"{self._place}{key}")
             return default
         value = self._left.pop(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             got = type(value).__name__
-            raise ConfigError("source", f"{self._place}{key}: {kind.__name__}, got {got}")
+            raise ConfigError("source", kind.__name__, got, about=f"{self._place}{key}")
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -190,7 +190,7 @@ class _Keys:
     def one_of(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str | None:
         value = self.take(key, str, default, required=default is None)
         if value not in choices:
-            raise ConfigError("source", f"{self._place}{key}: one of {', '.join(choices)}, got {value!r}")
+            raise ConfigError("source", f"one of {', '.join(choices)}", repr(value), about=f"{self._place}{key}")
         return value
 
     def optional(self, key: str, choices: tuple[str, ...]) -> str | None:
@@ -205,21 +205,25 @@ class _Keys:
     def tables(self, key: str, required: bool = False) -> list[_Keys]:
         found = cast("list[Any]", self.take(key, list, required=required) or [])
         if not all(isinstance(t, dict) for t in found):
-            raise ConfigError("source", f"{self._place}{key}: tables, got other values; write [[{self._place}{key}]]")
+            raise ConfigError(
+                "source", "tables", "other values", f"write [[{self._place}{key}]]", about=f"{self._place}{key}"
+            )
         return [_Keys(t, f"{self._place}{key}[{n}].") for n, t in enumerate(found)]
 
     def words(self, key: str) -> dict[str, str]:
         found = self.take(key, dict, required=False) or {}
         for name, value in found.items():
             if not isinstance(value, str):
-                raise ConfigError("source", f"{self._place}{key}.{name}: text, got {type(value).__name__}")
+                raise ConfigError("source", "text", type(value).__name__, about=f"{self._place}{key}.{name}")
         return found
 
     def mapping(self, key: str, choices: tuple[str, ...]) -> dict[str, str] | None:
         found = self.words(key)
         for name, value in found.items():
             if value not in choices:
-                raise ConfigError("source", f"{self._place}{key}.{name}: one of {', '.join(choices)}, got {value!r}")
+                raise ConfigError(
+                    "source", f"one of {', '.join(choices)}", repr(value), about=f"{self._place}{key}.{name}"
+                )
         return found or None
 
     def patterns(self, key: str) -> dict[str, re.Pattern[str]] | None:
@@ -228,7 +232,7 @@ class _Keys:
     def finish(self) -> None:
         if self._left:
             unknown = ", ".join(f"{self._place}{key}" for key in sorted(self._left))
-            raise ConfigError("source", f"known keys, got {unknown}; remove or correct it")
+            raise ConfigError("source", "known keys", unknown, "remove or correct it")
 
 
 _LABELS = ("covid", "non-covid")
@@ -238,12 +242,12 @@ def _compiled(text: str, place: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise ConfigError("source", f"{place}: a regular expression, got one with: {error}") from error
+        raise ConfigError("source", "a regular expression", f"one with: {error}", about=place) from error
 
 
 def _inside(path: str, place: str) -> str:
     if path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise ConfigError("source", f"{place}: a path inside the set's folder, got {path!r}")
+        raise ConfigError("source", "a path inside the set's folder", repr(path), about=place)
     return path
 
 
@@ -256,9 +260,9 @@ def _download(keys: _Keys) -> Download:
         unpack=keys.maybe("unpack"),
     )
     if not re.match(r"https?://", found.url):
-        raise ConfigError("source", f"downloads.url: an http or https address, got {found.url!r}")
+        raise ConfigError("source", "an http or https address", repr(found.url), about="downloads.url")
     if found.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", found.sha256):
-        raise ConfigError("source", f"downloads.sha256: 64 lower-case hex digits, got {found.sha256!r}")
+        raise ConfigError("source", "64 lower-case hex digits", repr(found.sha256), about="downloads.sha256")
     if found.unpack is not None:
         _inside(found.unpack, "downloads.unpack")
     keys.finish()

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from groundglass.data.manifest import unlawful
-from groundglass.errors import ConfigError, ManifestError
+from groundglass.errors import ConfigError, ManifestError, Reason
 from groundglass.types import Record, Split
 
 Fractions = tuple[float, float, float]
@@ -31,10 +31,10 @@ def fractions(text: str) -> Fractions:
     except ValueError:
         values = []
     if len(values) != 3 or min(values) < 0 or not np.isfinite(values).all() or values[0] <= 0:
-        raise ConfigError("fractions", f"train/val/test as three numbers like 70/10/20, got {text!r}")
+        raise ConfigError("fractions", "train/val/test as three numbers like 70/10/20", repr(text))
     total = sum(values)
     if not (np.isclose(total, 1.0) or np.isclose(total, 100.0)):
-        raise ConfigError("fractions", f"shares that sum to 1 or to 100, got {total:g}")
+        raise ConfigError("fractions", "shares that sum to 1 or to 100", f"{total:g}")
     return values[0] / total, values[1] / total, values[2] / total
 
 
@@ -46,7 +46,7 @@ def by_patient(records: Sequence[Record], shares: Fractions, rng: np.random.Gene
     unknown = [r for r in records if r.patient is None]
     if unknown:
         got = f"{len(unknown)} of {len(records)} rows without one"
-        raise ManifestError("split", [f"a patient in every row, got {got}; use --by block for numbered files"])
+        raise ManifestError("split", [Reason("a patient in every row", got, "use --by block for numbered files")])
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in _sorted(records):
         groups[str(record.patient)].append(record)
@@ -61,7 +61,7 @@ def by_file(records: Sequence[Record], shares: Fractions, rng: np.random.Generat
     known = sum(r.patient is not None for r in records)
     if known:
         got = f"{known} of {len(records)} rows with one"
-        raise ManifestError("split", [f"rows without patients for a split by file, got {got}; use --by patient"])
+        raise ManifestError("split", [Reason("rows without patients for a split by file", got, "use --by patient")])
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in _sorted(records):
         groups[record.sha256].append(record)
@@ -85,7 +85,9 @@ def by_block(records: Sequence[Record], shares: Fractions, gap: int = 10) -> tup
 
 def by_list(records: Sequence[Record]) -> tuple[Record, ...]:
     """Keeps the split that came with the set. Raises ManifestError if a row has none or a patient is cut."""
-    problems = [f"{r.path}: a split from the set's own lists, got none" for r in records if r.split is None]
+    problems: list[str] = [
+        Reason("a split from the set's own lists", "none", about=r.path) for r in records if r.split is None
+    ]
     problems += unlawful(records)
     if problems:
         raise ManifestError("split", problems)
@@ -97,7 +99,7 @@ def file_number(record: Record) -> int:
     stem = record.path.rpartition("/")[2].rpartition(".")[0]
     numbers = re.findall(r"\d+", stem)
     if not numbers:
-        raise ManifestError("split", [f"{record.path}: a number in the file's name, got none"])
+        raise ManifestError("split", [Reason("a number in the file's name", "none", about=record.path)])
     return int(numbers[-1])
 
 

@@ -23,7 +23,7 @@ def parse(content: bytes, code: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(code, f"{name}: a TOML file, got something else ({error}); mend it") from error
+        raise ConfigError(code, "a TOML file", f"something else ({error})", "mend it", about=name) from error
 
 
 def filled(kind: type[_T], table: Mapping[str, Any], code: str, name: str) -> _T:
@@ -35,14 +35,16 @@ def filled(kind: type[_T], table: Mapping[str, Any], code: str, name: str) -> _T
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key, value in table.items():
         if key not in fields:
-            raise ConfigError(code, f"{key}: a known key, got an unknown one{_nearest(key, fields)}; correct {name}")
+            raise ConfigError(
+                code, "a known key", f"an unknown one{_nearest(key, fields)}", f"correct {name}", about=key
+            )
         if not _accepts(value, str(fields[key].type)):
-            raise ConfigError(code, f"{key}: {fields[key].type}, got {value!r}; correct {name}")
+            raise ConfigError(code, str(fields[key].type), repr(value), f"correct {name}", about=key)
     required = {n: f for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     without = {n: f for n, f in required.items() if n not in table}
     missing = sorted(n for n, f in without.items() if not str(f.type).endswith("| None"))
     if missing:
-        raise ConfigError(code, f"{name}: all of its keys, got none of {', '.join(missing)}; add them")
+        raise ConfigError(code, "all of its keys", f"none of {', '.join(missing)}", "add them", about=name)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return kind(**dict.fromkeys(without), **values)
 

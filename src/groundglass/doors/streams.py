@@ -60,5 +60,5 @@ def require_stdout() -> None:
     """Raises OutputError (`write_failed`) before any work if results could go nowhere."""
     if isinstance(sys.stdout, Closed):
         raise OutputError(
-            "write_failed", "a standard output that is open, got a closed one; redirect it, or name a file with -o"
+            "write_failed", "a standard output that is open", "a closed one", "redirect it, or name a file with -o"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundglass.errors import InputError
+from groundglass.errors import InputError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
 from groundglass.read.choice import ranked, study_of, told_of
@@ -21,7 +21,6 @@ from groundglass.types import Attribution, Float64, Opacity, Prediction, Refusal
 KEY_SLICES = 4
 # Key slices lie at least this far apart, so that they are not one lesion seen four times.
 APART_MM = 10.0
-_SEVERAL = "expected one patient in a study, got files of {}; give each patient UIDs of their own and send them again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,9 @@ def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answ
     for series in studies.values():
         patients = by_patient([header.patient for one in series for header in one.headers])
         if len(patients) > 1:
-            yield Refusal(series[0].name, "several_patients", _SEVERAL.format(len(patients)))
+            instead = "give each patient UIDs of their own and send them again"
+            reason = Reason("one patient in a study", f"files of {len(patients)}", instead)
+            yield Refusal(series[0].name, "several_patients", reason)
             continue
         yield _answer_study(ranked(series, decoder.limits), decoder, model)
 

@@ -66,15 +66,19 @@ def read_frame_head(path: Path, sha256: str | None = SHA256) -> FrameHead:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(
-            "weights_missing", f"frame: a readable file, got {type(error).__name__}; reinstall groundglass"
+            "weights_missing", "a readable file", type(error).__name__, "reinstall groundglass", about="frame"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
-        raise ModelError("weights_hash", f"frame: SHA-256 {sha256}, got {digest}; the file is damaged, reinstall it")
+        raise ModelError(
+            "weights_hash", f"SHA-256 {sha256}", digest, "the file is damaged, reinstall it", about="frame"
+        )
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             layers = {name: file[name].astype(np.float32) for name in _LAYERS}
             limits = dict(zip(FRAMES, file["refused_from"].tolist(), strict=True))
     except (KeyError, OSError, ValueError) as error:
-        raise ModelError("weights_contract", "frame: layers and limits, got others; reinstall groundglass") from error
+        raise ModelError(
+            "weights_contract", "layers and limits", "others", "reinstall groundglass", about="frame"
+        ) from error
     return FrameHead(layers, limits)

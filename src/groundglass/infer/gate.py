@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from groundglass.errors import Reason
 from groundglass.infer.field import LEAST_LUNG, Field, Fields
 from groundglass.types import Float32, Notice
 
@@ -29,19 +30,26 @@ INSTEAD = {
 }
 # What is wrong with a picture that shows lung: the code, and what was expected, found and is to be done.
 FLAWED = {
-    "cut": ("cut_lungs", "whole lungs, got lungs that the border of the picture cuts; give the whole slice"),
-    "several": ("several_slices", "one slice, got several in one picture; give each slice as a picture of its own"),
+    "cut": ("cut_lungs", Reason("whole lungs", "lungs that the border of the picture cuts", "give the whole slice")),
+    "several": (
+        "several_slices",
+        Reason("one slice", "several in one picture", "give each slice as a picture of its own"),
+    ),
     "other_anatomy": (
         "not_axial_lung_ct",
-        "an axial lung CT, got what looks like another part of the body; give slices at the level of the lungs",
+        Reason("an axial lung CT", "what looks like another part of the body", "give slices at the level of the lungs"),
     ),
     "few_pixels": (
         "few_pixels",
-        "a slice of 100 real pixels a side or more, got a preview or an enlarged one; give the original slice",
+        Reason("a slice of 100 real pixels a side or more", "a preview or an enlarged one", "give the original slice"),
     ),
     "compressed": (
         "compressed",
-        "a slice without visible JPEG blocks, got one compressed until they hide ground-glass; give the original slice",
+        Reason(
+            "a slice without visible JPEG blocks",
+            "one compressed until they hide ground-glass",
+            "give the original slice",
+        ),
     ),
 }
 
@@ -76,7 +84,7 @@ def _flaws(found: Collection[Field], accept: float) -> list[str]:
     return [f.flaw for f in found if f.flaw and 2 * f.accepted >= accept and f.fraction >= LEAST_LUNG]
 
 
-def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] | None:
+def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, Reason] | None:
     """None where enough slices show lung; otherwise the code and the reason of the refusal.
 
     The reason names what most slices look like. A slice that passes for CT and has no lung is told apart from a picture
@@ -85,17 +93,19 @@ def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, str] |
     if any(shows_lung(f, accept) for f in found) and not mostly_flawed(found, accept):
         return None
     if flat:
-        return "flat_image", "image: some contrast, got a constant picture; give the original slice"
+        return "flat_image", Reason("some contrast", "a constant picture", "give the original slice", about="image")
     if flaws := _flaws(found, accept):
         return FLAWED[max(sorted(set(flaws)), key=flaws.count)]
     if any(f.accepted >= accept for f in found):
-        return "no_lung", f"lung: at least {LEAST_LUNG:.0%} of a slice, got less; {INSTEAD['ct_without_lung']}"
+        return "no_lung", Reason(
+            f"at least {LEAST_LUNG:.0%} of a slice", "less", INSTEAD["ct_without_lung"], about="lung"
+        )
     votes = np.sum([f.kinds for f in found], axis=0)
     kind = _most_likely_refused(votes)
     if kind == "ct_without_lung":
-        return "no_lung", f"an axial lung CT, got what looks like {IN_WORDS[kind]}; {INSTEAD[kind]}"
+        return "no_lung", Reason("an axial lung CT", f"what looks like {IN_WORDS[kind]}", INSTEAD[kind])
     instead = INSTEAD.get(kind, "give an axial slice of a chest CT in a lung window, or the DICOM series")
-    return "not_axial_lung_ct", f"an axial lung CT, got what looks like {IN_WORDS[kind]}; {instead}"
+    return "not_axial_lung_ct", Reason("an axial lung CT", f"what looks like {IN_WORDS[kind]}", instead)
 
 
 def _most_likely_refused(votes: Float32) -> str:

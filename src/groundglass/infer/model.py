@@ -91,7 +91,11 @@ class Model:
         """Raises ConfigError (`views`) where the model cannot see a slice in these views."""
         if self.opaque_at is not None and views not in MAP_VIEWS:
             raise ConfigError(
-                "views", f"views of a model with an opacity map: {' or '.join(MAP_VIEWS)}, got {views!r}; choose one"
+                "views",
+                " or ".join(MAP_VIEWS),
+                repr(views),
+                "choose one",
+                about="views of a model with an opacity map",
             )
 
     def run(self, batch: Float32) -> tuple[Float32, Float32]:
@@ -127,7 +131,10 @@ def weights_path(model: str | Path | None = None) -> Path:
     choice = ", ".join(bundled())
     raise ModelError(
         "weights_missing",
-        f"model: one of {choice}, or the path of an .onnx file, got {name!r}; see `groundglass models`",
+        f"one of {choice}, or the path of an .onnx file",
+        repr(name),
+        "see `groundglass models`",
+        about="model",
     )
 
 
@@ -144,28 +151,42 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
     if card.field_sha256 != PINNED["field"]:
         raise ModelError(
             "weights_contract",
-            f"model: lung fields of network {PINNED['field'][:12]}, got {card.field_sha256[:12]}; export it again",
+            f"lung fields of network {PINNED['field'][:12]}",
+            card.field_sha256[:12],
+            "export it again",
+            about="model",
         )
     if OPERATING_POINT not in card.thresholds:
-        raise ModelError("weights_contract", f"card: a threshold named {OPERATING_POINT}, got none; export it again")
+        raise ModelError(
+            "weights_contract", f"a threshold named {OPERATING_POINT}", "none", "export it again", about="card"
+        )
     _require_outputs(classifier, card)
     if card.views not in VIEWS:
         raise ModelError(
-            "weights_contract", f"card: views among {', '.join(VIEWS)}, got {card.views!r}; update groundglass"
+            "weights_contract", f"views among {', '.join(VIEWS)}", repr(card.views), "update groundglass", about="card"
         )
     if card.size != classifier.size or card.labels != LABELS:
         raise ModelError(
             "weights_contract",
-            f"model: labels {LABELS} and its own input size, got {card.labels}, {card.size}; export it again",
+            f"labels {LABELS} and its own input size",
+            f"{card.labels}, {card.size}",
+            "export it again",
+            about="model",
         )
     field = read_onnx(weights_folder() / "field.onnx", PINNED["field"], threads, MAPS)
     if tuple(field.card.get("kinds", ())) != KINDS:
         raise ModelError(
-            "weights_contract", "lung-field network: the kinds of this version, got others; reinstall groundglass"
+            "weights_contract",
+            "the kinds of this version",
+            "others",
+            "reinstall groundglass",
+            about="lung-field network",
         )
     if operating_point not in card.thresholds:
         choice = ", ".join(card.thresholds)
-        raise ConfigError("operating_point", f"operating point: one of {choice}, got {operating_point!r}; choose one")
+        raise ConfigError(
+            "operating_point", f"one of {choice}", repr(operating_point), "choose one", about="operating point"
+        )
     frame = read_frame_head(weights_folder() / "frame.npz")
     at_once = min(_MOST_AT_ONCE, threads or os.cpu_count() or 1)
     return Model(classifier, field, frame, card, operating_point, at_once)
@@ -177,20 +198,25 @@ def _require_outputs(classifier: Network, card: ModelCard) -> None:
     expected = (*OUTPUTS, *MAP_OUTPUTS) if mapped else OUTPUTS
     outputs = {o.name: o.shape for o in classifier.session.get_outputs()}
     if set(outputs) != set(expected):
-        raise ModelError("weights_contract", f"model: outputs {expected}, got {tuple(outputs)}; export it again")
+        raise ModelError("weights_contract", f"outputs {expected}", tuple(outputs), "export it again", about="model")
     if mapped != (card.opaque_at is not None):
         which = "an opaque_at beside an opacity map" if mapped else "no opaque_at without an opacity map"
-        raise ModelError("weights_contract", f"card: {which}, got {card.opaque_at}; export it again")
+        raise ModelError("weights_contract", which, card.opaque_at, "export it again", about="card")
     if not mapped:
         return
     cells = classifier.size // STRIDE
     shape = outputs["opacity_map"]
     if classifier.size % STRIDE or len(shape) != 4 or any(isinstance(n, int) and n != cells for n in shape[2:]):
-        raise ModelError("weights_contract", f"model: a map of {cells} x {cells} cells, got {shape}; export it again")
+        raise ModelError(
+            "weights_contract", f"a map of {cells} x {cells} cells", shape, "export it again", about="model"
+        )
     if card.views not in MAP_VIEWS:
         raise ModelError(
             "weights_contract",
-            f"card: views {' or '.join(MAP_VIEWS)} beside a map, got {card.views!r}; export it again",
+            f"views {' or '.join(MAP_VIEWS)} beside a map",
+            repr(card.views),
+            "export it again",
+            about="card",
         )
 
 
@@ -210,7 +236,9 @@ def parse_card(card: Mapping[str, Any]) -> ModelCard:
             values["differential"] = _differential(second)
         return ModelCard(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError("weights_contract", f"card: every field valid, got {error}; export the model again") from error
+        raise ModelError(
+            "weights_contract", "every field valid", error, "export the model again", about="card"
+        ) from error
 
 
 def _point(values: Mapping[str, Any]) -> OperatingPoint:

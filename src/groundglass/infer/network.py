@@ -58,7 +58,7 @@ class Network:
         for name, value in outputs.items():
             if not np.isfinite(value).all():
                 raise ModelError(
-                    "not_finite", f"{name}: finite values, got NaN or infinity; run `groundglass models verify`"
+                    "not_finite", "finite values", "NaN or infinity", "run `groundglass models verify`", about=name
                 )
         return outputs
 
@@ -99,12 +99,16 @@ def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None,
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(
-            "weights_missing", f"model: a readable file, got {type(error).__name__}; reinstall or name another"
+            "weights_missing", "a readable file", type(error).__name__, "reinstall or name another", about="model"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
         raise ModelError(
-            "weights_hash", f"model: SHA-256 {sha256}, got {digest}; the file is damaged or swapped, reinstall it"
+            "weights_hash",
+            f"SHA-256 {sha256}",
+            digest,
+            "the file is damaged or swapped, reinstall it",
+            about="model",
         )
     _refuse_what_reaches_out(content)
     network = _open(content if also is None else with_output(content, also), digest, threads)
@@ -123,7 +127,7 @@ def read_features(path: Path, maps: str, threads: int | None = None) -> Network:
     _refuse_what_reaches_out(content)
     name = features_of(content, maps)
     if name is None:
-        raise ModelError("weights_contract", f"model: a node that makes {maps!r}, got none; export it again")
+        raise ModelError("weights_contract", f"a node that makes {maps!r}", "none", "export it again", about="model")
     return _open(with_output(content, name), hashlib.sha256(content).hexdigest(), threads)
 
 
@@ -143,7 +147,7 @@ def _open(content: bytes, digest: str, threads: int | None) -> Network:
         properties = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # onnxruntime raises many types for damaged bytes
         raise ModelError(
-            "weights_unreadable", f"model: an ONNX file, got {type(error).__name__} on loading; export it again"
+            "weights_unreadable", "an ONNX file", f"{type(error).__name__} on loading", "export it again", about="model"
         ) from error
     try:
         card = json.loads(properties[CARD_KEY])
@@ -151,14 +155,18 @@ def _open(content: bytes, digest: str, threads: int | None) -> Network:
             raise KeyError(CARD_KEY)
     except (KeyError, ValueError, RecursionError) as error:
         raise ModelError(
-            "weights_contract", "model: a card inside the file, got none; export it with `groundglass train`"
+            "weights_contract", "a card inside the file", "none", "export it with `groundglass train`", about="model"
         ) from error
     inputs = session.get_inputs()
     shape = inputs[0].shape
     square = len(shape) == 4 and shape[1] in (1, 2) and shape[2] == shape[3] and isinstance(shape[2], int)
     if len(inputs) != 1 or not square or inputs[0].type != "tensor(float)":
         raise ModelError(
-            "weights_contract", f"model: one input (N, 1 or 2, S, S), got {[i.shape for i in inputs]}; export it again"
+            "weights_contract",
+            "one input (N, 1 or 2, S, S)",
+            [i.shape for i in inputs],
+            "export it again",
+            about="model",
         )
     return Network(session, digest, card, int(shape[2]), int(shape[1]))
 
@@ -180,16 +188,20 @@ def self_test(network: Network, also: str | None = None) -> float:
         promised = json.loads(properties[GOLDEN_KEY])
         got = golden_outputs(network, also)
         if not got or promised.keys() != got.keys():
-            raise ModelError("self_test", f"model: outputs {sorted(promised)}, got {sorted(got)}; export it again")
+            raise ModelError("self_test", f"outputs {sorted(promised)}", sorted(got), "export it again", about="model")
         worst = max(float(np.max(np.abs(np.subtract(promised[name], got[name])))) for name in got)
     except ModelError:
         raise
     except Exception as error:  # the promise and the graph are whatever the file's maker put there
         kind = type(error).__name__
-        raise ModelError("self_test", f"model: a golden vector that runs, got {kind}; export it again") from error
+        raise ModelError("self_test", "a golden vector that runs", kind, "export it again", about="model") from error
     if not worst <= GOLDEN_TOLERANCE:
         raise ModelError(
-            "self_test", f"model: golden vector within {GOLDEN_TOLERANCE}, got {worst:.2g}; run `groundglass doctor`"
+            "self_test",
+            f"a golden vector within {GOLDEN_TOLERANCE}",
+            f"{worst:.2g}",
+            "run `groundglass doctor`",
+            about="model",
         )
     return worst
 
@@ -198,7 +210,8 @@ def _refuse_what_reaches_out(content: bytes) -> None:
     try:
         reached = reaches_for(content)
     except ValueError as error:
-        raise ModelError("weights_unreadable", f"model: an ONNX file, got {error}; export it again") from error
+        raise ModelError("weights_unreadable", "an ONNX file", error, "export it again", about="model") from error
     if reached is not None:
-        detail = f"model: one file with standard operators, got {reached}; export it as one file"
-        raise ModelError("weights_contract", detail)
+        raise ModelError(
+            "weights_contract", "one file with standard operators", reached, "export it as one file", about="model"
+        )

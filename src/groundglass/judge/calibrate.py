@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.judge.cases import Case, check, columns
 from groundglass.judge.intervals import jackknife
 from groundglass.types import Estimate, Float64, Mask, ModelCard, OperatingPoint
@@ -129,7 +129,9 @@ def calibrate(cases: Sequence[Case], temperature: float, rng: np.random.Generato
     answered = columns(cases)
     for name, among in (("covid", answered.positive), ("non-covid", ~answered.positive)):
         if len(set(answered.of(among).patients)) < 2:
-            raise ManifestError("scores", [f"{name}: two patients or more to choose a threshold on, got fewer"])
+            raise ManifestError(
+                "scores", [Reason("two patients or more to choose a threshold on", "fewer", about=name)]
+            )
     margin = margins(answered.probability) * temperature
     weight = weights(cases)
     fitted = fit_temperature(margin, answered.positive, weight)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.types import Float64, Mask
 
 
@@ -58,19 +58,23 @@ def check(cases: Sequence[Case]) -> None:
     That is: no cases, a path twice, a probability that is none, one class only, or one patient only.
     """
     if not cases:
-        raise ManifestError("scores", ["cases: one or more of the named split, got none; name another split"])
+        raise ManifestError(
+            "scores", [Reason("one or more of the named split", "none", "name another split", about="cases")]
+        )
     twice = [path for path, n in Counter(c.path for c in cases).items() if n > 1]
-    problems = [f"{path}: one row, got several" for path in twice]
+    problems: list[str] = [Reason("one row", "several", about=path) for path in twice]
     problems += [
-        f"{c.path}: a probability within [0, 1], got {c.probability}"
+        Reason("a probability within [0, 1]", c.probability, about=c.path)
         for c in cases
         if c.probability is not None and not 0.0 <= c.probability <= 1.0
     ]
     if not problems:
         answered = [c for c in cases if c.probability is not None]
         if len({c.positive for c in answered}) < 2:
-            problems.append("labels: covid and non-covid among the answered cases, got fewer; add the other class")
+            problems.append(
+                Reason("covid and non-covid among the answered cases", "fewer", "add the other class", about="labels")
+            )
         if len({c.patient for c in answered}) < 2:
-            problems.append("patients: two or more, got fewer; one patient says nothing of others")
+            problems.append(Reason("two or more", "fewer", "one patient says nothing of others", about="patients"))
     if problems:
         raise ManifestError("scores", problems)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.judge import results
 from groundglass.judge.evaluate import OVERALL
 from groundglass.types import Estimate
@@ -58,7 +58,8 @@ def read_candidate(folder: Path) -> Candidate:
     said = results.read(folder / "evaluation.json", results.EVALUATION)
     if said["split"] != "val":
         raise ManifestError(
-            "split", [f"{folder.name}: an evaluation on the validation part, got {said['split'] or 'no split'!r}"]
+            "split",
+            [Reason("an evaluation on the validation part", repr(said["split"] or "no split"), about=folder.name)],
         )
     per_source = [
         row["value"] for row in said["estimates"] if row["group"].startswith("source: ") and row["measure"] == "AUROC"
@@ -66,7 +67,7 @@ def read_candidate(folder: Path) -> Candidate:
     whole = results.find(said, "AUROC", OVERALL)
     accuracy, ece = (results.find(said, m, OVERALL) for m in ("accuracy", "ECE, 15 bins"))
     if whole is None or accuracy is None or ece is None:
-        raise ManifestError("results", [f"{folder.name}: AUROC, accuracy and ECE of all cases, got fewer"])
+        raise ManifestError("results", [Reason("AUROC, accuracy and ECE of all cases", "fewer", about=folder.name)])
     controls = _beside(folder, "controls.json", CONTROLS, said)
     faithful = _beside(folder, "faithfulness.json", FAITHFULNESS, said)
     heat, chance = _heat(faithful)
@@ -93,14 +94,18 @@ def _beside(folder: Path, name: str, schema: str, evaluation: dict[str, Any]) ->
     said = results.read(folder / name, schema)
     if said["model_sha256"] != evaluation["model_sha256"]:
         raise ManifestError(
-            "results", [f"{folder.name}/{name}: the model of evaluation.json, got another; run it again"]
+            "results",
+            [Reason("the model of evaluation.json", "another", "run it again", about=f"{folder.name}/{name}")],
         )
     if said["manifest_sha256"] not in (evaluation["manifest_sha256"], ""):
         raise ManifestError(
-            "results", [f"{folder.name}/{name}: the manifest of evaluation.json, got another; run it again"]
+            "results",
+            [Reason("the manifest of evaluation.json", "another", "run it again", about=f"{folder.name}/{name}")],
         )
     if said["split"] not in ("val", ""):
-        raise ManifestError("split", [f"{folder.name}/{name}: the validation part, got {said['split']!r}"])
+        raise ManifestError(
+            "split", [Reason("the validation part", repr(said["split"]), about=f"{folder.name}/{name}")]
+        )
     return said
 
 
@@ -124,7 +129,7 @@ def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
     others = [c for c in left if c.manifest_sha256 != left[0].manifest_sha256]
     if others:
         first = f"manifest {left[0].manifest_sha256[:12]} as in {left[0].folder}"
-        raise ManifestError("results", [f"{c.folder}: {first}, got {c.manifest_sha256[:12]}" for c in others])
+        raise ManifestError("results", [Reason(first, c.manifest_sha256[:12], about=c.folder) for c in others])
     out: list[Candidate] = []
     while left:
         least = min(len(c.lacks) for c in left)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.judge import metrics
 from groundglass.judge.cases import Case, Columns, columns, two_of_each
 from groundglass.judge.intervals import LEVEL, Scale, Statistic, bootstrap, jackknife
@@ -69,8 +69,8 @@ def matched(first: Sequence[Case], second: Sequence[Case]) -> tuple[Columns, Col
     Raises ManifestError if the two do not hold the same cases with the same labels.
     """
     a, b = {c.path: c for c in first}, {c.path: c for c in second}
-    problems = [f"{path}: in both files, got one" for path in sorted(set(a) ^ set(b))]
-    problems += [f"{p}: one label, got two" for p in sorted(set(a) & set(b)) if a[p].positive != b[p].positive]
+    problems: list[str] = [Reason("in both files", "one", about=path) for path in sorted(set(a) ^ set(b))]
+    problems += [Reason("one label", "two", about=p) for p in sorted(set(a) & set(b)) if a[p].positive != b[p].positive]
     if problems:
         raise ManifestError("scores", problems)
     shared = [p for p in a if a[p].probability is not None and b[p].probability is not None]
@@ -145,4 +145,4 @@ def compare_cases(first: Sequence[Case], second: Sequence[Case], thresholds: tup
         delong, p = paired_delong(a.probability, b.probability, a.positive)
         return Comparison(delong, p, tuple(compare(a, b, thresholds)), left_out)
     except ValueError as error:
-        raise ManifestError("scores", [str(error)]) from error
+        raise ManifestError("scores", [Reason("scores that can be compared", f"others ({error})")]) from error

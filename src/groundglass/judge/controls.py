@@ -16,7 +16,7 @@ import numpy as np
 from groundglass.data import manifest
 from groundglass.data.look import Looks, look_at, memory
 from groundglass.data.manifest import people
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.network import read_features
 from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
@@ -266,7 +266,13 @@ def _training(records: Sequence[Record], split: str) -> list[Record]:
     if len({r.label for r in rows}) < 2:
         raise ManifestError(
             "manifest",
-            [f"{' and '.join(parts)}: rows of covid and of non-covid for the controls to learn from, got fewer"],
+            [
+                Reason(
+                    "rows of covid and of non-covid for the controls to learn from",
+                    "fewer",
+                    about=" and ".join(parts),
+                )
+            ],
         )
     return rows
 
@@ -276,7 +282,9 @@ def _answered(rows: Sequence[Record], root: Path, model: Model, step: Step) -> _
     found = prepared(rows, people(rows), root, model, step)
     positive = np.array([r.label == "covid" for r, _ in found], bool)
     if not two_of_each(positive, [s.patient for _, s in found]):
-        raise ManifestError("manifest", ["patients: two or more with each label among the answered slices, got fewer"])
+        raise ManifestError(
+            "manifest", [Reason("two or more with each label among the answered slices", "fewer", about="patients")]
+        )
     return _Answered(
         tuple(r for r, _ in found),
         np.stack([s.seen for _, s in found]),
@@ -293,11 +301,13 @@ def _small(rows: Sequence[Record], training: int, looks: Looks) -> dict[str, Flo
     """
     absent = [r.path for r, look in zip(rows, looks.looks, strict=True) if look is None]
     if absent:
-        raise ManifestError("not_found", [f"{p}: a file below --data, got none" for p in absent])
+        raise ManifestError("not_found", [Reason("a file below --data", "none", about=p) for p in absent])
     kept = [n for n in range(training) if (look := looks.looks[n]) is not None and look.refusal is None]
     positive = np.array([rows[n].label == "covid" for n in kept], bool)
     if not positive.any() or positive.all():
-        raise ManifestError("manifest", ["train: slices of covid and of non-covid that can be read, got fewer"])
+        raise ManifestError(
+            "manifest", [Reason("slices of covid and of non-covid that can be read", "fewer", about="train")]
+        )
     fitted, first = classifier(), len(kept)
     return {
         name: fitted(matrix[:first], positive, matrix[first:])

@@ -74,7 +74,9 @@ def check_traits(cases: Sequence[Case], by: Sequence[str]) -> None:
     for trait in by:
         if not any(c.traits.get(trait) for c in cases):
             known = sorted({t for c in cases for t in c.traits})
-            raise ConfigError("by", f"--by: one of {', '.join(known)}, got {trait!r}; add a column of that name")
+            raise ConfigError(
+                "by", f"one of {', '.join(known)}", repr(trait), "add a column of that name", about="--by"
+            )
 
 
 def _known(e: Estimate) -> bool:

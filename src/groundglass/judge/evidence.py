@@ -78,7 +78,7 @@ def classifier() -> Callable[[Float64, Mask, Float64], Float64]:
         from sklearn.preprocessing import StandardScaler
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", "scikit-learn for the controls, got none; pip install '.[judge]' in the clone"
+            "extra", "scikit-learn for the controls", "none", "pip install '.[judge]' in the clone"
         ) from error
 
     def fitted(train: Float64, positive: Mask, test: Float64) -> Float64:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, stats
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.infer.cam import occlusion, opacity, spread
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate
@@ -312,7 +312,7 @@ def judge_maps(
     notes += [OPACITY_NOTE] if model.opaque_at is not None else []
     used = {g: samples for g, samples in groups.items() if g not in few}
     if not used:
-        raise ManifestError("manifest", ["slices of two people or more that the model answers, got fewer"])
+        raise ManifestError("manifest", [Reason("slices of two people or more that the model answers", "fewer")])
     methods, score = methods_of(model, gradients, rng), score_of(model)
     measures = {group: _measured(group, samples, methods, score, rng, step) for group, samples in used.items()}
     drawn = used.get("phantoms", ())[:_SANITY]

@@ -21,7 +21,7 @@ def axes(height: float, width: float = 8.0) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ConfigError("extra", "matplotlib for the page, got none; pip install '.[judge]' in the clone") from error
+        raise ConfigError("extra", "matplotlib for the page", "none", "pip install '.[judge]' in the clone") from error
     drawn = Figure(figsize=(width, height), layout="constrained")
     return drawn, drawn.subplots()
 

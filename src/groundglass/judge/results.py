@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.judge.evaluate import Evaluation, Measured
 from groundglass.types import Estimate
 
@@ -82,11 +82,13 @@ def read(path: Path, schema: str) -> dict[str, Any]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ManifestError("not_found", [f"{path.name}: a file that can be read, got {error.strerror}"]) from error
+        raise ManifestError(
+            "not_found", [Reason("a file that can be read", error.strerror, about=path.name)]
+        ) from error
     except ValueError as error:
-        raise ManifestError("results", [f"{path.name}: JSON, got something else"]) from error
+        raise ManifestError("results", [Reason("JSON", "something else", about=path.name)]) from error
     if not isinstance(said, dict) or said.get("schema") != schema:
-        raise ManifestError("results", [f"{path.name}: a file of schema {schema}, got another"])
+        raise ManifestError("results", [Reason(f"a file of schema {schema}", "another", about=path.name)])
     return said
 
 

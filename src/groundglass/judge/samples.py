@@ -10,7 +10,7 @@ import numpy as np
 
 from groundglass.data.collect import check_hash
 from groundglass.data.manifest import of_split, people
-from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.errors import ConfigError, InputError, ManifestError, Reason
 from groundglass.infer.field import Field
 from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
@@ -32,7 +32,11 @@ def input_of(gray: Float32, found: Field, model: Model) -> tuple[Float32, Place]
     seen = views_of_part(model.card.views, gray, found.lungs, model.card.size, found.box)
     if len(seen) != 1:
         raise ConfigError(
-            "views", f"model: one view of each slice, got {len(seen)} ({model.card.views}); name one with one view"
+            "views",
+            "one view of each slice",
+            f"{len(seen)} ({model.card.views})",
+            "name one with one view",
+            about="model",
         )
     (view,) = seen
     if model.opaque_at is None:
@@ -108,7 +112,9 @@ def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
     Raises ManifestError where there is no such folder.
     """
     if not data.is_dir():
-        raise ManifestError("not_found", ["--data: a folder that exists, got none; name where the sets lie"])
+        raise ManifestError(
+            "not_found", [Reason("a folder that exists", "none", "name where the sets lie", about="--data")]
+        )
     folder = data / "masks" / "covid-lesion"
     for mask in sorted(folder.glob("GT*_bw.png")):
         image = folder / f"{mask.stem.removeprefix('GT').removesuffix('_bw')}.png"
@@ -129,7 +135,7 @@ def _mask(path: Path) -> Mask:
         with Image.open(path, formats=("PNG",)) as opened:
             return np.asarray(opened.convert("L")) > 229
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad bytes
-        raise InputError("unreadable", "lesion mask: a PNG, got something else; restore the file") from error
+        raise InputError("unreadable", "a PNG", "something else", "restore the file", about="lesion mask") from error
 
 
 def prepared(

@@ -14,7 +14,7 @@ import numpy as np
 from groundglass.data import sources
 from groundglass.data.collect import check_hash, traits
 from groundglass.data.manifest import people
-from groundglass.errors import ConfigError, InputError, ManifestError
+from groundglass.errors import ConfigError, InputError, ManifestError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, calibrate, examine, label
 from groundglass.judge.cases import Case
@@ -145,7 +145,7 @@ def second_question(records: Sequence[Record], root: Path, model: Model, step: S
     Raises ConfigError (`question`) for a model that has one question only.
     """
     if model.card.differential is None:
-        raise ConfigError("question", f"--question: a model with two questions, got {model.name}; leave it out")
+        raise ConfigError("question", "a model with two questions", model.name, "leave it out", about="--question")
     asked = answers(records, root, model, step)
     return [replace(c, probability=float(said) if (said := c.traits.get("differential")) else None) for c in asked]
 
@@ -164,7 +164,7 @@ def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:
         seen: set[str] = set()
         for n, c in enumerate(given, start=2):
             if isinstance(c, Case) and c.path in seen:
-                problems.append(f"row {n}: a path once, got it again")
+                problems.append(Reason("a path once", "it again", about=f"row {n}"))
             seen.add(c.path if isinstance(c, Case) else "")
     if cases is None:
         if problems:
@@ -172,10 +172,10 @@ def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:
         return list(found.values())
     labels = {row.get("path", ""): row.get("label", "") for row in rows}
     mine = {c.path: c for c in cases}
-    problems += [f"{p}: a row of the manifest's split, got another" for p in found if p not in mine]
-    problems += [f"{p}: a row with its score, got none" for p in mine if p not in labels]
+    problems += [Reason("a row of the manifest's split", "another", about=p) for p in found if p not in mine]
+    problems += [Reason("a row with its score", "none", about=p) for p in mine if p not in labels]
     problems += [
-        f"{p}: label {mine[p].traits['label']} as in the manifest, got {labels[p]}"
+        Reason(f"label {mine[p].traits['label']} as in the manifest", labels[p], about=p)
         for p in found
         if p in mine and labels[p] and labels[p] != mine[p].traits["label"]
     ]
@@ -190,22 +190,22 @@ def read_scores(path: Path, cases: Sequence[Case] | None = None) -> list[Case]:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         if path.stat().st_size > _MAX_TABLE:
-            raise ManifestError("scores", [f"a table up to {_MAX_TABLE} bytes, got a larger one"])
+            raise ManifestError("scores", [Reason(f"a table up to {_MAX_TABLE} bytes", "a larger one")])
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ManifestError("not_found", [f"a table of scores that can be read, got {reason}"]) from error
+        raise ManifestError("not_found", [Reason("a table of scores that can be read", reason)]) from error
     except UnicodeDecodeError as error:
-        raise ManifestError("scores", ["UTF-8 text, got other bytes"]) from error
+        raise ManifestError("scores", [Reason("UTF-8 text", "other bytes")]) from error
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         lacking = [c for c in ("path", "probability") if c not in (reader.fieldnames or ())]
         if lacking:
-            raise ManifestError("scores", [f"row 1: a column {c}, got none" for c in lacking])
+            raise ManifestError("scores", [Reason(f"a column {c}", "none", about="row 1") for c in lacking])
         for row in reader:
             yield {str(k): v for k, v in row.items() if isinstance(v, str)}
     except csv.Error as error:
-        raise ManifestError("scores", [f"a CSV table, got {error}"]) from error
+        raise ManifestError("scores", [Reason("a CSV table", error)]) from error
 
 
 def _case(number: int, row: Mapping[str, str], alone: bool) -> Case | str:
@@ -214,17 +214,17 @@ def _case(number: int, row: Mapping[str, str], alone: bool) -> Case | str:
     try:
         probability = float(text) if text else None
     except ValueError:
-        return f"row {number}: a probability or nothing, got {text[:20]!r}"
+        return Reason("a probability or nothing", repr(text[:20]), about=f"row {number}")
     if probability is not None and not 0.0 <= probability <= 1.0:  # NaN too
-        return f"row {number}: a probability within [0, 1], got {text[:20]}"
+        return Reason("a probability within [0, 1]", text[:20], about=f"row {number}")
     label, patient = row.get("label", ""), row.get("patient", "")
     if label not in ("covid", "non-covid") and (alone or label):
-        return f"row {number}: label covid or non-covid, got {label[:20]!r}"
+        return Reason("label covid or non-covid", repr(label[:20]), about=f"row {number}")
     if alone and not patient:
-        return f"row {number}: a patient, got none; without one intervals would be too narrow"
+        return Reason("a patient", "none", "without one intervals would be too narrow", about=f"row {number}")
     path = row.get("path", "")
     if not path:
-        return f"row {number}: a path, got none"
+        return Reason("a path", "none", about=f"row {number}")
     known = {k: v for k, v in row.items() if k not in ("path", "patient", "probability") and v}
     return Case(path, label == "covid", patient or path, probability, known)
 

@@ -59,13 +59,15 @@ def load_checkpoint(
                 if about.get(key) != value:
                     got = about.get(key)
                     raise ModelError(
-                        "checkpoint", f"--resume: {key} {value!r}, got a run with {got!r}; start a new run"
+                        "checkpoint", f"{key} {value!r}", f"a run with {got!r}", "start a new run", about="--resume"
                     )
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
         _restore(tensors, metadata, net, average, optimizer, rng)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         kind = type(error).__name__
-        raise ModelError("checkpoint", f"checkpoint: a whole file of this run, got {kind}; start a new run") from error
+        raise ModelError(
+            "checkpoint", "a whole file of this run", kind, "start a new run", about="checkpoint"
+        ) from error
     return about
 
 
@@ -96,13 +98,13 @@ def _restore(
 def read_about(path: Path) -> dict[str, Any]:
     """What a checkpoint says of its run. Raises ModelError if it is missing or damaged."""
     if not path.is_file():
-        raise ModelError("weights_missing", f"checkpoint: a file, got none named {path.name}; train first")
+        raise ModelError("weights_missing", "a file", f"none named {path.name}", "train first", about="checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["about"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            "checkpoint", f"checkpoint: a whole file of a run, got {type(error).__name__}; train again"
+            "checkpoint", "a whole file of a run", type(error).__name__, "train again", about="checkpoint"
         ) from error
     return about
 
@@ -114,7 +116,7 @@ def load_average(path: Path, net: nn.Module) -> None:
     """
     if not path.is_file():
         raise ModelError(
-            "weights_missing", f"start_from: a finished run in {path.parent.name}, got none; train it first"
+            "weights_missing", f"a finished run in {path.parent.name}", "none", "train it first", about="start_from"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -124,13 +126,13 @@ def load_average(path: Path, net: nn.Module) -> None:
                 if k.startswith("average.")
             }
     except (SafetensorError, OSError) as error:
-        raise ModelError("checkpoint", f"start_from: a whole checkpoint, got {type(error).__name__}") from error
+        raise ModelError("checkpoint", "a whole checkpoint", type(error).__name__, about="start_from") from error
     mine = net.state_dict()
     for name, value in mine.items():
         fits = name in theirs and theirs[name].shape == value.shape
         if name.startswith("trunk.") and not fits:
             raise ModelError(
-                "weights_mismatch", f"start_from: a run with the same trunk, got no {name}; correct the recipe"
+                "weights_mismatch", "a run with the same trunk", f"no {name}", "correct the recipe", about="start_from"
             )
         if fits:
             value.copy_(theirs[name])

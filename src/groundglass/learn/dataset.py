@@ -66,7 +66,7 @@ def check_shares(source_share: dict[str, float], sources: set[str]) -> None:
     if set(source_share) != sources:
         there, named = ", ".join(sorted(sources)), ", ".join(sorted(source_share))
         raise ConfigError(
-            "recipe", f"source_share: {there}, got {named}; name each once, or leave the table out to draw all alike"
+            "recipe", there, named, "name each once, or leave the table out to draw all alike", about="source_share"
         )
 
 

@@ -155,7 +155,10 @@ def draw_phantoms(count: int, field: Network, size: int, rng: np.random.Generato
         return examples
     raise ModelError(
         "lung_field",
-        f"phantoms: {count} with a lung field, got {len(examples)}; train recipes/shipped/field.toml again",
+        f"{count} with a lung field",
+        len(examples),
+        "train recipes/shipped/field.toml again",
+        about="phantoms",
     )
 
 

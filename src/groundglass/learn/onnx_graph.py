@@ -56,7 +56,10 @@ class Graph:
         if unknown:
             raise ModelError(
                 "weights_contract",
-                f"model: operators that `train` exports, got {', '.join(unknown)}; explain it with CAM or occlusion",
+                "operators that `train` exports",
+                ", ".join(unknown),
+                "explain it with CAM or occlusion",
+                about="model",
             )
         self.input = graph.input[0].name
         self.outputs = tuple(o.name for o in graph.output)
@@ -112,7 +115,7 @@ class Graph:
         nodes = [(op, inputs, [output]) for op, inputs, output, _ in self.nodes]
         found = features_in(nodes, "opacity_map") or features_in(nodes, "cam")
         if found is None:
-            raise ModelError("weights_contract", "model: a node that makes 'cam', got none; export it again")
+            raise ModelError("weights_contract", "a node that makes 'cam'", "none", "export it again", about="model")
         return str(found)
 
     def _leading_to_logits(self) -> set[str]:
@@ -143,7 +146,7 @@ def _top(op: str, given: list[Any]) -> float | None:
 def _pads(attributes: Attributes) -> int | tuple[int, int]:
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     if (top, left) != (bottom, right):
-        raise ModelError("weights_contract", "model: even padding on both sides, got uneven; export it again")
+        raise ModelError("weights_contract", "even padding on both sides", "uneven", "export it again", about="model")
     return top, left
 
 
@@ -179,7 +182,7 @@ def _slice(v: list[Any], a: Attributes) -> Tensor:
 def _gather(v: list[Any], a: Attributes) -> Tensor:
     axis, index = int(a.get("axis", 0)), v[1].long()
     if index.ndim > 1:
-        raise ModelError("weights_contract", "model: one index or a row of them, got a table; export it again")
+        raise ModelError("weights_contract", "one index or a row of them", "a table", "export it again", about="model")
     return torch.as_tensor(v[0].select(axis, int(index)) if index.ndim == 0 else v[0].index_select(axis, index))
 
 
@@ -203,7 +206,7 @@ def _enlarge(v: list[Any], a: Attributes) -> Tensor:
     whole = [round(s) for s in scales]
     if a.get("mode", b"nearest") != b"nearest" or len(scales) != 4 or scales[:2] != [1, 1] or whole != scales:
         raise ModelError(
-            "weights_contract", "model: maps enlarged by repeating cells, got another way; export it again"
+            "weights_contract", "maps enlarged by repeating cells", "another way", "export it again", about="model"
         )
     return torch.as_tensor(v[0].repeat_interleave(whole[2], dim=2).repeat_interleave(whole[3], dim=3))
 

@@ -50,7 +50,7 @@ class PreparedStore:
                 )
         except OSError as error:
             raise OutputError(
-                "unwritable", f"a cache folder to write to, got {type(error).__name__}; set XDG_CACHE_HOME to another"
+                "unwritable", "a cache folder to write to", type(error).__name__, "set XDG_CACHE_HOME to another"
             ) from error
 
     def get(self, key: str) -> Pictures | None:

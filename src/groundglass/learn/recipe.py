@@ -131,7 +131,11 @@ class Recipe:
         for key, good in checks.items():
             if not good:
                 raise ConfigError(
-                    "recipe", f"{key}: a value within its range, got {getattr(self, key)!r}; see docs/how-to/train.md"
+                    "recipe",
+                    "a value within its range",
+                    repr(getattr(self, key)),
+                    "see docs/how-to/train.md",
+                    about=key,
                 )
 
 
@@ -141,6 +145,6 @@ def read_recipe(path: Path) -> Recipe:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            "recipe", f"recipe: a readable TOML file, got {type(error).__name__}; check {path.name}"
+            "recipe", "a readable TOML file", type(error).__name__, f"check {path.name}", about="recipe"
         ) from error
     return toml.filled(Recipe, toml.parse(content, "recipe", path.name), "recipe", path.name)

@@ -44,14 +44,16 @@ def run(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.leaky and recipe.task != "classifier":
-        raise ConfigError("leaky", f"--leaky: a classifier recipe, got {recipe.task}; leave it out")
+        raise ConfigError("leaky", "a classifier recipe", recipe.task, "leave it out", about="--leaky")
     with filling(folder):
         return _run(recipe, recipe_path, root, folder, options, progress)
 
 
 def _run(recipe: Recipe, recipe_path: Path, root: Path, folder: Path, options: Options, progress: Progress) -> Path:
     if (folder / "checkpoint.safetensors").exists() and not options.resume:
-        raise ConfigError("resume", "output: a folder without a run, got one; add --resume or choose another -o")
+        raise ConfigError(
+            "resume", "a folder without a run", "one", "add --resume or choose another -o", about="output"
+        )
     recipe, records = on_manifest(recipe, recipe_path, options.manifest, root)
     digest = manifest.sha256(records)
     if options.fast_dev_run:

@@ -71,7 +71,7 @@ def integrated_gradients(graph: Graph, inputs: Float32) -> Float32:
         from captum.attr import IntegratedGradients
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", "captum for integrated gradients, got none; pip install '.[learn]' in the clone"
+            "extra", "captum for integrated gradients", "none", "pip install '.[learn]' in the clone"
         ) from error
     explain = IntegratedGradients(graph.margin)
     out = []
@@ -146,7 +146,9 @@ def find_layer(graph: Graph, name: str) -> str:
     found = [m for m in graph.maps if name == m] or [m for m in graph.maps if name in m]
     if len(found) != 1:
         shown = ", ".join(found[:6] or graph.maps[:6])
-        raise ConfigError("layer", f"--layer: a part of one layer's name, got {name!r} in {len(found)}; {shown} ...")
+        raise ConfigError(
+            "layer", "a part of one layer's name", f"{name!r} in {len(found)}", f"{shown} ...", about="--layer"
+        )
     return found[0]
 
 

@@ -138,7 +138,7 @@ def tensorboard(folder: Path) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"--tensorboard: the tensorboard extra, got no {error.name}; pip install '.[tensorboard]'"
+            "extra", "the tensorboard extra", f"no {error.name}", "pip install '.[tensorboard]'", about="--tensorboard"
         ) from error
     writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
 

@@ -47,13 +47,21 @@ def export_run(
     recipe = dataclasses.replace(read_recipe(recipe_path), seed=int(about.get("seed", 0)))
     if recipe.task not in ("classifier", "opacity"):
         raise ConfigError(
-            "recipe", f"export: the run of a classifier or of opacity, got a {recipe.task}; its run has the file"
+            "recipe",
+            "the run of a classifier or of opacity",
+            f"a {recipe.task}",
+            "its run has the file",
+            about="export",
         )
     recipe, records = on_manifest(recipe, recipe_path, manifest_path, root)
     for key, value in recipe_identity(recipe).items():
         if about.get(key) != value:
             raise ModelError(
-                "checkpoint", f"{key}: {value!r} as in {recipe_path.name}, got {about.get(key)!r}; give its own recipe"
+                "checkpoint",
+                f"{value!r} as in {recipe_path.name}",
+                repr(about.get(key)),
+                "give its own recipe",
+                about=key,
             )
     setup = Setup(
         recipe, recipe_path, records, root, checkpoint.parent, make_fabric("cpu"), Options(device="cpu"), progress
@@ -97,5 +105,7 @@ def _recipe_of(name: str) -> Path:
     """The recipe of a run by its name. Raises ConfigError if there is none here."""
     found = sorted(Path("recipes").rglob(f"{name}.toml"))
     if not found:
-        raise ConfigError("recipe", f"--recipe: the recipe of the run, got no {name}.toml below recipes/; give it")
+        raise ConfigError(
+            "recipe", "the recipe of the run", f"no {name}.toml below recipes/", "give it", about="--recipe"
+        )
     return found[0]

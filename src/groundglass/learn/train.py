@@ -65,7 +65,7 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     Raises ConfigError if cuda is asked for and absent.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device", "--device cuda: a CUDA device, got none; use --device cpu")
+        raise ConfigError("device", "a CUDA device", "none", "use --device cpu", about="--device cuda")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = "bf16-mixed" if has_bfloat16(torch.device(device)) else "32-true"
@@ -128,7 +128,11 @@ def set_trained(net: nn.Module, recipe: Recipe, epoch: int) -> None:
     started = recipe.trained_from == ""
     if not started and not any(n.startswith(f"trunk.{recipe.trained_from}") for n in names):
         raise ConfigError(
-            "recipe", f"trained_from: the start of a parameter's name, got {recipe.trained_from!r}; correct the recipe"
+            "recipe",
+            "the start of a parameter's name",
+            repr(recipe.trained_from),
+            "correct the recipe",
+            about="trained_from",
         )
     for name, parameter in net.named_parameters():
         of_trunk = name.startswith("trunk.")
@@ -212,7 +216,7 @@ def _synchronised(net: nn.Module, recipe: Recipe, fabric: Fabric) -> nn.Module:
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         return converted
     raise ConfigError(
-        "devices", "freeze_norms = true for several processes on a CPU, got false; set it, or use one process"
+        "devices", "freeze_norms = true for several processes on a CPU", "false", "set it, or use one process"
     )
 
 
@@ -242,7 +246,9 @@ def _epoch(
         seen = {"loss": float(loss.detach()), **seen}
         _sum_over_processes(net, seen, fabric)
         if not math.isfinite(seen["loss"]):
-            raise ModelError("diverged", f"loss: a number, got {seen['loss']} at step {step + 1}; lower learning_rate")
+            raise ModelError(
+                "diverged", "a number", f"{seen['loss']} at step {step + 1}", "lower learning_rate", about="loss"
+            )
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         # early on the average follows closely, so that the first epochs are not those of the start weights

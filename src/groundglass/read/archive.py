@@ -42,9 +42,9 @@ class Files:
         if len(data) > limit:
             raise _too_large(len(data), limit)
         if not data:
-            raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+            raise InputError("empty", "an image", "a file of 0 bytes", "copy it again")
         if len(data) < size:
-            raise InputError("bad_archive", "expected as many bytes as the file states, got fewer; copy it again")
+            raise InputError("bad_archive", "as many bytes as the file states", "fewer", "copy it again")
         return data
 
     def stream(self, item: Mapping[str, Any]) -> _Opened:
@@ -96,7 +96,7 @@ class _Member(io.RawIOBase):
         try:
             data: bytes = self._member.read(size)
         except Exception as error:  # zipfile and zlib raise seven kinds for a damaged member
-            raise InputError("bad_archive", "expected an intact zip entry, got a damaged one; zip it again") from error
+            raise InputError("bad_archive", "an intact zip entry", "a damaged one", "zip it again") from error
         return data
 
     def close(self) -> None:
@@ -105,9 +105,7 @@ class _Member(io.RawIOBase):
 
 
 def _too_large(size: int, limit: int) -> InputError:
-    return InputError(
-        "too_large", f"expected at most {limit / MIB:.0f} MiB, got {size / MIB:.0f} MiB or more; give less"
-    )
+    return InputError("too_large", f"at most {limit / MIB:.0f} MiB", f"{size / MIB:.0f} MiB or more", "give less")
 
 
 class _Regular(io.FileIO):
@@ -128,7 +126,7 @@ def _of_one_file() -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            "unreadable", "expected a file that can be read to its end, got a disk or mount that fails; copy it again"
+            "unreadable", "a file that can be read to its end", "a disk or mount that fails", "copy it again"
         ) from error
 
 
@@ -137,43 +135,40 @@ def open_regular(path: str) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise InputError("not_found", "expected a file, got none; check the path") from error
+        raise InputError("not_found", "a file", "none", "check the path") from error
     except OSError as error:
-        raise InputError(
-            "unreadable", "expected a file that may be read, got one that may not; check rights"
-        ) from error
+        raise InputError("unreadable", "a file that may be read", "one that may not", "check rights") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError("unsupported", "expected a regular file, got a pipe, device or folder; give an image file")
+        raise InputError("unsupported", "a regular file", "a pipe, device or folder", "give an image file")
     return io.BufferedReader(_Regular(descriptor, "rb"))
 
 
 def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:
     count = _entry_count(opened, size)
     if count > limits.zip_entries:
-        raise InputError(
-            "too_many", f"expected at most {limits.zip_entries} zip entries, got {count}; split the archive"
-        )
+        raise InputError("too_many", f"at most {limits.zip_entries} zip entries", count, "split the archive")
     try:
         archive = zipfile.ZipFile(opened)
     except Exception as error:  # BadZipFile, struct.error, UnicodeDecodeError, OverflowError, ...
-        raise InputError("bad_archive", "expected an intact zip, got a damaged one; zip it again") from error
+        raise InputError("bad_archive", "an intact zip", "a damaged one", "zip it again") from error
     infos = archive.infolist()
     if len(infos) != count or any(info.header_offset < 0 for info in infos):
-        raise InputError("bad_archive", "expected a zip directory as its end record states, got another; zip it again")
+        raise InputError("bad_archive", "a zip directory as its end record states", "another", "zip it again")
     _check_overlap(archive, infos)
     total = sum(info.file_size for info in infos)
     if total > limits.zip_bytes or any(info.file_size > limits.zip_entry_bytes for info in infos):
         raise InputError(
             "too_large",
-            f"expected a zip of at most {limits.zip_bytes // MIB} MiB, {limits.zip_entry_bytes // MIB} MiB an entry, "
-            f"got one that states {total // MIB} MiB; split it",
+            f"a zip of at most {limits.zip_bytes // MIB} MiB, {limits.zip_entry_bytes // MIB} MiB an entry",
+            f"one that states {total // MIB} MiB",
+            "split it",
         )
     for info in infos:
         ratio = info.file_size / max(info.compress_size, 1)
         if info.file_size > limits.zip_ratio_from_bytes and ratio > limits.zip_ratio:
             raise InputError(
-                "too_large", f"expected entries packed at most {limits.zip_ratio}:1, got {ratio:.0f}:1; zip the images"
+                "too_large", f"entries packed at most {limits.zip_ratio}:1", f"{ratio:.0f}:1", "zip the images"
             )
     return archive
 
@@ -185,7 +180,7 @@ def _entry_count(opened: BinaryIO, size: int) -> int:
     data = opened.read(tail)
     at = data.rfind(b"PK\x05\x06")
     if at < 0 or len(data) - at < _END.size:
-        raise InputError("bad_archive", "expected a zip with its end record, got a cut one; copy it again")
+        raise InputError("bad_archive", "a zip with its end record", "a cut one", "copy it again")
     count = int(_END.unpack_from(data, at)[4])
     at64 = data.rfind(b"PK\x06\x06", 0, at)
     if count == 0xFFFF and at64 >= 0 and at - at64 >= _END64.size:
@@ -200,17 +195,15 @@ def _check_overlap(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> No
     ends = sorted((i.header_offset, i.header_offset + _LOCAL_HEADER_BYTES + i.compress_size) for i in infos)
     starts = [start for start, _ in ends[1:]] + [archive.start_dir] if ends else []
     if any(end > start for (_, end), start in zip(ends, starts, strict=True)):
-        raise InputError(
-            "overlap", "expected zip entries one after another, got overlapping ones; zip the images again"
-        )
+        raise InputError("overlap", "zip entries one after another", "overlapping ones", "zip the images again")
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:
     if info.flag_bits & 0x41:
-        raise InputError("encrypted", "expected a zip without password, got an encrypted entry; unpack it first")
+        raise InputError("encrypted", "a zip without password", "an encrypted entry", "unpack it first")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(
-            "unsupported", f"expected stored or deflated entries, got method {info.compress_type}; zip it with deflate"
+            "unsupported", "stored or deflated entries", f"method {info.compress_type}", "zip it with deflate"
         )
 
 
@@ -232,7 +225,7 @@ def shown(name: str) -> str:
 def members(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
     """List a zip: for each entry that may be an image its number, shown name and kind, or why it is refused.
 
-    Yields one header: `members` as [number, name, kind or None, code or None, detail], `skipped` as code -> count.
+    Yields one header: `members` as [number, name, kind or None, parts of an error or None], `skipped` as code -> count.
     """
     archive = files.archive(item["path"])
     found: list[list[Any]] = []
@@ -247,13 +240,13 @@ def members(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[d
             with files.stream({"path": item["path"], "member": number}) as (stream, _):
                 kind = sniff(stream.read(SNIFF_BYTES))
         except InputError as error:
-            found.append([number, shown(info.filename), None, error.code, error.detail])
+            found.append([number, shown(info.filename), None, error.parts])
             continue
         if kind in ("raster", "dicom", "nifti"):
-            found.append([number, shown(info.filename), kind, None, ""])
+            found.append([number, shown(info.filename), kind, None])
             continue
         if kind == "bare_dicom":
-            found.append([number, shown(info.filename), None, *BARE_DICOM])
+            found.append([number, shown(info.filename), None, BARE_DICOM])
             continue
         reason = {None: "not_an_image", "own_result": "own_result"}.get(kind, "nested_archive")
         skipped[reason] = skipped.get(reason, 0) + 1

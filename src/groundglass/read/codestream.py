@@ -68,7 +68,7 @@ def jpeg2000_frame(data: bytes) -> Frame:
                 raise _truncated()
             (length,) = struct.unpack_from(">I", data, at)
             if length < 8:
-                raise InputError("unreadable", f"expected JP2 boxes of 8 bytes or more, got {length}; export it again")
+                raise InputError("unreadable", "JP2 boxes of 8 bytes or more", length, "export it again")
             at += length
         at += 8
     if data[at : at + 4] != b"\xff\x4f\xff\x51":
@@ -80,8 +80,8 @@ def jpeg2000_frame(data: bytes) -> Frame:
 
 
 def _damaged(form: str) -> InputError:
-    return InputError("unreadable", f"expected a {form} stream, got one with a damaged header; export it again")
+    return InputError("unreadable", f"a {form} stream", "one with a damaged header", "export it again")
 
 
 def _truncated() -> InputError:
-    return InputError("truncated", "expected a whole image, got one that ends in its header; copy it again")
+    return InputError("truncated", "a whole image", "one that ends in its header", "copy it again")

@@ -144,8 +144,8 @@ class Tags:
             values = []
         if len(values) != count or not all(math.isfinite(value) for value in values):
             code = "rescale" if name in ("slope", "intercept") else "bad_affine"
-            detail = f"expected {count} finite number{'s'[: count > 1]} as {name}, got something else; export it again"
-            raise InputError(code, detail)
+            numbers = f"{count} finite number{'s'[: count > 1]} as {name}"
+            raise InputError(code, numbers, "something else", "export it again")
         return values
 
     def whole(self, name: str) -> int | None:
@@ -161,7 +161,7 @@ class Tags:
         if isinstance(element.value, int):
             return element.value
         if (element.VR not in (None, "US", "SS")) or len(element.value) != 2:
-            raise InputError("unreadable", f"expected {name} as one unsigned short, got another form; export it again")
+            raise InputError("unreadable", f"{name} as one unsigned short", "another form", "export it again")
         return int.from_bytes(element.value, "big" if self.dataset.original_encoding[1] is False else "little")
 
     def pattern(self, name: str) -> int | None:
@@ -210,7 +210,7 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
     """Yield the header of one file with `shape` (1, H, W) and `dtype`, then its plane in HU."""
     tags, described, pixels = _opened(files, item, limits, pixels=True)
     if described.get("dicom_directory"):
-        raise InputError("unsupported", "expected an image, got a DICOM directory; give the folder that it describes")
+        raise InputError("unsupported", "an image", "a DICOM directory", "give the folder that it describes")
     if described.get("own_result"):
         raise InputError(*OWN_RESULT)
     if described["refused"] is not None:
@@ -243,7 +243,7 @@ def _opened(
     try:
         _refuse(tags, walked.pixels, limits)
     except InputError as error:
-        refused = [error.code, error.detail]
+        refused = list(error.parts)
     return tags, {**_described(tags, data[:4]), "refused": refused}, walked.pixels
 
 
@@ -303,11 +303,9 @@ def _refuse(tags: Tags, pixels: Pixels | None, limits: Limits) -> None:
     for name in ("sop_instance", "series"):
         uid = tags.text(name)
         if (uid is None and name == "sop_instance") or (uid is not None and not _UID.fullmatch(uid)):
-            raise InputError(
-                "bad_uid", "expected a DICOM UID of at most 64 digits and dots, got another; export it again"
-            )
+            raise InputError("bad_uid", "a DICOM UID of at most 64 digits and dots", "another", "export it again")
     if tags.texts("photometric") not in (["MONOCHROME1"], ["MONOCHROME2"]) or tags.short("samples") not in (1, None):
-        raise InputError("photometric", "expected one gray channel (MONOCHROME1 or 2), got colour; give the CT slices")
+        raise InputError("photometric", "one gray channel (MONOCHROME1 or 2)", "colour", "give the CT slices")
     assert pixels is not None
     _layout(tags, pixels, limits)
     _rescale(tags)
@@ -320,36 +318,34 @@ def _refuse(tags: Tags, pixels: Pixels | None, limits: Limits) -> None:
     derived = image_type[:2] == ["DERIVED", "SECONDARY"]
     if derived or any(word in part for part in image_type for word in _NOT_ORIGINAL):
         raise InputError(
-            "not_axial_original", "expected original axial slices, got a localizer or a derived image; give the series"
+            "not_axial_original", "original axial slices", "a localizer or a derived image", "give the series"
         )
 
 
 def _refuse_class(tags: Tags, pixels: Pixels | None) -> None:
     sop_class, modality = tags.text("sop_class"), (tags.text("modality") or "").upper()
     if pixels is None:
-        raise InputError("no_pixels", "expected an image, got a DICOM object without pixels; give the CT slices")
+        raise InputError("no_pixels", "an image", "a DICOM object without pixels", "give the CT slices")
     burned = (tags.text("burned_in") or "").upper() == "YES" or "SCREEN" in " ".join(tags.texts("image_type"))
     if burned or (sop_class or "").startswith(_SECONDARY_CAPTURE):
         raise InputError(
-            "possible_burned_in_phi", "expected original pixels, got a capture that may show a name; give the CT slices"
+            "possible_burned_in_phi", "original pixels", "a capture that may show a name", "give the CT slices"
         )
     if sop_class in _ENHANCED_CT:
-        raise InputError(
-            "unsupported", "expected one slice a file, got enhanced multi-frame CT; convert it to classic CT"
-        )
+        raise InputError("unsupported", "one slice a file", "enhanced multi-frame CT", "convert it to classic CT")
     if modality and modality != "CT":
-        raise InputError("not_ct", "expected modality CT, got another; give a CT series")
+        raise InputError("not_ct", "modality CT", "another", "give a CT series")
     if sop_class not in (CT, None) or (sop_class is None and not modality):
-        raise InputError("unsupported", "expected CT Image Storage, got another DICOM class; give a CT series")
+        raise InputError("unsupported", "CT Image Storage", "another DICOM class", "give a CT series")
 
 
 def _refuse_orientation(orientation: NDArray[np.float64]) -> None:
     row, column = orientation[:3], orientation[3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if max(abs(length - 1) for length in lengths) > 0.01 or abs(float(row @ column)) > 0.01:
-        raise InputError("bad_affine", "expected two unit vectors at a right angle, got others; export it again")
+        raise InputError("bad_affine", "two unit vectors at a right angle", "others", "export it again")
     if abs(float(np.cross(row, column)[2])) < AXIAL_COSINE:
-        raise InputError("not_axial", "expected axial slices, got another plane; give the axial series")
+        raise InputError("not_axial", "axial slices", "another plane", "give the axial series")
 
 
 def _layout(tags: Tags, pixels: Pixels, limits: Limits) -> Layout:
@@ -358,35 +354,31 @@ def _layout(tags: Tags, pixels: Pixels, limits: Limits) -> Layout:
     rows, columns = tags.short("rows") or 0, tags.short("columns") or 0
     frames = tags.text("frames") or "1"
     if not frames.isdigit() or len(frames) > 20:
-        raise InputError("unreadable", "expected a number of frames, got something else; export it again")
+        raise InputError("unreadable", "a number of frames", "something else", "export it again")
     if int(frames) * rows * columns > limits.voxels:
-        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got more; give one series")
+        raise InputError("too_large", f"at most {limits.voxels} voxels", "more", "give one series")
     if int(frames) != 1:
-        raise InputError(
-            "unsupported", f"expected one slice a file, got {int(frames)} frames; convert it to classic CT"
-        )
+        raise InputError("unsupported", "one slice a file", f"{int(frames)} frames", "convert it to classic CT")
     check_size(rows, columns, limits)
     allocated, stored = tags.short("allocated"), tags.short("stored")
     high, signed = tags.short("high_bit"), tags.short("signed")
     high = (stored or 0) - 1 if high is None else high
     if allocated not in (8, 16) or stored is None or not 1 <= stored <= allocated or high != stored - 1:
-        raise InputError(
-            "unreadable", "expected 8 or 16 bits a pixel, aligned low, got another layout; export it again"
-        )
+        raise InputError("unreadable", "8 or 16 bits a pixel, aligned low", "another layout", "export it again")
     if signed not in (0, 1, None):
-        raise InputError("unreadable", "expected pixel representation 0 or 1, got another; export it again")
+        raise InputError("unreadable", "pixel representation 0 or 1", "another", "export it again")
     expected = rows * columns * allocated // 8
     if not pixels.encapsulated:
         # Less than one more frame is padding, as some writers leave it; a whole one is a second, undeclared image.
         if not expected <= pixels.length < 2 * expected:
             if pixels.available < pixels.length:
                 raise InputError(
-                    "length_exceeds_file", "expected pixels within the file, got a length past its end; export it again"
+                    "length_exceeds_file", "pixels within the file", "a length past its end", "export it again"
                 )
             code = "pixel_length" if pixels.length > expected else "truncated"
-            raise InputError(code, f"expected {expected} bytes of pixels, got {pixels.length}; export it again")
+            raise InputError(code, f"{expected} bytes of pixels", pixels.length, "export it again")
         if pixels.available < expected:
-            raise InputError("truncated", "expected whole pixels, got a file that ends early; copy it again")
+            raise InputError("truncated", "whole pixels", "a file that ends early", "copy it again")
     return Layout(rows, columns, allocated, stored, bool(signed))
 
 
@@ -396,11 +388,9 @@ def _rescale(tags: Tags) -> Rescale:
     kind = (tags.text("rescale_type") or "HU").upper()
     named = kind in _HU_TYPES or kind.startswith(_HU_NAMES)
     if not named or (tags.text("units") or "HU").upper() != "HU":
-        raise InputError(
-            "not_hu", "expected values in HU, got another quantity by RescaleType or Units; give the series in HU"
-        )
+        raise InputError("not_hu", "values in HU", "another quantity by RescaleType or Units", "give the series in HU")
     if tags.has_lookup and not (slope and intercept):
-        raise InputError("rescale", "expected rescale slope and intercept, got a lookup table; export it with both")
+        raise InputError("rescale", "rescale slope and intercept", "a lookup table", "export it with both")
     return Rescale(slope[0] if slope else None, intercept[0] if intercept else None, padding, limit)
 
 
@@ -420,7 +410,7 @@ def _stored_values(tags: Tags, layout: Layout, pixels: Pixels, broken: int) -> t
     if not decoder.is_available:
         raise _no_codec(str(syntax))
     if pixels.encapsulated != syntax.is_encapsulated:
-        raise InputError("unreadable", "expected pixels as the transfer syntax says, got another form; export it again")
+        raise InputError("unreadable", "pixels as the transfer syntax says", "another form", "export it again")
     if pixels.encapsulated and syntax != _RLE:  # run lengths state no size; their decoder stops at Rows x Columns
         _check_frame(get_frame(tags.dataset.PixelData, 0, number_of_frames=1), layout)
     plugins = [name for name in _CODECS if name in decoder.available_plugins] if pixels.encapsulated else [""]
@@ -432,11 +422,12 @@ def _stored_values(tags: Tags, layout: Layout, pixels: Pixels, broken: int) -> t
         except BaseException:  # a panic of Rust code
             continue
         if array.shape != (layout.rows, layout.columns):
-            raise InputError("pixel_length", "expected one gray frame, got another shape; export it again")
+            raise InputError("pixel_length", "one gray frame", "another shape", "export it again")
         return np.asarray(array), number
     raise InputError(
         "decoder_crash",
-        "expected pixels that a decoder reads or refuses, got some that every installed one broke on; "
+        "pixels that a decoder reads or refuses",
+        "some that every installed one broke on",
         "convert it to Explicit VR Little Endian",
     )
 
@@ -447,18 +438,16 @@ def _check_frame(frame: bytes, layout: Layout) -> None:
     stated = jpeg_frame(frame) if frame[:2] == b"\xff\xd8" else jpeg2000_frame(frame)
     if stated.coding in (0xC0, 0xC1, 0xC2) and stated.precision != 8:
         raise InputError(
-            "unsupported",
-            f"expected 8 bits in lossy JPEG, got {stated.precision}; convert it to Explicit VR Little Endian",
+            "unsupported", "8 bits in lossy JPEG", stated.precision, "convert it to Explicit VR Little Endian"
         )
     if not 1 <= stated.precision <= layout.allocated:
-        raise InputError(
-            "unreadable", f"expected at most {layout.allocated} bits a pixel, got {stated.precision}; export it again"
-        )
+        raise InputError("unreadable", f"at most {layout.allocated} bits a pixel", stated.precision, "export it again")
     if (stated.height, stated.width, stated.components) != (layout.rows, layout.columns, 1):
         raise InputError(
             "pixel_length",
-            f"expected a {layout.rows} x {layout.columns} gray frame, got one that states "
-            f"{stated.height} x {stated.width} x {stated.components}; export it again",
+            f"a {layout.rows} x {layout.columns} gray frame",
+            f"one that states {stated.height} x {stated.width} x {stated.components}",
+            "export it again",
         )
 
 
@@ -466,6 +455,7 @@ def _no_codec(syntax: str) -> InputError:
     known = syntax if _UID.fullmatch(syntax) else "that is no UID"
     return InputError(
         "unsupported",
-        f"expected a transfer syntax with an installed codec, got {known}; "
+        "a transfer syntax with an installed codec",
+        known,
         "install groundglass with its dependencies or convert it to Explicit VR Little Endian",
     )

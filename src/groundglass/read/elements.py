@@ -44,9 +44,7 @@ class Walk:
 def walk(data: bytes, limits: Limits) -> Walk:
     """Check the structure of a DICOM Part 10 file. Raises InputError."""
     if data[128:132] != b"DICM":
-        raise InputError(
-            "unsupported", "expected a DICOM file with its DICM mark, got none; export it as DICOM Part 10"
-        )
+        raise InputError("unsupported", "a DICOM file with its DICM mark", "none", "export it as DICOM Part 10")
     syntax, start = _meta(data)
     if syntax == DEFLATED:
         data, start = _inflated(data[start:], limits), 0
@@ -66,18 +64,16 @@ def _meta(data: bytes) -> tuple[str, int]:
             head, length = 8, int.from_bytes(data[at + 6 : at + 8], "little")
         value = data[at + head : at + head + length]
         if tag <= last or not vr.isalpha() or len(value) < length:
-            raise InputError(
-                "unreadable", "expected a well-formed DICOM meta group, got a damaged one; export it again"
-            )
+            raise InputError("unreadable", "a well-formed DICOM meta group", "a damaged one", "export it again")
         last, at = tag, at + head + length
         if tag == 0x00020000 and length == 4:
             group_end = at + int.from_bytes(value, "little")
         if tag == 0x00020010:
             syntax = value.rstrip(b"\x00 ").decode("ascii", "replace")
     if group_end is not None and group_end != at:
-        raise InputError("unreadable", "expected a DICOM meta group of its stated length, got another; export it again")
+        raise InputError("unreadable", "a DICOM meta group of its stated length", "another", "export it again")
     if not syntax:
-        raise InputError("unsupported", "expected a transfer syntax in the DICOM header, got none; export it again")
+        raise InputError("unsupported", "a transfer syntax in the DICOM header", "none", "export it again")
     return syntax, at
 
 
@@ -89,7 +85,7 @@ def _inflated(packed: bytes, limits: Limits) -> bytes:
         rest = engine.unconsumed_tail
         if size > limits.inflated_bytes:
             raise InputError(
-                "too_large", f"expected at most {limits.inflated_bytes // MIB} MiB after inflating, got more; give less"
+                "too_large", f"at most {limits.inflated_bytes // MIB} MiB after inflating", "more", "give less"
             )
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limits.inflated_bytes)
 
@@ -126,11 +122,11 @@ class _Walker:
         self.count += 1
         if self.count > self.limits.dicom_elements:
             raise InputError(
-                "unreadable", f"expected at most {self.limits.dicom_elements} DICOM elements, got more; export it again"
+                "unreadable", f"at most {self.limits.dicom_elements} DICOM elements", "more", "export it again"
             )
         if levels // 2 > self.limits.dicom_depth:
             raise InputError(
-                "unreadable", f"expected sequences at most {self.limits.dicom_depth} deep, got deeper; export it again"
+                "unreadable", f"sequences at most {self.limits.dicom_depth} deep", "deeper", "export it again"
             )
 
     def _head(self, at: int) -> tuple[int, int]:
@@ -148,7 +144,7 @@ class _Walker:
                 stack.pop()
             return at
         if tag != _ITEM:
-            raise InputError("unreadable", "expected an item in a DICOM sequence, got another element; export it again")
+            raise InputError("unreadable", "an item in a DICOM sequence", "another element", "export it again")
         stack.append((None if length == _UNDEFINED else self._end(at, length, stack), explicit, False))
         return at
 
@@ -158,12 +154,12 @@ class _Walker:
             stack.pop()
             return at + 4
         if len(stack) == 1 and tag >> 16 <= 0x0002:
-            raise InputError("unreadable", "expected one DICOM meta group, got a second; export it again")
+            raise InputError("unreadable", "one DICOM meta group", "a second", "export it again")
         vr = b""
         if explicit:
             vr, at = self.data[at : at + 2], at + 2
             if not (vr.isalpha() and vr.isupper()):
-                raise InputError("unreadable", "expected a DICOM value representation, got none; export it again")
+                raise InputError("unreadable", "a DICOM value representation", "none", "export it again")
         if not explicit or vr in _LONG_VRS:
             at += 2 if explicit else 0
             if at + 4 > len(self.data):
@@ -177,7 +173,7 @@ class _Walker:
             return self._pixel_data(at, length)
         if length == _UNDEFINED:
             if vr not in (b"", b"SQ", b"UN"):
-                raise InputError("unreadable", "expected a length for a DICOM element, got none; export it again")
+                raise InputError("unreadable", "a length for a DICOM element", "none", "export it again")
             stack.append((None, explicit and vr != b"UN", True))  # PS3.5 6.2.2: such UN is implicit little endian
             return at
         end = self._end(at, length, stack)
@@ -207,19 +203,17 @@ class _Walker:
                 self.pixels = Pixels(at - start, at - start, encapsulated=True)
                 return at
             if tag != _ITEM or (first and length % 4):
-                raise InputError(
-                    "unreadable", "expected well-formed pixel fragments, got a damaged one; export it again"
-                )
+                raise InputError("unreadable", "well-formed pixel fragments", "a damaged one", "export it again")
             if at + length > len(self.data):
                 raise _truncated()
             at, first = at + length, False
 
 
 def _truncated() -> InputError:
-    return InputError("truncated", "expected a whole DICOM file, got one that ends early; copy it again")
+    return InputError("truncated", "a whole DICOM file", "one that ends early", "copy it again")
 
 
 def _past_the_end() -> InputError:
     return InputError(
-        "length_exceeds_file", "expected element lengths within the DICOM file, got one past its end; export it again"
+        "length_exceeds_file", "element lengths within the DICOM file", "one past its end", "export it again"
     )

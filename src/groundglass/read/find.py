@@ -93,12 +93,12 @@ def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
     with open_regular(real) as stream:
         head = stream.read(SNIFF_BYTES)
     if not head:
-        raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+        raise InputError("empty", "an image", "a file of 0 bytes", "copy it again")
     kind = sniff(head)
     if kind == "zip":
         return _Finder(decoder, as_scan).zip(str(path), real)
     if kind in (None, "gzip"):
-        raise InputError("unsupported", f"expected {_READABLE}, got {foreign(head)}; convert or unpack it")
+        raise InputError("unsupported", _READABLE, foreign(head), "convert or unpack it")
     if kind in REFUSED:
         raise InputError(*REFUSED[kind])
     return _Finder(decoder, as_scan).one(str(path), real, _kind(kind))
@@ -155,10 +155,10 @@ def nothing_among(skipped: Mapping[str, int], advice: str = "give a folder that 
     """What is said of a place that holds nothing to read: what lies there instead."""
     told = {reason: count for reason, count in skipped.items() if reason in _LEFT_OUT}
     if not told:
-        return InputError("no_images", f"expected {_READABLE}, got none among the files; {advice}")
+        return InputError("no_images", _READABLE, "none among the files", advice)
     what = ", ".join(f"{count} {_LEFT_OUT[reason][0]}" for reason, count in sorted(told.items()))
     way_out = _LEFT_OUT[max(told, key=lambda reason: told[reason])][1]
-    return InputError("no_images", f"expected {_READABLE}, got none but {what}; {way_out}")
+    return InputError("no_images", _READABLE, f"none but {what}", way_out)
 
 
 def linked(path: str, root: str) -> tuple[str, str]:
@@ -192,7 +192,7 @@ class _Finder:
             if kind in ("dicom", "raster"):
                 self._add(path, File(os.path.realpath(path)), _kind(kind))
             else:
-                gone = InputError("unreadable", "expected a file that stays as it is, got one that changed; run again")
+                gone = InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
                 self.entries.append((path, gone))
         return self._result()
 
@@ -204,9 +204,7 @@ class _Finder:
         if "own_result" in found.skipped:
             raise InputError(*OWN_RESULT)
         if not found.entries:
-            raise InputError(
-                "unsupported", "expected an image, got a DICOM directory; give the folder that it describes"
-            )
+            raise InputError("unsupported", "an image", "a DICOM directory", "give the folder that it describes")
         return replace(
             found, entries=tuple(replace(e, name=name) if isinstance(e, Input) else e for e in found.entries)
         )
@@ -233,11 +231,11 @@ class _Finder:
 
     def zip(self, name: str, real: str) -> Found:
         reply = self.decoder.ask("members", {"path": real}).header
-        for number, member, kind, code, detail in reply["members"]:
+        for number, member, kind, refused in reply["members"]:
             shown = f"{name}/{member}"
-            if code is not None:
-                refusals = self.shared if code in SHARED_FAULTS else self.entries
-                refusals.append((shown, InputError(code, detail)))
+            if refused is not None:
+                refusals = self.shared if refused[0] in SHARED_FAULTS else self.entries
+                refusals.append((shown, InputError(*refused)))
             else:
                 self._add(shown, File(real, int(number)), kind)
         self.skipped.update({str(reason): int(count) for reason, count in reply["skipped"].items()})
@@ -251,9 +249,7 @@ class _Finder:
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
             except OSError:
-                self.entries.append(
-                    (shown, InputError("unreadable", "expected a folder that may be read, got another"))
-                )
+                self.entries.append((shown, InputError("unreadable", "a folder that may be read", "another")))
                 continue
             for entry in entries:
                 path = entry.path
@@ -268,9 +264,7 @@ class _Finder:
                     seen += 1
                     if seen > self.decoder.limits.files:
                         limit = self.decoder.limits.files
-                        raise InputError(
-                            "too_many", f"expected at most {limit} files in a folder, got more; give fewer"
-                        )
+                        raise InputError("too_many", f"at most {limit} files in a folder", "more", "give fewer")
                     yield f"{shown.rstrip('/')}/{entry.name}", path
                 elif not entry.is_dir():
                     self.skipped["not_a_file"] += 1
@@ -368,7 +362,8 @@ def one_a_fault(refused: Sequence[tuple[str, InputError]]) -> list[tuple[str, In
         (shown, error), count = several[0], len(several)
         if count > 1:
             folder = _common_folder([name for name, _ in several])
-            error = InputError(error.code, f"{error.detail} ({count} files)")
+            expected, got, instead, about = error.detail.parts
+            error = InputError(error.code, expected, f"{got} ({count} files)", instead, about)
             shown = folder
         entries.append((shown, error))
     return entries

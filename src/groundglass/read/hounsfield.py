@@ -40,11 +40,9 @@ class Rescale:
 
     def __post_init__(self) -> None:
         if self.slope is not None and not 1e-4 <= abs(self.slope) <= 1e4:
-            raise InputError(
-                "rescale", "expected a rescale slope between 0.0001 and 10000, got another; export it again"
-            )
+            raise InputError("rescale", "a rescale slope between 0.0001 and 10000", "another", "export it again")
         if self.intercept is not None and abs(self.intercept) > 1e5:
-            raise InputError("rescale", "expected a rescale intercept within 100000, got another; export it again")
+            raise InputError("rescale", "a rescale intercept within 100000", "another", "export it again")
 
 
 def compact(hu: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int16]:
@@ -69,14 +67,12 @@ def to_hu(
     hu = _rescaled(stored, rescale)
     if rescale.slope is None or rescale.intercept is None:
         if not looks_like_hu(hu[~outside]):
-            raise InputError("rescale", "expected rescale slope and intercept, got none; export it with both")
+            raise InputError("rescale", "rescale slope and intercept", "none", "export it with both")
         notices.append(_MISSING)
     refuse_implausible(hu, outside)
     intercept = rescale.intercept or 0.0
     if (intercept >= 0.0 and bool((hu >= 0.0).all())) or (intercept == 0.0 and never_rescaled(hu[~outside])):
-        raise InputError(
-            "implausible_hu", "expected air below 0 HU, got none; the values were never rescaled, export it again"
-        )
+        raise InputError("implausible_hu", "air below 0 HU", "none", "the values were never rescaled, export it again")
     if bool((hu < LOWEST_HU).any()) or bool(outside.any()):
         notices.append(["padding", "values outside the field of view were set to -1024 HU"])
     hu[outside] = OUTSIDE_HU
@@ -160,6 +156,4 @@ def refuse_implausible(hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> N
     if bool(low.any()):
         low &= ~outside & (hu != hu.min())  # one constant value is padding, tagged or not
     if high > _HIGH_SHARE or float(np.count_nonzero(low)) / hu.size > _LOW_SHARE:
-        raise InputError(
-            "implausible_hu", "expected HU between -1100 and 10000, got values beyond; check the rescale tags"
-        )
+        raise InputError("implausible_hu", "HU between -1100 and 10000", "values beyond", "check the rescale tags")

@@ -93,7 +93,7 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
     dataset = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SpecificCharacterSet", *ATTRIBUTES])
     values = {name: _text(dataset, name, form) for name, form in ATTRIBUTES.items()}
     if any(values[name] is None for name in _REQUIRED):
-        raise InputError("bad_uid", "expected UIDs of study, series and instance, got a wrong or none; export it again")
+        raise InputError("bad_uid", "UIDs of study, series and instance", "a wrong or none", "export it again")
     whose = _WHOSE if _given(dataset, "PatientID") else (*_WHOSE, "PatientBirthDate")
     yield {
         "values": {name: value for name, value in values.items() if value is not None},

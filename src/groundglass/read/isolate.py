@@ -179,10 +179,12 @@ class Decoder:
     def _json(self, deadline: float, length: int) -> Header:
         value = self._running.json(length, _LARGEST_JSON, deadline)
         if "error" in value:
-            code, detail = value["error"], value.get("detail")
-            if code not in INPUT_CODES or not isinstance(detail, str) or len(detail) > 1000:
+            parts = value["error"]
+            if not isinstance(parts, list) or len(parts) != 5 or not all(isinstance(part, str) for part in parts):
                 raise Gone("worker_crash", "unknown error")
-            raise InputError(code, detail)
+            if parts[0] not in INPUT_CODES or sum(map(len, parts)) > 1000:
+                raise Gone("worker_crash", "unknown error")
+            raise InputError(*parts)
         return value
 
     def _receive(self, deadline: float, place: Place | None) -> Reply:
@@ -236,19 +238,19 @@ def _lost(gone: Gone, status: int | None, limits: Limits) -> InputError:
         reached = "decodes in the memory that this machine has left"
     else:
         return _crashed()
-    return InputError("decode_limit", f"expected a file that {reached}, got one that does not; {_EXPORT}")
+    return InputError("decode_limit", f"a file that {reached}", "one that does not", _EXPORT)
 
 
 def _crashed() -> InputError:
-    detail = f"expected a file that its decoder reads or refuses, got one that it broke on; {_EXPORT}"
-    return InputError("decoder_crash", detail)
+    return InputError("decoder_crash", "a file that its decoder reads or refuses", "one that it broke on", _EXPORT)
 
 
 def _not_started(limits: Limits) -> InputError:
     return InputError(
         "decode_limit",
-        f"expected a decoder that starts within {limits.worker_memory_bytes // MIB} MiB and "
-        f"{limits.worker_start_seconds} s, got one that did not; give it more, or run fewer things beside it",
+        f"a decoder that starts within {limits.worker_memory_bytes // MIB} MiB and {limits.worker_start_seconds} s",
+        "one that did not",
+        "give it more, or run fewer things beside it",
     )
 
 
@@ -288,7 +290,7 @@ def serve(operations: Mapping[str, Parser] = OPERATIONS) -> None:
             write_frame(replies, {"done": True})
         except BaseException as error:  # the one parser boundary: what libraries raise need be no Exception
             refusal = _refusal(error, limits)
-            write_frame(replies, {"error": refusal.code, "detail": refusal.detail})
+            write_frame(replies, {"error": refusal.parts})
 
 
 def _load(parser: Parser) -> Operation:
@@ -305,14 +307,14 @@ def _refusal(error: BaseException, limits: Limits) -> InputError:
             return error
         case MemoryError():
             memory = f"decodes within {limits.worker_memory_bytes // MIB} MiB"
-            return InputError("decode_limit", f"expected a file that {memory}, got one that does not; {_EXPORT}")
+            return InputError("decode_limit", f"a file that {memory}", "one that does not", _EXPORT)
         case ImportError():
-            detail = "expected the image libraries, got an installation without them; install groundglass again"
-            return InputError("unsupported", detail)
+            without = "an installation without them"
+            return InputError("unsupported", "the image libraries", without, "install groundglass again")
         case Exception():
             # The type only: a library's message may quote what it found in the file.
-            what = f"got one that its parser refused ({type(error).__name__})"
-            return InputError("unreadable", f"expected a well-formed file, {what}; export it again")
+            what = f"one that its parser refused ({type(error).__name__})"
+            return InputError("unreadable", "a well-formed file", what, "export it again")
     return _crashed()  # a panic of Rust code, or a library that wants to leave
 
 

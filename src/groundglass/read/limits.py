@@ -47,7 +47,10 @@ class Limits:
             if type(value) is not int or value < 1:
                 raise ConfigError(
                     "limit",
-                    f"{_PREFIX}{field.name.upper()}: expected a whole number above 0, got {value!r}; correct it",
+                    "a whole number above 0",
+                    repr(value),
+                    "correct it",
+                    about=f"{_PREFIX}{field.name.upper()}",
                 )
 
     @classmethod
@@ -62,10 +65,8 @@ class Limits:
             if not key.startswith(_PREFIX):
                 continue
             if key not in names:
-                raise ConfigError(
-                    "limit", f"expected one of the documented limits, got {key}; see docs/concepts/reading.md"
-                )
+                raise ConfigError("limit", "one of the documented limits", key, "see docs/concepts/reading.md")
             if not text.strip().isascii() or not text.strip().isdigit():
-                raise ConfigError("limit", f"{key}: expected a whole number above 0, got {text!r}; correct it")
+                raise ConfigError("limit", "a whole number above 0", repr(text), "correct it", about=key)
             given[names[key]] = int(text)
         return cls(**given)

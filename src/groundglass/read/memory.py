@@ -36,7 +36,7 @@ def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
     else:
         raise TypeError(f"expected a path, bytes, a binary file or an array, got {_called(source)}; call {HOW}")
     if len(data) > limits.study_bytes:
-        raise InputError("too_large", f"expected at most {limits.study_bytes // MIB} MiB, got more; give less")
+        raise InputError("too_large", f"at most {limits.study_bytes // MIB} MiB", "more", "give less")
     return data, name
 
 
@@ -77,15 +77,13 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
     if array.dtype.kind not in "iuf":
         raise TypeError(f"expected an array of whole or real numbers, got {array.dtype}; convert it first")
     if array.ndim not in (2, 3):
-        raise InputError("not_a_volume", f"expected an array of 2 or 3 dimensions, got {array.ndim}; give one volume")
+        raise InputError("not_a_volume", "an array of 2 or 3 dimensions", array.ndim, "give one volume")
     if array.ndim == 3 and array.shape[-1] in (3, 4):
-        raise InputError(
-            "not_grayscale", "expected an array without colours, got one; of a PIL image give image.convert('L')"
-        )
+        raise InputError("not_grayscale", "an array without colours", "one", "of a PIL image give image.convert('L')")
     volume = array[np.newaxis] if array.ndim == 2 else array  # (D, H, W)
     _check_shape(volume.shape, limits)
     if not np.isfinite(volume).all():
-        raise InputError("non_finite", "expected finite voxels, got NaN or infinity; fill them with -1024")
+        raise InputError("non_finite", "finite voxels", "NaN or infinity", "fill them with -1024")
     affine, notices = _affine(spacing)
     if unit == "HU":
         return Scan(_hu(volume), unit, affine, "array", notices)
@@ -95,18 +93,16 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
 def _check_shape(shape: tuple[int, ...], limits: Limits) -> None:
     if min(shape[1:]) < limits.shortest_side or shape[0] < 1:
         least = limits.shortest_side
-        raise InputError("too_small", f"expected slices of {least} pixels a side or more, got {shape}; give (D, H, W)")
+        raise InputError("too_small", f"slices of {least} pixels a side or more", shape, "give (D, H, W)")
     if shape[0] > limits.slices or max(shape[1:]) > limits.longest_side or int(np.prod(shape)) > limits.voxels:
-        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got {shape}; give one volume")
+        raise InputError("too_large", f"at most {limits.voxels} voxels", shape, "give one volume")
 
 
 def _hu(volume: NDArray[Any]) -> Voxels:
     hu = volume.astype(np.float32)
     air, high = (int(np.count_nonzero(found)) for found in (hu <= AIR_HU, hu > HIGHEST_HU))
     if air < AIR_SHARE * hu.size or high > 0.001 * hu.size or never_rescaled(hu.ravel()):
-        raise InputError(
-            "not_hu", "expected HU with air near -1000, got other values; give HU, or gray with unit='gray'"
-        )
+        raise InputError("not_hu", "HU with air near -1000", "other values", "give HU, or gray with unit='gray'")
     hu = np.maximum(hu, np.float32(OUTSIDE_HU))
     return hu if volume.dtype.kind == "f" else compact(hu)
 

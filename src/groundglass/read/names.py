@@ -41,4 +41,4 @@ def _unquoted(line: bytes) -> bytes:
 
 
 def _no_list(what: str) -> ConfigError:
-    return ConfigError("not_a_list", f"a list of paths, one a line, got {what}; give its path instead")
+    return ConfigError("not_a_list", "a list of paths, one a line", what, "give its path instead")

@@ -58,7 +58,7 @@ class _Source:
             try:
                 part = self._gzip.decompress(packed, count)
             except zlib.error as error:
-                raise InputError("unreadable", "expected intact gzip data, got damaged ones; copy it again") from error
+                raise InputError("unreadable", "intact gzip data", "damaged ones", "copy it again") from error
             self._rest = self._gzip.unconsumed_tail or self._gzip.unused_data
             if part:
                 return part
@@ -82,7 +82,7 @@ class _Source:
         while part := self._inflate(MIB):
             surplus += len(part)
             if surplus > MIB:
-                raise InputError("too_large", "expected the stated voxels, got far more data; compress it again")
+                raise InputError("too_large", "the stated voxels", "far more data", "compress it again")
 
 
 def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any] | NDArray[Any]]:
@@ -92,11 +92,9 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
     """
     with files.stream(item) as (stream, size):
         if size > limits.study_bytes:
-            raise InputError(
-                "too_large", f"expected at most {limits.study_bytes // MIB} MiB, got more; give one volume"
-            )
+            raise InputError("too_large", f"at most {limits.study_bytes // MIB} MiB", "more", "give one volume")
         if size == 0:
-            raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+            raise InputError("empty", "an image", "a file of 0 bytes", "copy it again")
         source = _Source(stream)
         head = _header(source)
         shape, dtype = _shape(head, limits), _dtype(head)
@@ -113,7 +111,7 @@ def _header(source: _Source) -> Any:
 
     block = source.take(348)
     if len(block) < 348 or not is_nifti(block):
-        raise InputError("unsupported", "expected a single-file NIfTI image, got another file; convert it to .nii")
+        raise InputError("unsupported", "a single-file NIfTI image", "another file", "convert it to .nii")
     second = int.from_bytes(block[:4], "little") == 540 or int.from_bytes(block[:4], "big") == 540
     if second:
         block += source.take(540 - 348)
@@ -123,7 +121,7 @@ def _header(source: _Source) -> Any:
     head = kind(block, check=False)
     offset = float(head["vox_offset"])
     if not math.isfinite(offset) or not len(block) <= offset <= _LARGEST_OFFSET or offset != int(offset):
-        raise InputError("unreadable", "expected voxels after the header, got an offset elsewhere; export it again")
+        raise InputError("unreadable", "voxels after the header", "an offset elsewhere", "export it again")
     _check_extensions(source.take(int(offset) - len(block)), int(offset) - len(block), str(head.endianness))
     return head
 
@@ -136,9 +134,7 @@ def _check_extensions(block: bytes, expected: int, order: str) -> None:
     while block[:1] not in (b"", b"\x00") and at + 8 <= len(block):
         size = int.from_bytes(block[at : at + 4], "little" if order == "<" else "big", signed=True)
         if size < 16 or size % 16 or at + size > len(block):
-            raise InputError(
-                "unreadable", "expected header extensions of their stated size, got others; export it again"
-            )
+            raise InputError("unreadable", "header extensions of their stated size", "others", "export it again")
         at += size
 
 
@@ -146,12 +142,12 @@ def _shape(head: Any, limits: Limits) -> tuple[int, int, int]:
     """Number of planes, rows and columns in file order: i runs fastest."""
     dims = [int(n) for n in head["dim"]]
     if not 1 <= dims[0] <= 7 or any(n < 1 for n in dims[1 : dims[0] + 1]):
-        raise InputError("unreadable", "expected 1 to 7 dimensions of at least 1, got others; export it again")
+        raise InputError("unreadable", "1 to 7 dimensions of at least 1", "others", "export it again")
     sizes = dims[1 : dims[0] + 1]
     if math.prod(sizes) > limits.voxels or max(sizes) > limits.longest_side:
-        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got more; give one volume")
+        raise InputError("too_large", f"at most {limits.voxels} voxels", "more", "give one volume")
     if dims[0] < 2 or any(n > 1 for n in sizes[3:]):
-        raise InputError("not_a_volume", f"expected 2 or 3 dimensions, got {dims[0]}; give one volume")
+        raise InputError("not_a_volume", "2 or 3 dimensions", dims[0], "give one volume")
     i, j, k = [*sizes, 1][:3]
     return k, j, i
 
@@ -162,9 +158,7 @@ def _dtype(head: Any) -> np.dtype[Any]:
     except KeyError:  # a code that nifti1.h does not have
         dtype = np.dtype(np.void)
     if dtype.kind not in _NUMERIC or dtype.itemsize > 8:
-        raise InputError(
-            "unsupported", "expected whole or real numbers as voxels, got another type; convert it to int16"
-        )
+        raise InputError("unsupported", "whole or real numbers as voxels", "another type", "convert it to int16")
     return dtype
 
 
@@ -174,7 +168,7 @@ def _scaling(head: Any) -> tuple[float, float, list[list[str]]]:
         # nifti1.h: 0 means that values are not scaled; nibabel writes NaN for the same.
         return 1.0, 0.0, [["unscaled", "the file states no scaling; its values were taken as HU, for they look it"]]
     if not math.isfinite(slope) or not math.isfinite(intercept) or abs(slope) > 1e6 or abs(intercept) > 1e6:
-        raise InputError("rescale", "expected a finite scl_slope and scl_inter, got others; export it again")
+        raise InputError("rescale", "a finite scl_slope and scl_inter", "others", "export it again")
     return slope, intercept, []
 
 
@@ -189,15 +183,15 @@ def _affine(head: Any) -> list[list[float]]:
     """RAS mm affine for (i, j, k, 1). Raises InputError `bad_affine`, or `no_geometry` where the file has none."""
     steps = [float(step) for step in head["pixdim"][1 : 1 + min(3, int(head["dim"][0]))]]
     if not all(math.isfinite(step) and 0.0 < step <= 100.0 for step in steps):
-        raise InputError("bad_affine", "expected voxel sizes above 0 and at most 100 mm, got others; export it again")
+        raise InputError("bad_affine", "voxel sizes above 0 and at most 100 mm", "others", "export it again")
     if int(head["sform_code"]) <= 0 and int(head["qform_code"]) <= 0:
-        raise InputError("no_geometry", "expected an orientation (sform or qform), got none; export it with one")
+        raise InputError("no_geometry", "an orientation (sform or qform)", "none", "export it with one")
     affine = np.asarray(head.get_best_affine(), dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() < 0.01 or lengths.max() > 100.0:
-        raise InputError("bad_affine", "expected a finite, invertible affine in mm, got another; export it again")
+        raise InputError("bad_affine", "a finite, invertible affine in mm", "another", "export it again")
     if abs(float(np.linalg.det(affine[:3, :3] / lengths))) < 0.5:
-        raise InputError("bad_affine", "expected axes at right angles, got others; export it again")
+        raise InputError("bad_affine", "axes at right angles", "others", "export it again")
     rows: list[list[float]] = affine.tolist()
     return rows
 
@@ -218,7 +212,7 @@ def _planes(
         if slope != 1.0 or intercept != 0.0:
             values = (values.astype(np.float64) * slope + intercept).astype(np.float32)
         if not np.isfinite(values).all():
-            raise InputError("non_finite", "expected finite voxels, got NaN or infinity; fill them with -1024")
+            raise InputError("non_finite", "finite voxels", "NaN or infinity", "fill them with -1024")
         air += int(np.count_nonzero(values <= AIR_HU))
         high += int(np.count_nonzero(values > HIGHEST_HU))
         low += int(np.count_nonzero(values < -1e5))
@@ -230,11 +224,11 @@ def _planes(
         yield np.maximum(values, np.float32(OUTSIDE_HU))
     if lowest <= AIR_HU and unlike_hu(air - padding, dense, depth * plane - padding):
         raise InputError(
-            "not_hu", "expected HU, got values that were never rescaled; give the volume with its slope and intercept"
+            "not_hu", "HU", "values that were never rescaled", "give the volume with its slope and intercept"
         )
     if air < AIR_SHARE * depth * plane or high > 0.001 * depth * plane or low:
-        raise InputError("not_hu", "expected HU with air near -1000, got other values; give the volume in HU")
+        raise InputError("not_hu", "HU with air near -1000", "other values", "give the volume in HU")
 
 
 def _truncated() -> InputError:
-    return InputError("truncated", "expected all voxels that the header states, got fewer; copy it again")
+    return InputError("truncated", "all voxels that the header states", "fewer", "copy it again")

@@ -74,9 +74,7 @@ def _check_before(data: bytes, limits: Limits) -> None:
     elif data.startswith(b"\xff\xd8"):
         frame = jpeg_frame(data)
         if frame.coding not in _BASELINE_OR_PROGRESSIVE or frame.precision != 8:
-            raise InputError(
-                "unsupported", f"expected an 8-bit Huffman JPEG, got {frame.precision} bits; save it as PNG"
-            )
+            raise InputError("unsupported", "an 8-bit Huffman JPEG", f"{frame.precision} bits", "save it as PNG")
         check_size(frame.height, frame.width, limits)
 
 
@@ -84,11 +82,11 @@ def check_size(height: int, width: int, limits: Limits) -> None:
     """Raises InputError `too_small` or `too_large` for an image of `height` x `width` pixels."""
     if min(height, width) < limits.shortest_side:
         raise InputError(
-            "too_small", f"expected at least {limits.shortest_side} pixels a side, got {height} x {width}; give a slice"
+            "too_small", f"at least {limits.shortest_side} pixels a side", f"{height} x {width}", "give a slice"
         )
     if max(height, width) > limits.longest_side:
         raise InputError(
-            "too_large", f"expected at most {limits.longest_side} pixels a side, got {height} x {width}; resize it"
+            "too_large", f"at most {limits.longest_side} pixels a side", f"{height} x {width}", "resize it"
         )
 
 
@@ -105,9 +103,9 @@ def _check_png(data: bytes, limits: Limits) -> None:
             raise _truncated()
         (stated,) = struct.unpack_from(">I", data, end - 4)
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != stated:
-            raise InputError("unreadable", "expected PNG chunks with a right CRC, got a damaged one; copy it again")
+            raise InputError("unreadable", "PNG chunks with a right CRC", "a damaged one", "copy it again")
         if not seen and (name != b"IHDR" or length != 13):
-            raise InputError("unreadable", "expected PNG to begin with IHDR, got another chunk; save it again")
+            raise InputError("unreadable", "PNG to begin with IHDR", "another chunk", "save it again")
         if name == b"IHDR":
             width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, at + 8)
             check_size(height, width, limits)
@@ -116,7 +114,7 @@ def _check_png(data: bytes, limits: Limits) -> None:
         elif name == b"acTL":
             raise _animated()
         elif name == b"IDAT" and palette and b"PLTE" not in seen:
-            raise InputError("unreadable", "expected a palette in a palette PNG, got none; save it as gray")
+            raise InputError("unreadable", "a palette in a palette PNG", "none", "save it as gray")
         if name == b"IDAT":
             packed.append(data[at + 8 : end - 4])
         seen.add(name)
@@ -127,7 +125,7 @@ def _check_png(data: bytes, limits: Limits) -> None:
     try:
         got = len(zlib.decompressobj().decompress(b"".join(packed), expected))
     except zlib.error as error:
-        raise InputError("unreadable", "expected intact PNG pixels, got damaged ones; copy it again") from error
+        raise InputError("unreadable", "intact PNG pixels", "damaged ones", "copy it again") from error
     if got < expected:
         raise _truncated()
 
@@ -156,13 +154,9 @@ def _gray(data: bytes, limits: Limits, notices: Notices) -> NDArray[Any]:
             _refuse_form(image)
             image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise InputError(
-                "too_large", "expected an image within the pixel limit, got a larger one; resize it"
-            ) from error
+            raise InputError("too_large", "an image within the pixel limit", "a larger one", "resize it") from error
         except UnidentifiedImageError as error:
-            raise InputError(
-                "unreadable", "expected PNG, JPEG, WebP or TIFF, got a damaged one; save it again"
-            ) from error
+            raise InputError("unreadable", "PNG, JPEG, WebP or TIFF", "a damaged one", "save it again") from error
         except OSError as error:
             if "truncated" in str(error):
                 raise _truncated() from error
@@ -178,7 +172,7 @@ def _gray(data: bytes, limits: Limits, notices: Notices) -> NDArray[Any]:
 
 def _refuse_form(image: Image) -> None:
     if image.format not in FORMATS:  # MPO passes the JPEG reader
-        raise InputError("unsupported", "expected one picture, got a multi-picture file; save one picture as PNG")
+        raise InputError("unsupported", "one picture", "a multi-picture file", "save one picture as PNG")
     try:
         image.seek(1)
     except EOFError:
@@ -198,14 +192,12 @@ def _by_mode(image: Image, notices: Notices) -> NDArray[Any]:
         if mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             if int(np.asarray(rgba.getchannel("A")).min()) < 255:
-                raise InputError("transparent", "expected an opaque image, got transparent pixels; flatten it first")
+                raise InputError("transparent", "an opaque image", "transparent pixels", "flatten it first")
             image = rgba.convert("RGB")
         return _gray_of_colour(image.convert("RGB"), notices)
     if mode in ("1", "I;16N"):
-        raise InputError("not_grayscale", "expected gray levels, got black and white only; save the slice as gray")
-    raise InputError(
-        "unsupported", f"expected gray or RGB pixels, got mode {mode}; save it as 8-bit or 16-bit gray PNG"
-    )
+        raise InputError("not_grayscale", "gray levels", "black and white only", "save the slice as gray")
+    raise InputError("unsupported", "gray or RGB pixels", f"mode {mode}", "save it as 8-bit or 16-bit gray PNG")
 
 
 def _gray_of_colour(image: Image, notices: Notices) -> NDArray[np.uint8]:
@@ -215,8 +207,7 @@ def _gray_of_colour(image: Image, notices: Notices) -> NDArray[np.uint8]:
     share = float(np.count_nonzero(spread > COLOUR_SPREAD)) / spread.size
     if share > COLOUR_SHARE:
         raise InputError(
-            "not_grayscale",
-            f"expected at most {COLOUR_SHARE:.0%} coloured pixels, got {share:.0%}; give a gray CT slice",
+            "not_grayscale", f"at most {COLOUR_SHARE:.0%} coloured pixels", f"{share:.0%}", "give a gray CT slice"
         )
     if share > MARKED_SHARE:
         notices.append(["annotation", f"coloured marks on {share:.1%} of the image; they were turned to gray"])
@@ -227,11 +218,9 @@ def _refuse_flat(gray: NDArray[Any]) -> None:
     counts = np.sort(np.bincount(gray.ravel()))[::-1]
     share = float(counts[0]) / gray.size
     if share >= FLAT_SHARE:
-        raise InputError("flat_image", f"expected an image, got one value on {share:.0%} of it; give a whole CT slice")
+        raise InputError("flat_image", "an image", f"one value on {share:.0%} of it", "give a whole CT slice")
     if counts[:_MASK_LEVELS].sum() >= _MASK_SHARE * gray.size:
-        raise InputError(
-            "not_grayscale", "expected gray levels, got a mask or a drawing of a few; give the slice itself"
-        )
+        raise InputError("not_grayscale", "gray levels", "a mask or a drawing of a few", "give the slice itself")
 
 
 def _refuse_narrow(gray: NDArray[Any]) -> None:
@@ -246,14 +235,15 @@ def _refuse_narrow(gray: NDArray[Any]) -> None:
     if high - low < NARROW_RANGE:
         raise InputError(
             "narrow_range",
-            f"expected 16-bit gray over its whole scale, got {low} to {high} of 65535, as HU with an offset have; "
+            "16-bit gray over its whole scale",
+            f"{low} to {high} of 65535, as HU with an offset have",
             "apply a lung window and save it as 8 bits",
         )
 
 
 def _truncated() -> InputError:
-    return InputError("truncated", "expected a whole image, got one that ends early; copy it again")
+    return InputError("truncated", "a whole image", "one that ends early", "copy it again")
 
 
 def _animated() -> InputError:
-    return InputError("animated", "expected one picture, got several frames or pages; save one as PNG")
+    return InputError("animated", "one picture", "several frames or pages", "save one as PNG")

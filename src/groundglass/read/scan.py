@@ -56,7 +56,7 @@ def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decode
     Raises InputError where nothing at `path` can be read.
     """
     if not os.fspath(path):  # Path("") would be the working directory
-        raise InputError("not_found", "expected a path, got an empty one; is a variable unset?")
+        raise InputError("not_found", "a path", "an empty one", "is a variable unset?")
     if decoder is not None:
         return _find(Path(path), as_scan=as_scan, decoder=decoder)
     with Decoder(Limits.from_environment(os.environ)) as own:
@@ -113,9 +113,7 @@ def _read_path(source: str | os.PathLike[str], decoder: Decoder, as_scan: bool) 
     found = find(source, as_scan=as_scan, decoder=decoder)
     inputs = found.inputs
     if len(inputs) > 1:
-        raise InputError(
-            "several_scans", f"expected one scan, got {len(inputs)}; use read_all, or give one file or series"
-        )
+        raise InputError("several_scans", "one scan", len(inputs), "use read_all, or give one file or series")
     if not inputs:
         refused = [entry[1] for entry in found if not isinstance(entry, Input)]
         raise refused[0]
@@ -154,7 +152,7 @@ def read_all(
 def _read_raster(source: Input, decoder: Decoder) -> Scan:
     count = len(source.files)
     if count > decoder.limits.slices:
-        raise InputError("too_many", f"expected at most {decoder.limits.slices} slices a scan, got {count}; give fewer")
+        raise InputError("too_many", f"at most {decoder.limits.slices} slices a scan", count, "give fewer")
     planes: list[tuple[Array, int]] = []
     notices = dict.fromkeys(source.notices)
     left = decoder.limits.voxels
@@ -162,10 +160,10 @@ def _read_raster(source: Input, decoder: Decoder) -> Scan:
         reply = decoder.ask("raster", file.item())
         full_scale = reply.header.get("full_scale")
         if reply.array is None or full_scale not in (255, 65535):
-            raise InputError("unreadable", "expected an image from the worker, got none; try again")
+            raise InputError("unreadable", "an image from the worker", "none", "try again")
         left -= reply.array.size
         if left < 0:
-            raise InputError("too_large", f"expected at most {decoder.limits.voxels} voxels, got more; give fewer")
+            raise InputError("too_large", f"at most {decoder.limits.voxels} voxels", "more", "give fewer")
         planes.append((reply.array[0], full_scale))
         notices.update(dict.fromkeys(notices_of(reply.header)))
     kept = _of_one_size([plane.shape for plane, _ in planes])
@@ -186,8 +184,9 @@ def _of_one_size(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     if len(odd) > MISSING_SHARE * len(shapes):
         raise InputError(
             "inconsistent",
-            f"expected images of one size as one scan, got {len(odd)} of {len(shapes)} of another size, such as "
-            f"picture {odd[0] + 1}; leave them out or give one series",
+            "images of one size as one scan",
+            f"{len(odd)} of {len(shapes)} of another size, such as picture {odd[0] + 1}",
+            "leave them out or give one series",
         )
     return [number for number, shape in enumerate(shapes) if shape == usual]
 
@@ -213,9 +212,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         for other in place[1:]:
             again = _decoded(source.files[other], decoder).array
             if again is None or not np.array_equal(again[0], made.view[index]):
-                raise InputError(
-                    "conflicting_slices", "expected one image at a place, got several that differ; give one"
-                )
+                raise InputError("conflicting_slices", "one image at a place", "several that differ", "give one")
             duplicates += 1
     if duplicates:
         notices[Notice("duplicate_slices", f"{duplicates} files repeat a slice; each slice was taken once")] = None
@@ -296,9 +293,7 @@ def _read_nifti(source: Input, decoder: Decoder) -> Scan:
         volume, view = axial_empty((depth, height, width), affine, np.dtype(header["dtype"]))
         if min(volume.shape[1:]) < decoder.limits.shortest_side:
             least = decoder.limits.shortest_side
-            raise InputError(
-                "too_small", f"expected axial slices of {least} pixels a side or more, got fewer; give a CT"
-            )
+            raise InputError("too_small", f"axial slices of {least} pixels a side or more", "fewer", "give a CT")
         made.append((volume, axial_affine((depth, height, width), affine)))
         return view
 
@@ -307,7 +302,7 @@ def _read_nifti(source: Input, decoder: Decoder) -> Scan:
     notices = [*source.notices, *notices_of(reply.header)]
     cosine = tilt_of(affine)
     if cosine < _AXIAL_COSINE:
-        raise InputError("not_axial", "expected axial slices, got another plane; give an axial volume")
+        raise InputError("not_axial", "axial slices", "another plane", "give an axial volume")
     if cosine < _OBLIQUE_COSINE:
         notices.append(Notice("oblique", f"slices lie {np.degrees(np.arccos(cosine)):.0f} degrees off the axial plane"))
     thickness = float(np.linalg.norm(affine[:3, 0]))
@@ -321,9 +316,9 @@ def _lps(ras: Any) -> Float64:
     try:
         affine = np.asarray(ras, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError("bad_affine", "expected a 4 x 4 affine, got something else; export it again") from error
+        raise InputError("bad_affine", "a 4 x 4 affine", "something else", "export it again") from error
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-6:
-        raise InputError("bad_affine", "expected an invertible 4 x 4 affine, got another; export it again")
+        raise InputError("bad_affine", "an invertible 4 x 4 affine", "another", "export it again")
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
 
 

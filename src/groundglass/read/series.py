@@ -90,7 +90,7 @@ def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
 
     spacing = numbers("spacing", 2)
     if spacing is not None and not all(0.01 <= step <= 100.0 for step in spacing):
-        raise InputError("bad_affine", "expected pixel spacing between 0.01 and 100 mm, got another; export it again")
+        raise InputError("bad_affine", "pixel spacing between 0.01 and 100 mm", "another", "export it again")
     rows, columns = reply.get("rows"), reply.get("columns")
     return SliceHeader(
         text("series"), identity(), text("kernel"), text("acquisition"), text("temporal"),
@@ -156,11 +156,9 @@ def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
     """Sort one series. Raises InputError: `too_many`, `too_few`, `too_large`, `no_geometry`, `inconsistent`, `gap`."""
     first = headers[0]
     if len(headers) > limits.slices:
-        raise InputError(
-            "too_many", f"expected at most {limits.slices} slices a series, got {len(headers)}; give fewer"
-        )
+        raise InputError("too_many", f"at most {limits.slices} slices a series", len(headers), "give fewer")
     if len(headers) * first.rows * first.columns > limits.voxels:
-        raise InputError("too_large", f"expected at most {limits.voxels} voxels, got more; give fewer slices")
+        raise InputError("too_large", f"at most {limits.voxels} voxels", "more", "give fewer slices")
     notices = _common_notices(headers)
     if len(headers) == 1:
         if not first.located:
@@ -168,13 +166,11 @@ def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
             return Arrangement(((0,),), None, (*notices, missing))
         return Arrangement(((0,),), _affine(headers, [(0,)], first.normal * (first.thickness or 1.0)), tuple(notices))
     if not all(header.located for header in headers):
-        raise InputError("no_geometry", "expected position, orientation and spacing in every slice, got some without")
+        raise InputError("no_geometry", "position, orientation and spacing in every slice", "some without")
     _refuse_mixed(headers)
     places = _places(headers)
     if len(places) < limits.fewest_slices and len(places) > 1:
-        raise InputError(
-            "too_few", f"expected at least {limits.fewest_slices} slices, got {len(places)}; give them all"
-        )
+        raise InputError("too_few", f"at least {limits.fewest_slices} slices", len(places), "give them all")
     step, more = _step(headers, places)
     return Arrangement(tuple(places), _affine(headers, places, step), (*notices, *more))
 
@@ -253,7 +249,8 @@ def _refuse_mixed(headers: Sequence[SliceHeader]) -> None:
             which = "" if image is None else f", such as image {image}"
             raise InputError(
                 "inconsistent",
-                f"expected one series, got {len(unlike)} of {len(headers)} slices of another {aspect.name}{which}; "
+                "one series",
+                f"{len(unlike)} of {len(headers)} slices of another {aspect.name}{which}",
                 "leave them out or give one series",
             )
 
@@ -285,7 +282,7 @@ def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> 
     if missing and _whole([headers[place[0]].image for place in places], distances):
         missing = 0
     if missing > MISSING_SHARE * (len(places) + missing):
-        raise InputError("gap", f"expected at most 10 % missing slices, got {missing} missing; give the whole series")
+        raise InputError("gap", "at most 10 % missing slices", f"{missing} missing", "give the whole series")
     if missing:
         notices.append(Notice("gap", f"{missing} of {len(places) + missing} slices are missing"))
     elif float(np.ptp(distances)) > 0.1 * usual:

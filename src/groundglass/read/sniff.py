@@ -11,13 +11,14 @@ _RASTER = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 # What marks a PNG of ours (`report.picture.to_png`): a result, and no image of a patient to be judged.
 MADE_BY = ("Software", "Groundglass")
 _OWN_PICTURE = b"tEXt" + "\0".join(MADE_BY).encode()
-OWN_RESULT = ("own_result", "expected a CT image, got a result of Groundglass; give the images that it was made from")
+OWN_RESULT = ("own_result", "a CT image", "a result of Groundglass", "give the images that it was made from")
 BARE_DICOM = (
     "unsupported",
-    "expected DICOM with its file header, got a bare data set without it (no preamble, no DICM mark); "
+    "DICOM with its file header",
+    "a bare data set without it (no preamble, no DICM mark)",
     "write it again as DICOM Part 10, for example with dcmconv",
 )
-# Kinds that are never read, and what is said of them.
+# Kinds that are never read, and the parts of the error that says so.
 REFUSED = {"own_result": OWN_RESULT, "bare_dicom": BARE_DICOM}
 _FOREIGN = {
     b"GIF8": "a GIF",

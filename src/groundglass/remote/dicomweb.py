@@ -71,7 +71,7 @@ class Origin:
             port = -1
         bad = parts.scheme not in ("http", "https") or not parts.hostname or port == -1
         if bad or parts.username is not None or parts.query or parts.fragment:
-            raise ConfigError("url", "--url http(s)://HOST[:PORT]/PATH without a name, query or fragment, got another")
+            raise ConfigError("url", "--url http(s)://HOST[:PORT]/PATH without a name, query or fragment", "another")
         host, secure = str(parts.hostname), parts.scheme == "https"
         port = port or (443 if secure else 80)
         address = _address(host, port, allowed)
@@ -82,7 +82,7 @@ def _address(host: str, port: int, allowed: Sequence[str]) -> str:
     try:
         found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
-        raise RemoteError("unknown_host", "an archive whose name has an address, got none; correct --url") from error
+        raise RemoteError("unknown_host", "an archive whose name has an address", "none", "correct --url") from error
     literal = host == "localhost" or _is_address(host)
     for address in found:
         plain = ipaddress.ip_address(address.split("%")[0])
@@ -91,7 +91,7 @@ def _address(host: str, port: int, allowed: Sequence[str]) -> str:
         if literal or address in allowed or not special:
             return address
     raise RemoteError(
-        "address", f"an archive on the network, got a name that stands for {found[0]}; list it with --allow-address"
+        "address", "an archive on the network", f"a name that stands for {found[0]}", "list it with --allow-address"
     )
 
 
@@ -165,7 +165,7 @@ class _Session(requests.Session):
         parts = urlsplit(str(request.url))
         where = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         if where != (self._origin.host, self._origin.port):
-            raise RemoteError("origin", "requests to the configured archive only, got another address")
+            raise RemoteError("origin", "requests to the configured archive only", "another address")
         request.headers["Host"] = parts.netloc  # dicomweb-client leaves the port out
         options |= {"stream": True, "allow_redirects": False, "timeout": (CONNECT, SILENCE)}
         watch = threading.Timer(self.whole_seconds, self._pinned.hang_up)
@@ -179,7 +179,7 @@ class _Session(requests.Session):
     def _answer(self, response: requests.Response) -> requests.Response:
         if 300 <= response.status_code < 400:
             response.close()
-            raise RemoteError("redirect", "an answer, got a redirect; give the final address as --url")
+            raise RemoteError("redirect", "an answer", "a redirect", "give the final address as --url")
         response._content = _whole(response, self.most)
         response._content_consumed = True  # type: ignore[attr-defined]
         return response
@@ -190,16 +190,16 @@ def _whole(response: requests.Response, most: int) -> bytes:
     data = bytearray()
     if response.headers.get("Content-Encoding", "identity") != "identity":
         response.close()
-        raise RemoteError("pacs", "a reply that is not compressed, got another; switch its compression off")
+        raise RemoteError("pacs", "a reply that is not compressed", "another", "switch its compression off")
     stated = response.headers.get("Content-Length", "")
     if stated.isdigit() and int(stated) > most:
         response.close()
-        raise RemoteError("too_large", f"a reply of at most {most // MIB} MiB, got more; ask for less")
+        raise RemoteError("too_large", f"a reply of at most {most // MIB} MiB", "more", "ask for less")
     for part in response.iter_content(1 << 16):
         data += part
         if len(data) > most:
             response.close()
-            raise RemoteError("too_large", f"a reply of at most {most // MIB} MiB, got more; ask for less")
+            raise RemoteError("too_large", f"a reply of at most {most // MIB} MiB", "more", "ask for less")
     if stated.isdigit() and len(data) != int(stated):
         raise _Passing("a cut reply")
     return bytes(data)
@@ -232,7 +232,7 @@ class Archive:
             and not origin.secure
             and not ipaddress.ip_address(origin.address.split("%")[0]).is_loopback
         ):
-            raise ConfigError("token", "https for a token, got http; it could be read on the way")
+            raise ConfigError("token", "https for a token", "http", "it could be read on the way")
         self._origin, self._most_bytes = origin, most_bytes
         self._sleep, self._rng = sleep, rng or random.Random()
         self._session = _Session(origin, token)
@@ -262,7 +262,7 @@ class Archive:
         rows = self._rows(lambda offset: self._client.search_for_instances(
             row.study, row.series, limit=_PAGE, offset=offset), _INSTANCE, row.stated)  # fmt: skip
         if len(rows) < (row.stated or 0):
-            raise RemoteError("incomplete", f"{row.stated} instances listed, got {len(rows)}; look at the archive")
+            raise RemoteError("incomplete", f"{row.stated} instances listed", len(rows), "look at the archive")
         return [uid for uid, found in rows.items() if _first(found, _CLASS) in (None, CT)]
 
     def _rows(
@@ -278,13 +278,13 @@ class Archive:
             self._session.most = _JSON_BYTES
             rows = self._tried(lambda: page(len(found)))
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise RemoteError("pacs", "a list of DICOM JSON objects, got something else; check --url")
+                raise RemoteError("pacs", "a list of DICOM JSON objects", "something else", "check --url")
             new = {_uid(_first(row, key)): row for row in rows}
             if not new.keys() - found.keys():
                 return found
             found.update(new)
             if len(found) > _MOST_ROWS:
-                raise RemoteError("too_many", f"at most {_MOST_ROWS} matches, got more; narrow the search")
+                raise RemoteError("too_many", f"at most {_MOST_ROWS} matches", "more", "narrow the search")
             if stated is not None and len(found) >= stated:
                 return found
 
@@ -331,15 +331,15 @@ class Archive:
                     raise
                 if status not in _RETRIED:
                     raise RemoteError(
-                        "pacs", f"an answer from the archive, got HTTP status {status}; {_hint(status)}"
+                        "pacs", "an answer from the archive", f"HTTP status {status}", _hint(status)
                     ) from error
                 reason = f"HTTP status {status}"
             except requests.exceptions.SSLError as error:
                 raise RemoteError(
-                    "tls", "a certificate that holds, got another; give its authority with --ca"
+                    "tls", "a certificate that holds", "another", "give its authority with --ca"
                 ) from error
             except requests.JSONDecodeError as error:
-                raise RemoteError("pacs", "DICOM JSON from the archive, got something else; check --url") from error
+                raise RemoteError("pacs", "DICOM JSON from the archive", "something else", "check --url") from error
             except requests.RequestException as error:
                 reason = type(error).__name__
             except _Passing as error:
@@ -351,10 +351,8 @@ class Archive:
                 TypeError,
                 AttributeError,
             ) as error:  # what libraries make of a bad reply
-                raise RemoteError(
-                    "pacs", f"a reply by DICOM PS3.18, got {type(error).__name__}; check --url"
-                ) from error
-        raise RemoteError("pacs", f"an answer from the archive within {ATTEMPTS} tries, got {reason}; is it running?")
+                raise RemoteError("pacs", "a reply by DICOM PS3.18", type(error).__name__, "check --url") from error
+        raise RemoteError("pacs", f"an answer from the archive within {ATTEMPTS} tries", reason, "is it running?")
 
     def trust(self, authority: str) -> None:
         """Take certificates of this authority only (a PEM file)."""
@@ -386,7 +384,7 @@ def _count(row: Mapping[str, Any]) -> int | None:
 def _uid(value: str | None) -> str:
     """A UID that may stand in a URL. Raises RemoteError (`bad_uid`)."""
     if value is None or not UID.match(value):
-        raise RemoteError("bad_uid", "a UID of digits and dots, got something else; the archive's reply is not used")
+        raise RemoteError("bad_uid", "a UID of digits and dots", "something else", "the archive's reply is not used")
     return value
 
 
@@ -396,16 +394,16 @@ def single_part(body: bytes, content_type: str) -> bytes:
         return body
     found = re.search(r'boundary="?([^";]{1,70})"?', content_type)
     if not content_type.lower().startswith("multipart/related") or found is None:
-        raise RemoteError("pacs", "multipart/related with a boundary, got another type of reply; check --url")
+        raise RemoteError("pacs", "multipart/related with a boundary", "another type of reply", "check --url")
     marker = b"--" + found[1].strip().encode("ascii", "replace")
     start, end = body.find(marker + b"\r\n"), body.rfind(b"\r\n" + marker + b"--")
     if start < 0:
-        raise RemoteError("pacs", "a reply that holds its boundary, got none; look at the archive")
+        raise RemoteError("pacs", "a reply that holds its boundary", "none", "look at the archive")
     if end < 0:
         raise _Passing("a cut reply")
     head, separator, content = body[start:end].partition(b"\r\n\r\n")
     if not separator or b"\r\n" + marker + b"\r\n" in content:
-        raise RemoteError("pacs", "one instance in a reply, got another number; look at the archive")
+        raise RemoteError("pacs", "one instance in a reply", "another number", "look at the archive")
     if b"application/dicom" not in head.lower():
-        raise RemoteError("pacs", "an application/dicom part, got another; look at the archive")
+        raise RemoteError("pacs", "an application/dicom part", "another", "look at the archive")
     return content

@@ -26,7 +26,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from groundglass.errors import INPUT_CODES, InputError, OutputError, RemoteError
+from groundglass.errors import INPUT_CODES, ConfigError, InputError, OutputError, RemoteError
 from groundglass.read.limits import MIB
 from groundglass.remote.inbox import Conflict, Inbox, Mismatch
 from groundglass.remote.worklist import Outgoing
@@ -55,13 +55,13 @@ class Peer:
 
     @classmethod
     def parse(cls, text: str) -> Peer:
-        """Raises ValueError if the text is no AET@host or AET@host:port."""
+        """Raises ConfigError if the text is no AET@host or AET@host:port."""
         aet, at, place = text.partition("@")
         host, _, port = place.rpartition(":") if ":" in place and not place.endswith("]") else (place, "", "")
         if not at or not host or not 1 <= len(aet.strip()) <= 16 or (port and not port.isdigit()):
-            raise ValueError(f"AET@host or AET@host:port, got {text!r}")
+            raise ConfigError("peer", "a peer as AET@host or AET@host:port", repr(text), "correct it")
         if port and not 0 < int(port) < 65536:
-            raise ValueError(f"a port from 1 to 65535, got {port}")
+            raise ConfigError("peer", "a port from 1 to 65535", port, "correct it")
         return cls(aet.strip(), host.strip("[]"), int(port) if port else None)
 
 
@@ -108,7 +108,7 @@ class Receiver:
             self._server = self._ae.start_server((self._host, self._port), block=False, evt_handlers=handlers)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise OutputError("port", f"a free port, got {reason!r} for {self._port}; choose another --port") from error
+            raise OutputError("port", "a free port", f"{reason!r} for {self._port}", "choose another --port") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,7 +201,7 @@ def addresses(host: str) -> set[str]:
     try:
         return {_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError) as error:
-        raise RemoteError("unknown_host", f"a name that has an address, got {host!r}; correct it") from error
+        raise RemoteError("unknown_host", "a name that has an address", repr(host), "correct it") from error
 
 
 def _plain(address: str) -> str:
@@ -229,10 +229,10 @@ def sender(
                 sending(item.uid)
                 status = _send(association, item)
                 if status is None:
-                    raise RemoteError("pacs", "an answer to C-STORE, got none; look at the archive's log")
+                    raise RemoteError("pacs", "an answer to C-STORE", "none", "look at the archive's log")
                 if 0xA700 <= status <= 0xA7FF:
                     waiting(item.uid)
-                    raise RemoteError("pacs", f"an archive with room, got status 0x{status:04X}; free some there")
+                    raise RemoteError("pacs", "an archive with room", f"status 0x{status:04X}", "free some there")
                 taken = status == 0 or 0xB000 <= status <= 0xBFFF
                 yield item, None if taken else f"C-STORE status 0x{status:04X}"
         finally:
@@ -256,7 +256,7 @@ def _associate(target: Peer, own_aet: str, items: Sequence[Outgoing]) -> Any:
     if association.is_established:
         return association
     how = "a rejection" if association.is_rejected else "no connection"
-    raise RemoteError("pacs", f"an association with {target.aet}, got {how}; check AE titles, address and port there")
+    raise RemoteError("pacs", f"an association with {target.aet}", how, "check AE titles, address and port there")
 
 
 def _syntax(item: Outgoing) -> str:
@@ -276,7 +276,7 @@ def _send(association: Any, item: Outgoing) -> int | None:
         status = association.send_c_store(ds)
     except (RuntimeError, ValueError) as error:
         kind = type(error).__name__
-        raise RemoteError("pacs", f"an open association, got {kind}; look at the archive's log") from error
+        raise RemoteError("pacs", "an open association", kind, "look at the archive's log") from error
     return int(status.Status) if "Status" in status else None
 
 
@@ -295,11 +295,11 @@ def _has(association: Any, item: Outgoing) -> bool:
     try:
         for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
             if "Status" not in status:
-                raise RemoteError("pacs", "an answer to C-FIND, got none; look at the archive's log")
+                raise RemoteError("pacs", "an answer to C-FIND", "none", "look at the archive's log")
             found = found or (identifier is not None and identifier.get("SOPInstanceUID") == item.uid)
     except (RuntimeError, ValueError) as error:
         kind = type(error).__name__
-        raise RemoteError("pacs", f"an open association, got {kind}; look at the archive's log") from error
+        raise RemoteError("pacs", "an open association", kind, "look at the archive's log") from error
     return found
 
 

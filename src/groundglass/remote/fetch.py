@@ -50,7 +50,10 @@ def fetch(
         if missing or not hashes:
             listed = ", ".join(missing[:_NAMED]) + (" ..." if len(missing) > _NAMED else "")
             raise RemoteError(
-                "incomplete", f"{len(instances)} CT instances, got {len(hashes)}; missing or not CT: {listed or 'all'}"
+                "incomplete",
+                f"{len(instances)} CT instances",
+                len(hashes),
+                f"missing or not CT: {listed or 'all'}",
             )
         _swap(part, place)
     finally:
@@ -85,7 +88,7 @@ def _swap(part: Path, place: Path) -> None:
             os.close(handle)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise OutputError("write_failed", f"a place to write to, got {reason!r}; choose another folder") from error
+        raise OutputError("write_failed", "a place to write to", repr(reason), "choose another folder") from error
 
 
 def stow(

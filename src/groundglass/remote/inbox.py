@@ -57,9 +57,9 @@ class Inbox(Identifier):
         ... as for any file), Mismatch, Conflict, and OutputError if there is no room.
         """
         if not UID.match(instance):
-            raise InputError("bad_uid", "expected a SOP Instance UID, got something else; send it again")
+            raise InputError("bad_uid", "a SOP Instance UID", "something else", "send it again")
         if len(data) > self._decoder.limits.slice_bytes:
-            raise InputError("too_large", "expected a smaller slice, got one over the limit; send classic CT slices")
+            raise InputError("too_large", "a smaller slice", "one over the limit", "send classic CT slices")
         self._worklist.require_place()
         sha256 = hashlib.sha256(data).hexdigest()
         there = self._worklist.known(instance)
@@ -99,11 +99,11 @@ def move(part: Path, place: Path) -> None:
                 os.close(handle)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise OutputError("write_failed", f"a place to write to, got {reason!r}; free some space") from error
+        raise OutputError("write_failed", "a place to write to", repr(reason), "free some space") from error
 
 
 def require_room(folder: Path) -> None:
     """Raises OutputError (`write_failed`) if the disk is nearly full."""
     usage = shutil.disk_usage(folder)
     if usage.free < min(LEAST_FREE, LEAST_SHARE * usage.total):
-        raise OutputError("write_failed", "a gigabyte or a twentieth of the disk free, got less; free some space")
+        raise OutputError("write_failed", "a gigabyte or a twentieth of the disk free", "less", "free some space")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from groundglass.errors import InputError, ModelError, OutputError, RemoteError
+from groundglass.errors import InputError, ModelError, OutputError, Reason, RemoteError
 from groundglass.infer.findings import Answer, answer_studies
 from groundglass.infer.model import Model
 from groundglass.read.isolate import Decoder
@@ -21,8 +21,8 @@ Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
 KINDS = ("sr", "sc")
 # After so many failures in a row the destination is left alone for the longest pause.
 FAILURES_TO_OPEN, LONGEST_PAUSE = 5, 300.0
-_PURGED = "expected whole series, got some images after others of their series were purged; send them all again"
-_LOST = "expected every image that arrived, got some whose files are gone from the disk; send them all again"
+_PURGED = Reason("whole series", "some images after others of their series were purged", "send them all again")
+_LOST = Reason("every image that arrived", "some whose files are gone from the disk", "send them all again")
 
 
 @dataclass
@@ -74,7 +74,9 @@ class Service:
             except Exception as error:  # one study must never stop the rest
                 if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                     raise
-                self._worklist.failed(study, arrivals, f"an answer, got {type(error).__name__}, an internal error")
+                self._worklist.failed(
+                    study, arrivals, Reason("an answer", f"{type(error).__name__}, an internal error")
+                )
                 line = f"failed ({type(error).__name__})"
             yield f"study {study[:12]}: {line}"
 
@@ -132,7 +134,7 @@ class Service:
         except Exception as error:  # what a peer or a library does must never stop the receiving
             if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                 raise
-            self.circuit.failed(f"a delivery, got {type(error).__name__}, an internal error")
+            self.circuit.failed(Reason("a delivery", f"{type(error).__name__}, an internal error"))
             yield f"delivery failed {self.circuit.failures} times: {type(error).__name__}"
         else:
             self.circuit.worked()

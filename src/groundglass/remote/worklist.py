@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundglass.errors import OutputError
+from groundglass.errors import OutputError, Reason
 from groundglass.write import Lock, Taken, database, lock_holder, write_bytes
 
 _SCHEMA = """
@@ -40,7 +40,7 @@ _LATER = {"next_try": "REAL NOT NULL DEFAULT 0", "sha256": "TEXT NOT NULL DEFAUL
 MOST_TRIES = 5
 # Seconds before an object that was refused is offered again; they double each time, to a quarter of an hour in all.
 REFUSED_PAUSE = 60.0
-_LOST = "a result that is on disk, got a damaged one whose images are purged; send the study again"
+_LOST = Reason("a result that is on disk", "a damaged one whose images are purged", "send the study again")
 _AFRESH = "state='waiting', attempts=0, detail='', next_try=0"
 
 
@@ -83,7 +83,7 @@ class Worklist:
             self._release()
             reason = error.strerror or type(error).__name__
             raise OutputError(
-                "write_failed", f"a folder for the worklist, got {reason!r}; choose another with --store"
+                "write_failed", "a folder for the worklist", repr(reason), "choose another with --store"
             ) from error
         except OutputError:
             self._release()
@@ -423,7 +423,7 @@ def _hold(path: Path) -> Lock:
         return Lock(path)
     except Taken as error:
         raise OutputError(
-            "locked", f"a folder of its own, got one in use by {error}; stop that or give another --store"
+            "locked", "a folder of its own", f"one in use by {error}", "stop that or give another --store"
         ) from error
 
 

@@ -54,13 +54,14 @@ def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
 def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
     """The instance behind each slice, with the attributes of `read.identity` and no others."""
     if not scan.files:
-        raise InputError("unsupported", "expected DICOM for a result in DICOM, got another format; give the CT series")
+        raise InputError("unsupported", "DICOM for a result in DICOM", "another format", "give the CT series")
     replies = [decoder.ask("dicom_identity", file.item()).header for file in scan.files]
     if wrong := sorted({name for reply in replies for name in reply["unrepeatable"]}):
         raise InputError(
             "patient_identity",
-            f"expected {' and '.join(wrong)} as DICOM allows (at most 64 characters, dates as yyyymmdd), got what no "
-            "result can repeat; correct it in the archive",
+            f"{' and '.join(wrong)} as DICOM allows (at most 64 characters, dates as yyyymmdd)",
+            "what no result can repeat",
+            "correct it in the archive",
         )
     values = [reply["values"] for reply in replies]
     whose = _whose(values)
@@ -74,7 +75,7 @@ def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
         said = [one[name] for one in values if name in one]
         if len(set(said)) > 1 and name != "PatientName":  # of one patient, a name may be spelled in two ways
             raise InputError(
-                "several_patients", "expected images of one patient, got several; give each patient's by themselves"
+                "several_patients", "images of one patient", "several", "give each patient's by themselves"
             )
         whose |= {name: said[0]} if said else {}
     return whose
@@ -129,7 +130,7 @@ def require_highdicom() -> None:
     """Raises ConfigError (`extra`) if highdicom is absent."""
     if find_spec("highdicom") is None:
         raise ConfigError(
-            "extra", "DICOM results: the dicom extra, got no highdicom; pip install '.[dicom]' in the clone"
+            "extra", "the dicom extra", "no highdicom", "pip install '.[dicom]' in the clone", about="DICOM results"
         )
 
 

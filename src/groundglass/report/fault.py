@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from groundglass.errors import Reason
 from groundglass.report.schema import Failure
 
 
@@ -18,5 +19,5 @@ def show_traceback(error: Exception) -> None:
 def internal(source: str, error: Exception) -> Failure:
     """The row of an input that we failed on."""
     show_traceback(error)
-    detail = f"an answer, got {type(error).__name__}: our fault; GROUNDGLASS_DEBUG=1 shows where, please report it"
-    return Failure(source, "internal", detail)
+    got = f"an internal error ({type(error).__name__})"
+    return Failure(source, "internal", Reason("an answer", got, "GROUNDGLASS_DEBUG=1 shows where, please report it"))

@@ -101,7 +101,7 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
         there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise OutputError("not_a_gallery", f"a folder that can be listed, got {reason!r}; choose another") from error
+        raise OutputError("not_a_gallery", "a folder that can be listed", repr(reason), "choose another") from error
     listed: frozenset[str] = frozenset()
     if _MANIFEST in there:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # then it is not one of ours
@@ -114,7 +114,8 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
     if there - listed:
         raise OutputError(
             "not_a_gallery",
-            "an empty folder or one that explain wrote, got one with files that no manifest.json of it lists; "
+            "an empty folder or one that explain wrote",
+            "one with files that no manifest.json of it lists",
             "choose another folder",
         )
     return listed

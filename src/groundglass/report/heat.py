@@ -67,7 +67,7 @@ def _affine(reported: Reported) -> Float64:
     affine = reported.answer.scan.affine
     if affine is None or "FrameOfReferenceUID" not in reported.sources[0]:
         raise InputError(
-            "no_geometry", "expected position and frame of reference for a heat map, got none; leave --heat-map out"
+            "no_geometry", "position and frame of reference for a heat map", "none", "leave --heat-map out"
         )
     return affine
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from typing import Any, get_args
 
+from groundglass.errors import Reason
 from groundglass.types import (
     CtClass,
     Differential,
@@ -172,7 +173,7 @@ def _result(row: Mapping[str, Any]) -> Result:
     if not _CODE.fullmatch(row["code"]):
         raise ValueError(f"code: small letters, digits and _, got {row['code']!r}")
     if row["status"] == "refused":
-        return Refusal(row["input"], row["code"], row["detail"], notices)
+        return Refusal(row["input"], row["code"], Reason("", "", sentence=row["detail"]), notices)
     return Failure(row["input"], row["code"], row["detail"])
 
 

@@ -67,7 +67,7 @@ def test_a_folder_that_takes_no_object_costs_no_row(
     tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> object:
-        raise OutputError("write_failed", "room, got none; free some")
+        raise OutputError("write_failed", "room", "none", "free some")
 
     monkeypatch.setattr("groundglass.doors.cli.dicom_results.write_bytes", full)
     done = invoke("predict", VOLUME, "--json", "-q", "--sr", tmp_path)

@@ -192,11 +192,11 @@ def test_every_setting_is_an_option_of_some_command() -> None:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.ConfigError("x", "y"), 2),
-        (errors.InputError("empty", "y"), 3),
-        (errors.ManifestError("x", ["y"]), 3),
-        (errors.ModelError("x", "y"), 5),
-        (errors.OutputError("x", "y"), 6),
+        (errors.ConfigError("x", "y", "z"), 2),
+        (errors.InputError("empty", "y", "z"), 3),
+        (errors.ManifestError("x", [errors.Reason("y", "z")]), 3),
+        (errors.ModelError("x", "y", "z"), 5),
+        (errors.OutputError("x", "y", "z"), 6),
         (OSError(28, "No space left on device"), 6),
         (ModuleNotFoundError("no", name="torch"), 2),
         (ZeroDivisionError(), 1),

@@ -26,7 +26,7 @@ from PIL import Image
 
 from groundglass.doors.cli.answers import Output, exit_status
 from groundglass.doors.signals import Signals
-from groundglass.errors import INPUT_CODES
+from groundglass.errors import INPUT_CODES, Reason
 from groundglass.infer.model import PINNED
 from groundglass.phantom.chest import chest_volume
 from groundglass.phantom.files import write_dicom_series
@@ -37,7 +37,7 @@ from tests.doors.command_line import EXAMPLES, HEALTHY, ROOT, USE, Groundglass, 
 
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "prediction-2.json").read_text())
 OK = Prediction("x", "first", "0" * 64, 0.5, "covid", 0.5, (0,), (0.5,), 0.3, 1.0)
-REFUSED = Refusal("x", "empty", "y")
+REFUSED = Refusal("x", "empty", Reason("y", "z"))
 VOLUME, COVID = EXAMPLES / "volume", EXAMPLES / "ground-glass.png"
 ONE = ["--threads", "1"]
 FAILED = Failure("x", "internal", "y")
@@ -429,7 +429,7 @@ def test_weights_that_fail_midway_lose_nothing_that_was_finished(
     def examine(*given: object, **more: object) -> object:
         calls.append(None)
         if len(calls) == 2:
-            raise ModelError("not_finite", "logits: finite values, got NaN or infinity")
+            raise ModelError("not_finite", "finite values", "NaN or infinity", about="logits")
         return real(*given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(predict, "examine", examine)

@@ -122,7 +122,7 @@ def _shell(line: str) -> subprocess.CompletedProcess[str]:
 def test_a_standard_output_that_is_closed_cannot_be_written(words: str) -> None:
     done = _shell(f"groundglass {words} >&-")
     assert done.returncode == 6
-    assert "write_failed: a standard output that is open, got a closed one" in done.stderr
+    assert "write_failed: expected a standard output that is open, got a closed one" in done.stderr
 
 
 @pytest.mark.parametrize("words", [f"predict {HEALTHY}", f"predict {HEALTHY} --json", "models", "--help", "predict -h"])

@@ -345,7 +345,7 @@ def test_a_file_that_may_be_read_at_last_is_answered(tmp_path: Path, monkeypatch
 
     def head(self: Fetcher, path: str) -> bytes:
         if path.endswith("a.png"):
-            raise InputError("unreadable", "expected a file that may be read, got one that may not; check rights")
+            raise InputError("unreadable", "a file that may be read", "one that may not", "check rights")
         return real(self, path)
 
     with monkeypatch.context() as patched:

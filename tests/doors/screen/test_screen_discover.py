@@ -68,7 +68,7 @@ def test_a_fault_of_a_whole_series_is_one_row_with_a_count(series: Path, decoder
     ((task,), _) = found(series, decoder, tmp_path)
     assert len(task["files"]) == 6
     assert task["refusal"][0] == "not_axial"
-    assert task["refusal"][1].endswith("(6 files)")
+    assert task["refusal"][2].endswith("(6 files)")
 
 
 def test_bare_dicom_of_a_folder_is_one_row(series: Path, decoder: Decoder, tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_bare_dicom_of_a_folder_is_one_row(series: Path, decoder: Decoder, tmp_p
         bare.update(dcmread(path))
         bare.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
     ((task,), _) = found(series, decoder, tmp_path)
-    assert "without it (no preamble" in task["refusal"][1]
-    assert task["refusal"][1].endswith("(6 files)")
+    assert "without it (no preamble" in task["refusal"][2]
+    assert task["refusal"][2].endswith("(6 files)")
 
 
 def test_links_to_files_are_followed_and_our_own_pictures_left_out(

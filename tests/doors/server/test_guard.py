@@ -298,7 +298,9 @@ def test_h18_a_bad_parameter_is_422_and_says_what_is_allowed(
 ) -> None:
     answer = client.post(f"/v1/predict?{query}", files={"file": slice_png})
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(("threshold: a number from 0 to 1", "parameters threshold"))
+    assert answer.json()["detail"].startswith(
+        ("threshold: expected a number from 0 to 1", "expected parameters threshold")
+    )
 
 
 def test_h19_only_the_token_in_the_header_opens(serve: Serve, tmp_path: Path, slice_png: bytes) -> None:

@@ -16,9 +16,8 @@ from groundglass.doors.server.help import COLUMNS, KEYS, TOPICS
 from groundglass.doors.server.language import DEFAULT, NAMES, chosen, file_of, language
 from groundglass.doors.server.pages import SAMPLES
 from groundglass.doors.server.problem import TITLES
-from groundglass.errors import INPUT_CODES
+from groundglass.errors import INPUT_CODES, Reason
 from groundglass.report import words
-from groundglass.report.schema import to_row
 from groundglass.types import Refusal
 
 SERVER = Path(plain_words.__file__).parent
@@ -73,7 +72,7 @@ def test_a_translation_keeps_the_values_of_its_sentence(code: str) -> None:
 @pytest.mark.parametrize("code", TRANSLATED)
 def test_every_refusal_is_explained_and_its_detail_stays_at_hand(code: str) -> None:
     for refused in INPUT_CODES:
-        said = plain_words.words(to_row(Refusal("a", refused, "a scan, got none; give one")), to=language(code))
+        said = plain_words.words(Refusal("a", refused, Reason("a scan", "none", "give one")), to=language(code))
         assert said.caution == language(code).about("refusal", refused) != ""
         assert said.original == "Expected a scan, but got none. What to do: give one."
 

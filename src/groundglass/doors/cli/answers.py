@@ -19,7 +19,7 @@ from groundglass.doors.progress import progress
 from groundglass.doors.signals import Interrupted, Signals
 from groundglass.doors.streams import console as console_for
 from groundglass.doors.streams import require_stdout
-from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError, OutputError, no_resources
+from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError, OutputError, Reason, no_resources
 from groundglass.read.ahead import Ahead
 from groundglass.read.scan import Decoder, Limits
 from groundglass.report import flat, schema
@@ -68,10 +68,10 @@ def settings(given: dict[str, Any]) -> Settings:
     """The settings of a command line. Raises UsageError for no path at all, and for two forms of output."""
     as_json, as_csv = given.pop("as_json"), given.pop("as_csv")
     if as_json and as_csv:
-        raise click.UsageError("--json or --csv, got both; leave one out")
+        raise click.UsageError(Reason("--json or --csv", "both", "leave one out"))
     paths = tuple(p for path in given.pop("paths") for p in (_listed() if path == "-" else [path]))
     if not paths:
-        raise click.UsageError("expected paths on standard input, got none")
+        raise click.UsageError(Reason("paths on standard input", "none"))
     return Settings(paths, "json" if as_json else "csv" if as_csv else "table", **given)
 
 
@@ -171,7 +171,10 @@ def heat(view: str | None, model: Model) -> bool:
     if view == "opacity" and model.opaque_at is None:
         raise ConfigError(
             "view",
-            f"--view opacity: a model with an opacity map, got {model.name} without one; leave --view out",
+            "a model with an opacity map",
+            f"{model.name} without one",
+            "leave --view out",
+            about="--view opacity",
         )
     return view == "activation" or model.opaque_at is None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from groundglass.doors.cli.options import output_folder
-from groundglass.errors import ManifestError
+from groundglass.errors import ManifestError, Reason
 from groundglass.write import PUBLIC, write_bytes
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def choose(results: Path, as_json: bool) -> None:
     try:
         folders = sorted(p for p in results.iterdir() if (p / "evaluation.json").is_file())
     except OSError as error:
-        raise ManifestError("not_found", [f"a folder of results, got {error.strerror}"]) from error
+        raise ManifestError("not_found", [Reason("a folder of results", error.strerror)]) from error
     if not folders:
         raise ManifestError(
-            "not_found", ["folders with an evaluation.json, got none; run `judge evaluate` for each candidate"]
+            "not_found", [Reason("folders with an evaluation.json", "none", "run `judge evaluate` for each candidate")]
         )
     ranked = rank([read_candidate(folder) for folder in folders])
     by_accuracy = max(ranked, key=lambda c: c.accuracy.value)

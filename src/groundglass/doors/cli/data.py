@@ -108,7 +108,7 @@ def collect(
     if to is not None:
         _agreed(source, accept_licence)
         if not source.downloads:
-            raise ConfigError("download", f"a set that can be fetched, got one to get by hand: {source.get}")
+            raise ConfigError("download", "a set that can be fetched", f"one to get by hand: {source.get}")
         patience = download.Patience(timeout=timeout, attempts=retries)
         with progress(no_progress) as step:
             download.download(source, folder, patience, step)
@@ -335,7 +335,7 @@ def _agreed(source: known.Source, accepted: bool) -> None:
     if accepted:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty() and click.confirm("Do you accept these terms?", err=True)):
-        raise ConfigError("licence", "your agreement to the licence line above, got none; add --accept-licence")
+        raise ConfigError("licence", "your agreement to the licence line above", "none", "add --accept-licence")
 
 
 def _require(*places: Path | None) -> None:

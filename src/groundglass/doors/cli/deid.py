@@ -28,7 +28,7 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
         from groundglass.data.deidentify import Tally, deidentify
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"deid: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
+            "extra", "the dicom extra", f"no {error.name}", "pip install '.[dicom]' in the clone", about="deid"
         ) from error
     from groundglass.read.isolate import Decoder
     from groundglass.read.limits import Limits
@@ -36,7 +36,7 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
     output_folder(output)
     here, there = source.resolve(), output.resolve()
     if in_use(output) or there in (here, *here.parents) or here in there.parents:
-        raise OutputError("not_empty", "an empty folder away from IN, got another; choose a new one")
+        raise OutputError("not_empty", "an empty folder away from IN", "another", "choose a new one")
     tally = Tally()
     with Decoder(Limits.from_environment(os.environ)) as decoder, whole(output) as place:
         for file, refusal, so_far in deidentify(source, place, decoder):
@@ -51,5 +51,5 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
             err=True,
         )
     if not tally.copied:
-        raise InputError("no_images", "expected DICOM images, got none that could be copied; see above")
+        raise InputError("no_images", "DICOM images", "none that could be copied", "see above")
     ctx.exit(4 if refused else 0)

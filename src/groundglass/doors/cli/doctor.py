@@ -196,7 +196,7 @@ def _prediction(limits: Limits) -> str:
         result = predict(read(path, decoder), model)
     took = 1000 * (time.monotonic() - started)
     if isinstance(result, Refusal):
-        raise InputError(result.code, result.reason)
+        raise InputError(result.code, *result.reason.parts)
     return f"a drawn slice was answered in {took:.0f} ms, with {os.cpu_count()} cores"
 
 

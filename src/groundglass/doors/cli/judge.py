@@ -182,7 +182,7 @@ def _of_question(question: str, cases: list[Case], model: Model | None) -> list[
         return [c for c in cases if c.positive or c.traits.get("source") not in ill]
     if not any(c.traits.get("differential") for c in cases):
         raise ConfigError(
-            "question", "--question differential: a table with a column of that name, got none; leave it out"
+            "question", "a table with a column of that name", "none", "leave it out", about="--question differential"
         )
     return [replace(c, probability=float(said) if (said := c.traits.get("differential")) else None) for c in cases]
 
@@ -277,7 +277,7 @@ def calibrate(
 
     require_file(output)
     if output.suffix != ".onnx":
-        raise ConfigError("output", f"-o: a file ending in .onnx, got {output.suffix or 'none'!r}; name one")
+        raise ConfigError("output", "a file ending in .onnx", repr(output.suffix or "none"), "name one", about="-o")
     loaded = load(model, threads)
     records = manifest.load(manifest_path)
     with progress(no_progress) as step:

@@ -22,7 +22,7 @@ import click
 from groundglass.doors.cli.groups import COMMANDS, RENAMED, SECTIONS, Commands, for_research
 from groundglass.doors.signals import Interrupted, Signals, signal_behind
 from groundglass.doors.streams import open_streams
-from groundglass.errors import ConfigError, GroundglassError, no_resources
+from groundglass.errors import ConfigError, GroundglassError, Reason, no_resources
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.write import user_folder
 
@@ -56,7 +56,7 @@ class Root(Commands):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """No argument of any command may be empty: a path that is would name the working directory."""
         if any(not arg or (arg.startswith("--") and arg.endswith("=")) for arg in args):
-            ctx.fail("expected a value, got an empty argument; is a variable unset?")
+            ctx.fail(Reason("a value", "an empty argument", "is a variable unset?"))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -107,11 +107,12 @@ def _report(error: BaseException) -> int:
         status, words = error.exit_status, f"{error.code}: {error.detail}"
     elif isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         _drop_stdout()
-        status, words = 6, f"write_failed: room to write, got {error.strerror!r}; free some and run again"
-        if error.errno == errno.EBADF:
-            words = "write_failed: a standard output that is open, got a closed one; redirect it"
+        room = Reason("room to write", repr(error.strerror), "free some and run again")
+        closed = Reason("a standard output that is open", "a closed one", "redirect it")
+        status, words = 6, f"write_failed: {closed if error.errno == errno.EBADF else room}"
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("groundglass"):
-        status, words = 2, f"extra: a full installation, got no {error.name}; pip install '.[all]' in the clone"
+        whole = Reason("a full installation", f"no {error.name}", "pip install '.[all]' in the clone")
+        status, words = 2, f"extra: {whole}"
     else:
         kind = type(error).__name__
         status, words = 1, f"internal error ({kind}); GROUNDGLASS_DEBUG=1 shows where, please report it"
@@ -187,14 +188,14 @@ def read_settings(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(
-            "config", f"config.toml: a file that can be read, got {reason!r}; mend it or set XDG_CONFIG_HOME"
+            "config", "a file that can be read", repr(reason), "mend it or set XDG_CONFIG_HOME", about="config.toml"
         ) from error
     from groundglass.data.toml import parse
 
     settings = parse(content, "config", "config.toml")
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
-        raise ConfigError("config", f"config.toml: keys {', '.join(SETTINGS)}, got {unknown[0]!r}; remove it")
+        raise ConfigError("config", f"keys {', '.join(SETTINGS)}", repr(unknown[0]), "remove it", about="config.toml")
     return settings
 
 

@@ -72,7 +72,7 @@ def _run(
         require_highdicom()
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"node: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
+            "extra", "the dicom extra", f"no {error.name}", "pip install '.[dicom]' in the clone", about="node"
         ) from error
     from groundglass.infer.model import load
     from groundglass.read.isolate import Decoder
@@ -86,16 +86,15 @@ def _run(
     if host not in _LOOPBACK and not trusted_network:
         raise ConfigError(
             "open_network",
-            f"--host of this machine, got {host}; say --trusted-network where only trusted machines reach it",
+            "--host of this machine",
+            host,
+            "say --trusted-network where only trusted machines reach it",
         )
     if not 1 <= len(aet.strip()) <= 16:
-        raise ConfigError("aet", f"--aet: 1 to 16 characters, got {aet!r}; correct it")
-    try:
-        target, known = Peer.parse(send_to), [Peer.parse(peer) for peer in peers]
-    except ValueError as error:
-        raise ConfigError("peer", f"a peer as {error}; correct it") from error
+        raise ConfigError("aet", "1 to 16 characters", repr(aet), "correct it", about="--aet")
+    target, known = Peer.parse(send_to), [Peer.parse(peer) for peer in peers]
     if target.port is None:
-        raise ConfigError("peer", f"--send-to AET@HOST:PORT, got no port in {send_to!r}; add it")
+        raise ConfigError("peer", "--send-to AET@HOST:PORT", f"no port in {send_to!r}", "add it")
 
     limits = Limits.from_environment(os.environ)
     with Worklist(store, time.time) as worklist, Decoder(limits) as incoming, Decoder(limits) as reading:
@@ -153,16 +152,15 @@ def retry(store: Path) -> None:
 
 def _require_store(store: Path) -> None:
     if not (store / "worklist.sqlite").is_file():
-        raise ConfigError("store", "--store: the folder of a node, got one without a worklist; start the node first")
+        raise ConfigError(
+            "store", "the folder of a node", "one without a worklist", "start the node first", about="--store"
+        )
 
 
 def _echo(text: str, aet: str) -> None:
     from groundglass.remote import dimse
 
-    try:
-        peer = dimse.Peer.parse(text)
-    except ValueError as error:
-        raise ConfigError("peer", f"a peer as {error}; correct it") from error
+    peer = dimse.Peer.parse(text)
     if peer.port is None or not dimse.echo(peer, aet):
-        raise RemoteError("pacs", f"an answer to C-ECHO from {text}, got none; check AE titles, address and port there")
+        raise RemoteError("pacs", f"an answer to C-ECHO from {text}", "none", "check AE titles, address and port there")
     click.echo(f"{text} answers")

@@ -128,5 +128,5 @@ def learn_module(name: str) -> ModuleType:
         return import_module(f"groundglass.learn.{name}")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"{name}: the learn extra, got no {error.name}; pip install '.[learn]' in the clone"
+            "extra", "the learn extra", f"no {error.name}", "pip install '.[learn]' in the clone", about=name
         ) from error

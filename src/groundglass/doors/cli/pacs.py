@@ -22,7 +22,7 @@ from groundglass.doors.cli.options import (
     store_option,
     threads_option,
 )
-from groundglass.errors import ConfigError, InputError, RemoteError
+from groundglass.errors import ConfigError, InputError, Reason, RemoteError
 from groundglass.report.words import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def pull(output: Path, patient: str | None, date: str | None, study: str | None,
             click.echo(str(place))
         if failures:
             whole = len(rows) - failures
-            raise RemoteError("incomplete", f"{len(rows)} whole series, got {whole}; run again for the rest")
+            raise RemoteError("incomplete", f"{len(rows)} whole series", whole, "run again for the rest")
         if not rows:
-            raise RemoteError("no_match", "a CT series that matches, got none; check the search")
+            raise RemoteError("no_match", "a CT series that matches", "none", "check the search")
 
 
 @pacs.command(short_help="Store DICOM results in the archive.")
@@ -132,7 +132,7 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
     """Store DICOM results, files or folders of them, each in the study that it names."""
     files = [file for path in paths for file in (sorted(path.rglob("*.dcm")) if path.is_dir() else [path])]
     if not files:
-        raise InputError("no_images", "expected .dcm files, got none; give what `predict --sr --sc` wrote")
+        raise InputError("no_images", ".dcm files", "none", "give what `predict --sr --sc` wrote")
     refused = 0
     with _opened(**how) as (archive, identifier):
         for file in files:
@@ -143,7 +143,7 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
             refused += reason is not None
             click.echo(f"{file.name}: {reason or 'stored'}", err=reason is not None)
     if refused:
-        raise RemoteError("pacs", f"all {len(files)} objects stored, got {refused} that were not; see above")
+        raise RemoteError("pacs", f"all {len(files)} objects stored", f"{refused} that were not", "see above")
 
 
 @pacs.command(short_help="Answer for each new study, and store the results in it.")
@@ -197,15 +197,15 @@ def watch(
                     break
                 time.sleep(min(every, 1.0) if once else every)
             if watching.left:
-                raise RemoteError("incomplete", f"whole series, got {watching.left} that did not come whole; see above")
+                raise RemoteError("incomplete", "whole series", f"{watching.left} that did not come whole", "see above")
 
 
 def _filters(patient: str | None, date: str | None, study: str | None) -> dict[str, str]:
     given = {"patient": patient, "date": date, "study": study}
     if date is not None and not all(len(d) in (0, 8) and (not d or d.isdigit()) for d in date.split("-", 1)):
-        raise click.UsageError(f"--date YYYYMMDD or YYYYMMDD-YYYYMMDD, got {date!r}")
+        raise click.UsageError(Reason("--date YYYYMMDD or YYYYMMDD-YYYYMMDD", repr(date)))
     if any(value is not None and (not value.strip() or set(value) & set("*?\\")) for value in given.values()):
-        raise click.UsageError("one value each, got an empty one or one with * ? or \\")
+        raise click.UsageError(Reason("one value each", "an empty one or one with * ? or \\"))
     return {_FILTERS[name]: value for name, value in given.items() if value is not None}
 
 
@@ -218,7 +218,7 @@ def _opened(
         from groundglass.remote.dicomweb import Archive, Origin
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"pacs: the dicom extra, got no {error.name}; pip install '.[dicom]' in the clone"
+            "extra", "the dicom extra", f"no {error.name}", "pip install '.[dicom]' in the clone", about="pacs"
         ) from error
     from groundglass.read.isolate import Decoder
     from groundglass.read.limits import Limits
@@ -237,9 +237,9 @@ def _token(path: Path) -> str:
     try:
         mode, text = path.stat().st_mode, path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
-        raise ConfigError("token", f"--token-file: a text file, got {type(error).__name__}; correct it") from error
+        raise ConfigError("token", "a text file", type(error).__name__, "correct it", about="--token-file") from error
     if stat.S_IMODE(mode) & 0o077:
-        raise ConfigError("token", "--token-file that its owner alone can read, got others; chmod 600 it")
+        raise ConfigError("token", "--token-file that its owner alone can read", "others", "chmod 600 it")
     if not text or not text.isprintable() or " " in text:
-        raise ConfigError("token", "--token-file with one token, got something else; correct it")
+        raise ConfigError("token", "--token-file with one token", "something else", "correct it")
     return text

@@ -56,11 +56,11 @@ def saliency(
     methods = learn_module("saliency")
     names = dict.fromkeys([*methods.METHODS, OPACITY, *ANY_FILE])
     if method not in names:
-        raise ConfigError("method", f"--method: one of {', '.join(names)}, got {method!r}; choose one")
+        raise ConfigError("method", f"one of {', '.join(names)}", repr(method), "choose one", about="--method")
     loaded = load(model, threads)
     if method == OPACITY and loaded.opaque_at is None:
         raise ConfigError(
-            "method", f"--method {OPACITY}: a model with an opacity map, got {loaded.name}; choose another"
+            "method", "a model with an opacity map", loaded.name, "choose another", about=f"--method {OPACITY}"
         )
     walked = method not in (*ANY_FILE, OPACITY) or activations or list_layers
     graph: Any = learn_module("onnx_graph").Graph(weights_path(model)) if walked else None
@@ -68,17 +68,17 @@ def saliency(
         click.echo("\n".join(graph.maps))
         return
     if output is None:
-        raise ConfigError("output", "-o: a folder for the pictures, got none; give one")
+        raise ConfigError("output", "a folder for the pictures", "none", "give one", about="-o")
     gradients = None if graph is None else Gradients(graph, methods.METHODS, methods.randomised)
     known = methods_of(loaded, gradients, np.random.default_rng(0))
     if layer is not None and method not in ("grad-cam", "hirescam"):
-        raise ConfigError("layer", f"--layer: with grad-cam or hirescam, got it with {method}; leave it out")
+        raise ConfigError("layer", "with grad-cam or hirescam", f"it with {method}", "leave it out", about="--layer")
     output_folder(output)
     with Decoder() as decoder:
         scan = read(image, decoder)
     seen = examine(scan, loaded)
     if isinstance(seen.result, Refusal):
-        raise InputError(seen.result.code, seen.result.reason)
+        raise InputError(seen.result.code, *seen.result.reason.parts)
     best = max(range(len(seen.result.slices)), key=seen.result.slice_probabilities.__getitem__)
     index = seen.result.slices[best]
     gray = to_gray(scan.voxels[index], scan.unit, loaded.card.window)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from groundglass.doors.cli.options import every_slice_option, model_option, no_progress_option
+from groundglass.errors import Reason
 
 
 class Screen(click.Group):
@@ -47,7 +48,7 @@ class _Shard(click.ParamType[tuple[int, int]]):
             return value
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"expected part/parts such as 3/16, got {value!r}", param, ctx)
+            self.fail(Reason("part/parts such as 3/16", repr(value)), param, ctx)
         return int(found[1]), int(found[2])
 
 

@@ -48,7 +48,7 @@ def retry(ctx: click.Context, folder: Path, codes: tuple[str, ...], **given: Any
         facts = {key: known.about(key) or "" for key in keys}
     if facts["source"].startswith("list "):
         raise ConfigError(
-            "source", "a run over a file or folder, got one over standard input; run it on a list in a file"
+            "source", "a run over a file or folder", "one over standard input", "run it on a list in a file"
         )
     with locked(folder), Ledger(folder / NAME) as ledger:
         count = ledger.forget(facts["model_sha256"], codes)
@@ -100,7 +100,7 @@ def reference(
     from groundglass.write import PUBLIC, write_bytes
 
     if manifest is None and of is None:
-        raise ConfigError("of", "--of WORDS or --manifest FILE.csv, got neither; say what the run is over")
+        raise ConfigError("of", "--of WORDS or --manifest FILE.csv", "neither", "say what the run is over")
     if manifest is not None:
         source = open_source(str(manifest), data, part=_VALIDATION)
         _screened(ctx, source, folder, model or DEFAULT, Extras(False, False), ALL, **given)
@@ -110,7 +110,7 @@ def reference(
         output = output or reference_path(str(known.about("model")))
         looks = [result.look for result in known.results(sha256) if result.look is not None]
     if not looks:
-        raise ConfigError("run", "a run with answers, got one without; run it first")
+        raise ConfigError("run", "a run with answers", "one without", "run it first")
     made = drift.reference(looks, sha256, str(of))
     write_bytes(output, (json.dumps(drift.to_json(made), indent=1) + "\n").encode("ascii"), PUBLIC)
     click.echo(f"{made.count} answers, {output}", err=True)

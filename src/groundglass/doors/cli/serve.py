@@ -91,7 +91,7 @@ def serve(
         if (error.name or "groundglass").startswith("groundglass"):
             raise
         raise ConfigError(
-            "extra", f"serve: the web extra, got no {error.name}; pip install '.[web]' in the clone"
+            "extra", "the web extra", f"no {error.name}", "pip install '.[web]' in the clone", about="serve"
         ) from error
 
 
@@ -151,5 +151,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise OutputError("port", f"an address that is free, got {reason!r} for port {port}; choose another") from error
+        raise OutputError("port", "an address that is free", f"{reason!r} for port {port}", "choose another") from error
     return listening

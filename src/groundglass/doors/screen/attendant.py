@@ -26,7 +26,12 @@ _PAUSE = 1.0
 # Loading the networks and running their golden vectors takes a second; a machine under load many.
 _SECONDS_TO_START = 300.0
 _LARGEST_FRAME = 1 << 30
-_NOT_STARTED = "a worker process that starts, got one that died three times; run `groundglass doctor` on that machine"
+_NOT_STARTED = (
+    "a worker process that starts",
+    "one that died three times",
+    "run `groundglass doctor` on that machine",
+    "",
+)
 
 
 class Abandoned(Exception):
@@ -70,7 +75,7 @@ class Attendant:
             except _NotStarted:
                 self._end()
                 if number == TRIES and not self._closed:
-                    return {"stop": ["ModelError", "worker_start", _NOT_STARTED], "tries": number}
+                    return {"stop": ["ModelError", "worker_start", *_NOT_STARTED], "tries": number}
                 again = True
             except Gone as gone:
                 self._end()

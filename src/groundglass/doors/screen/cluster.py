@@ -137,4 +137,4 @@ def _told() -> Iterator[None]:
         yield
     except (OSError, TimeoutError, ValueError) as error:  # dask's CommClosedError is an OSError
         kind = type(error).__name__
-        raise RemoteError("scheduler", f"a dask scheduler that answers, got {kind}; start it and run again") from error
+        raise RemoteError("scheduler", "a dask scheduler that answers", kind, "start it and run again") from error

@@ -140,7 +140,7 @@ def look(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
     try:
         head = fetcher.head(place.path)
         if not head:
-            raise InputError("empty", "expected an image, got a file of 0 bytes; copy it again")
+            raise InputError("empty", "an image", "a file of 0 bytes", "copy it again")
         kind = sniff(head)
         if kind == "zip":
             return _zip(place, decoder, fetcher)
@@ -165,7 +165,7 @@ def _row(place: Place, member: int | None, shown: str, kind: str, header: Mappin
 
 
 def _refused(path: str, member: int | None, shown: str, stamp: str, error: InputError) -> SeenFile:
-    header = {"refused": [error.code, error.detail]}
+    header = {"refused": list(error.parts)}
     return SeenFile(path, member, shown, stamp, "refused", digest("file", shown, str(member)), header)
 
 
@@ -183,11 +183,11 @@ def _zip(place: Place, decoder: Decoder, fetcher: Fetcher) -> list[SeenFile]:
             return [_row(place, None, place.shown, "skipped", {"skipped": {"not_an_image": 1}})]
         raise
     rows = []
-    for number, member, kind, code, detail in reply["members"]:
+    for number, member, kind, refused in reply["members"]:
         shown = f"{place.shown}/{member}"
-        if code is not None:
-            row = _refused(place.path, int(number), shown, place.stamp, InputError(code, detail))
-            rows.append(_shared(row) if code in SHARED_FAULTS else row)
+        if refused is not None:
+            row = _refused(place.path, int(number), shown, place.stamp, InputError(*refused))
+            rows.append(_shared(row) if refused[0] in SHARED_FAULTS else row)
         elif kind == "dicom":
             rows.append(_dicom(place, int(number), shown, decoder, local))
         else:
@@ -235,7 +235,7 @@ def tasks(rows: Sequence[SeenFile]) -> Iterator[dict[str, Any]]:
         faults[row.shown if good else row.header["refused"][0]].append(row)
     for several in faults.values():
         ((name, error),) = one_a_fault([(row.shown, InputError(*row.header["refused"])) for row in several])
-        yield {**_task(name, "refused", several, []), "refusal": [error.code, error.detail]}
+        yield {**_task(name, "refused", several, []), "refusal": list(error.parts)}
 
 
 def _task(name: str, kind: str, rows: Sequence[SeenFile], notices: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -258,5 +258,5 @@ def task_of(item: Item, ledger: Ledger) -> dict[str, Any]:
         if part == item.part:
             return {**task, "name": item.name, "former": item.former}
     raise OutputError(
-        "ledger_damaged", "the files of every item in the ledger, got none for one; start in another folder"
+        "ledger_damaged", "the files of every item in the ledger", "none for one", "start in another folder"
     )

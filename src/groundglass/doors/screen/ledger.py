@@ -124,7 +124,7 @@ class Ledger:
                 self.set_about(layout=_LAYOUT)
             elif layout != _LAYOUT:
                 raise OutputError(
-                    "other_ledger", f"a ledger of layout {_LAYOUT}, got {layout}; use the version that wrote it"
+                    "other_ledger", f"a ledger of layout {_LAYOUT}", layout, "use the version that wrote it"
                 )
 
     def __enter__(self) -> Ledger:
@@ -360,13 +360,13 @@ def _told() -> Iterator[None]:
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
-            raise OutputError("other_ledger", "a ledger of a run, got none yet; wait until it has begun") from error
+            raise OutputError("other_ledger", "a ledger of a run", "none yet", "wait until it has begun") from error
 
 
 def damaged(error: Exception) -> OutputError:
     """What is raised for a row that does not hold what a run writes."""
     kind = type(error).__name__
-    return OutputError("ledger_damaged", f"a ledger with whole rows, got one that is no row ({kind}); {_MEND}")
+    return OutputError("ledger_damaged", "a ledger with whole rows", f"one that is no row ({kind})", _MEND)
 
 
 _FILES = "SELECT path, member, shown, stamp, kind, scan, header FROM files"

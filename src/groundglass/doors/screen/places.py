@@ -86,7 +86,7 @@ class Source:
 
 def gone() -> RemoteError:
     """What is raised where the whole archive is no longer there."""
-    return RemoteError("source_gone", "the archive where it was, got nothing there; mount it and run again to go on")
+    return RemoteError("source_gone", "the archive where it was", "nothing there", "mount it and run again to go on")
 
 
 def open_source(given: str, data: Path | None = None, base: str | None = None, part: str = "") -> Source:
@@ -102,7 +102,7 @@ def open_source(given: str, data: Path | None = None, base: str | None = None, p
         shown = given.rstrip("/").rsplit("/", 1)[-1]
         return Source(given, ((shown, given.rstrip("/")),), False)
     if "://" in given:
-        raise ConfigError("source", f"a path or {REMOTE}..., got another kind of address; copy it to a folder first")
+        raise ConfigError("source", f"a path or {REMOTE}...", "another kind of address", "copy it to a folder first")
     real = os.path.realpath(given)
     if os.path.isdir(real):
         return Source(real, ((os.path.basename(real) or "root", real),), False)
@@ -119,7 +119,7 @@ def _list(content: bytes, identity: str, base: str | None) -> Source:
     """Paths or addresses, one a line or separated by NUL. A line is its own name in results."""
     names = list(dict.fromkeys(listed(content)))
     if not names:
-        raise InputError("no_images", "expected paths, one a line, got none; list some")
+        raise InputError("no_images", "paths, one a line", "none", "list some")
     if identity == "-":
         identity = "list " + hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
     base = os.getcwd() if base is None else base
@@ -134,11 +134,13 @@ def _manifest(path: Path, data: Path | None, part: str) -> Source:
     from groundglass.data.manifest import load
 
     if data is None:
-        raise ConfigError("data", "--data: the folder that the manifest's paths are relative to, got none; name it")
+        raise ConfigError(
+            "data", "the folder that the manifest's paths are relative to", "none", "name it", about="--data"
+        )
     root = os.path.realpath(data)
     rows = [r for r in load(path) if not part or r.split == part]
     if not rows:
-        raise InputError("no_images", f"expected rows in the manifest's part {part or 'all'!r}, got none; add some")
+        raise InputError("no_images", f"rows in the manifest's part {part or 'all'!r}", "none", "add some")
     return Source(str(path), tuple((r.path, os.path.join(root, r.path)) for r in rows), True, root, part)
 
 
@@ -154,7 +156,7 @@ def local_stamp(path: str) -> str:
 def _walk(shown: str, path: str) -> Iterator[Place | Left]:
     if not os.path.isdir(path):
         stamp = local_stamp(path)
-        missing = InputError("not_found", "expected a file, got none; check the path")
+        missing = InputError("not_found", "a file", "none", "check the path")
         yield Place(path, shown, stamp) if stamp else Left(path, shown, missing)
         return
     folders = [(shown, path)]
@@ -163,7 +165,7 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            denied = InputError("unreadable", "expected a folder that may be read, got another; check rights")
+            denied = InputError("unreadable", "a folder that may be read", "another", "check rights")
             yield Left(folder, name, denied)
             continue
         for entry in entries:
@@ -193,13 +195,11 @@ def _told() -> Iterator[None]:
         raise
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"{REMOTE}: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
+            "extra", "the cluster extra", f"no {error.name}", "pip install '.[cluster]' in the clone", about=REMOTE
         ) from error
     except Exception as error:  # botocore, aiohttp and s3fs each have many
         kind = type(error).__name__
-        raise RemoteError(
-            "store", f"an object store that answers, got {kind}; check AWS_ENDPOINT_URL and keys"
-        ) from error
+        raise RemoteError("store", "an object store that answers", kind, "check AWS_ENDPOINT_URL and keys") from error
 
 
 def _store() -> Any:
@@ -256,7 +256,7 @@ class Fetcher:
                 try:
                     self._store.get_file(path.removeprefix(REMOTE), target)
                 except FileNotFoundError as error:
-                    raise InputError("not_found", "expected an object, got none; check the address") from error
+                    raise InputError("not_found", "an object", "none", "check the address") from error
             self._copies[path] = target
         return self._copies[path]
 

@@ -126,10 +126,10 @@ def locked(folder: Path) -> Iterator[Lock]:
         lock = Lock(folder / _LOCK)
     except Taken as error:
         raise OutputError(
-            "taken", f"a run folder that no other run uses, got one that {error} uses; wait or stop that one"
+            "taken", "a run folder that no other run uses", f"one that {error} uses", "wait or stop that one"
         ) from error
     except OSError as error:
-        raise OutputError("write_failed", f"a folder to write to, got {error.strerror!r}; choose another") from error
+        raise OutputError("write_failed", "a folder to write to", repr(error.strerror), "choose another") from error
     with lock:
         yield lock
 
@@ -176,7 +176,7 @@ def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
     for key, value in facts.items():
         if ledger.about(key) not in (None, value):
             raise OutputError(
-                "other_run", f"the {_HELD[key]} that this folder was made for, got another; choose another folder"
+                "other_run", f"the {_HELD[key]} that this folder was made for", "another", "choose another folder"
             )
     ledger.set_about(
         **facts,
@@ -207,8 +207,8 @@ def _answer_all(
     with closing(answers):
         for item, answer in answers:
             if "stop" in answer:
-                kind, code, detail = answer["stop"]
-                raise getattr(errors, kind)(code, detail)
+                kind, *parts = answer["stop"]
+                raise getattr(errors, kind)(*parts)
             if (answer.get("row") or {}).get("code") in _PERHAPS_GONE and wanted.source.anchor() != anchor:
                 raise gone()
             lock.require_place()
@@ -254,7 +254,11 @@ def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
         from groundglass.doors.screen.cluster import connected
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"--scheduler: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
+            "extra",
+            "the cluster extra",
+            f"no {error.name}",
+            "pip install '.[cluster]' in the clone",
+            about="--scheduler",
         ) from error
     return lambda: connected(str(wanted.scheduler), wanted.workers, settings, wanted.command)
 
@@ -278,8 +282,9 @@ def _answers(
                 raise
             away_since = time.monotonic() if away_since is None else away_since
             if time.monotonic() - away_since > _SECONDS_TO_RETURN:
-                detail = "a scheduler that stays, got one that went away; start it and run again to go on"
-                raise RemoteError("scheduler", detail) from error
+                raise RemoteError(
+                    "scheduler", "a scheduler that stays", "one that went away", "start it and run again to go on"
+                ) from error
             time.sleep(1.0)
 
 

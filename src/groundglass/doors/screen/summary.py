@@ -107,7 +107,7 @@ def conservation(ledger: Ledger, model: str) -> dict[str, int]:
         "skipped": skipped,
     }
     if counts["open"] or conserved["seen"] != sum(conserved.values()) - conserved["seen"]:
-        raise GroundglassError("conservation", f"every input seen once, got {in_words(conserved)}; please report it")
+        raise GroundglassError("conservation", "every input seen once", in_words(conserved), "please report it")
     return conserved
 
 

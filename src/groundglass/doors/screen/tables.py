@@ -69,7 +69,7 @@ def write_parquet(path: Path, results: Iterable[Result]) -> None:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "extra", f"Parquet: the cluster extra, got no {error.name}; pip install '.[cluster]' in the clone"
+            "extra", "the cluster extra", f"no {error.name}", "pip install '.[cluster]' in the clone", about="Parquet"
         ) from error
     schema = pyarrow.schema([(n, pyarrow.float64() if numeric(n) else pyarrow.string()) for n in columns()])
     with writing(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -107,14 +107,14 @@ def export(folders: Iterable[Path], path: Path) -> int:
     """
     kind = path.suffix.lstrip(".")
     if kind not in WRITERS:
-        raise ConfigError("format", f"-o: a name that ends in .{', .'.join(FORMATS)}, got {path.suffix!r}; rename it")
+        raise ConfigError(
+            "format", f"a name that ends in .{', .'.join(FORMATS)}", repr(path.suffix), "rename it", about="-o"
+        )
     with ExitStack() as stack:
         ledgers = [stack.enter_context(opened(folder)) for folder in folders]
         models = {ledger.about("model_sha256") for ledger in ledgers}
         if len(models) != 1 or None in models:
-            raise OutputError(
-                "other_model", f"finished runs of one model, got {len(models)}; run them with the same one"
-            )
+            raise OutputError("other_model", "finished runs of one model", len(models), "run them with the same one")
         merged = heapq.merge(*(ledger.results(str(*models)) for ledger in ledgers), key=lambda r: os.fsencode(r.name))
         counted = _Counted(merged)
         WRITERS[kind](path, counted)
@@ -133,7 +133,7 @@ class _Counted:
         for result in self._results:
             if result.name == last:
                 raise OutputError(
-                    "twice", "shards that share no input, got one that is in two; export the shards of one run"
+                    "twice", "shards that share no input", "one that is in two", "export the shards of one run"
                 )
             last = result.name
             self.count += 1
@@ -143,5 +143,5 @@ class _Counted:
 def opened(folder: Path) -> Ledger:
     """The ledger of a run folder, to read. Raises ConfigError if there is none."""
     if not (folder / NAME).is_file():
-        raise ConfigError("run", "a folder that `groundglass screen` wrote, got another; name that one")
+        raise ConfigError("run", "a folder that `groundglass screen` wrote", "another", "name that one")
     return Ledger(folder / NAME, readonly=True)

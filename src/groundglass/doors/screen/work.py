@@ -29,7 +29,7 @@ import numpy as np
 
 from groundglass.child import confine, own_pipes, read_frame, write_frame
 from groundglass.doors.screen.places import Fetcher, local_stamp
-from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.errors import GroundglassError, InputError, ModelError, Reason
 from groundglass.infer.transforms import to_gray
 from groundglass.read.archive import open_regular
 from groundglass.read.isolate import Decoder
@@ -80,12 +80,16 @@ def load_model(settings: Settings) -> Model:
 
     if (here := version("groundglass")) != settings.version:
         raise ModelError(
-            "other_version", f"groundglass {settings.version} on every worker, got {here}; install the same everywhere"
+            "other_version", f"groundglass {settings.version} on every worker", here, "install the same everywhere"
         )
     model = load(settings.model, threads=1)
     if model.sha256 != settings.sha256:
         raise ModelError(
-            "weights_hash", f"model: SHA-256 {settings.sha256} on every worker, got {model.sha256}; copy the same file"
+            "weights_hash",
+            f"SHA-256 {settings.sha256} on every worker",
+            model.sha256,
+            "copy the same file",
+            about="model",
         )
     return model
 
@@ -157,7 +161,7 @@ class Worker:
         scan = read(_input(task, local), self._decoder)
         if before != [local_stamp(path) for path in local.values()]:
             raise GroundglassError(
-                "changed", "files that stay as they are, got one that changed while it was read; retry"
+                "changed", "files that stay as they are", "one that changed while it was read", "retry"
             )
         clock.lap("read")
         examination = examine(scan, self._model, every_slice=self._settings.every_slice)
@@ -245,15 +249,21 @@ def unread(task: Mapping[str, Any]) -> str:
 def failed(task: Mapping[str, Any], code: str, content: str | None, settings: Settings) -> dict[str, Any]:
     """The answer for an item that took its process down, every time."""
     details = {
-        "worker_crash": "an answer, got a process that died; look at the file by itself with `groundglass predict`",
-        "time_limit": f"an answer within {settings.seconds:g} s, got none; raise --item-seconds or leave the file out",
+        "worker_crash": Reason(
+            "an answer", "a process that died", "look at the file by itself with `groundglass predict`"
+        ),
+        "time_limit": Reason(
+            f"an answer within {settings.seconds:g} s", "none", "raise --item-seconds or leave the file out"
+        ),
     }
     row = to_row(Failure(task["name"], code, details[code]))
     return {"content": content or unread(task), "row": row, "seconds": {}}
 
 
 def _out_of_memory(name: str, settings: Settings) -> Failure:
-    detail = f"an answer within {settings.memory_bytes // GIB} GiB of memory, got a need for more; give fewer slices"
+    detail = Reason(
+        f"an answer within {settings.memory_bytes // GIB} GiB of memory", "a need for more", "give fewer slices"
+    )
     return Failure(name, "memory_limit", detail)
 
 
@@ -279,7 +289,7 @@ def serve(folder: Path, kind: type[Worker] = Worker) -> None:
     try:
         worker = kind(settings, folder)
     except GroundglassError as error:
-        write_frame(replies, {"stop": [type(error).__name__, error.code, error.detail]})
+        write_frame(replies, {"stop": [type(error).__name__, *error.parts]})
         return
     write_frame(replies, {"ready": True})
     while True:

@@ -142,7 +142,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
             except GroundglassError as error:
                 raise problem_of(error) from error
         if isinstance(outcome.result, Refusal):
-            raise problem_of(InputError(outcome.result.code, outcome.result.reason))
+            raise problem_of(InputError(outcome.result.code, *outcome.result.reason.parts))
         return JSONResponse(to_row(outcome.result))
 
     @routes.post(
@@ -175,7 +175,7 @@ def _add_predict(routes: APIRouter, service: Service) -> None:
 
 def _sent(upload: Upload) -> tuple[Path, ...]:
     if not upload.files:
-        raise Problem(422, "field", f"form field {FIELD}: a file, got none; add one")
+        raise Problem(422, "field", "a file", "none", "add one", about=f"form field {FIELD}")
     return upload.files
 
 
@@ -276,7 +276,7 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         only(request)
         made = outcome_of(service, id, scan).series.objects.get(name)
         if made is None:
-            raise Problem(404, "no_object", "an object that /scans/{scan} lists, got another; see downloads there")
+            raise Problem(404, "no_object", "an object that /scans/{scan} lists", "another", "see downloads there")
         return Response(made, media_type="application/dicom", headers=download(f"{name}.dcm"))
 
 

@@ -64,11 +64,12 @@ async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        detail = "another verb for this address, got one that it does not take; see /openapi.json"
-        return Answer(Problem(405, "method", detail, headers))
+        verb = "one that it does not take"
+        problem = Problem(405, "method", "another verb for this address", verb, "see /openapi.json", headers=headers)
+        return Answer(problem)
     if error.status_code == 404:
-        return Answer(Problem(404, "not_found", "an address of this service, got another; see /openapi.json"))
-    return Answer(Problem(400, "malformed", "a well-formed request, got another; see /openapi.json"))
+        return Answer(Problem(404, "not_found", "an address of this service", "another", "see /openapi.json"))
+    return Answer(Problem(400, "malformed", "a well-formed request", "another", "see /openapi.json"))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -79,7 +80,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     wanted = str(first["msg"]).removeprefix("Input should be ")
     if name == "threshold":
         wanted = "a number from 0 to 1"
-    return Answer(Problem(422, "parameter", f"{name}: {wanted}, got something else; see /openapi.json"))
+    return Answer(Problem(422, "parameter", wanted, "something else", "see /openapi.json", about=name))
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -95,11 +96,11 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     """The client has left in the middle of its body; nobody reads the answer, but the log has a line."""
-    return Answer(Problem(408, "client_gone", "the whole body, got part of it; send it again"))
+    return Answer(Problem(408, "client_gone", "the whole body", "part of it", "send it again"))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return Answer(Problem(500, "internal", "an answer, got an internal error; please report it"))
+    return Answer(Problem(500, "internal", "an answer", "an internal error", "please report it"))
 
 
 def logger() -> logging.Logger:

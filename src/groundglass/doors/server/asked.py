@@ -20,14 +20,14 @@ def only(request: Request, *names: str) -> None:
     unknown = sorted(set(request.query_params) - set(names))
     if unknown:
         allowed = f"parameters {', '.join(names)}" if names else "no parameters"
-        raise Problem(422, "parameter", f"{allowed}, got another; leave it out")
+        raise Problem(422, "parameter", allowed, "another", "leave it out")
 
 
 def outcome_of(service: Service, id: str, scan: int) -> Outcome:
     """The outcome of one scan of a job. Raises Problem (404) where there is none."""
     outcomes = service.jobs.get(id).outcomes
     if scan >= len(outcomes):
-        raise Problem(404, "no_scan", "the number of a scan that has a result, got another; see /v1/jobs/{id}")
+        raise Problem(404, "no_scan", "the number of a scan that has a result", "another", "see /v1/jobs/{id}")
     return outcomes[scan]
 
 

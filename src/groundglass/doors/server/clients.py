@@ -33,12 +33,12 @@ class Clients:
         refill = (now - client.seen) * bounds.client_per_minute / 60
         client.tokens, client.seen = min(float(bounds.client_burst), client.tokens + refill), now
         if client.active >= bounds.client_requests:
-            detail = f"at most {bounds.client_requests} requests at a time, got more; wait for the others"
-            raise Problem(429, "too_many_requests", detail, {"Retry-After": "1"})
+            most = f"at most {bounds.client_requests} requests at a time"
+            raise Problem(429, "too_many_requests", most, "more", "wait for the others", headers={"Retry-After": "1"})
         if client.tokens < 1:
             wait = max(1, round((1 - client.tokens) * 60 / bounds.client_per_minute))
-            detail = f"at most {bounds.client_per_minute} requests a minute, got more; wait"
-            raise Problem(429, "too_many_requests", detail, {"Retry-After": str(wait)})
+            most = f"at most {bounds.client_per_minute} requests a minute"
+            raise Problem(429, "too_many_requests", most, "more", "wait", headers={"Retry-After": str(wait)})
         client.tokens -= 1
         client.active += 1
 

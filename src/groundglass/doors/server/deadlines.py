@@ -15,10 +15,10 @@ from groundglass.doors.server.problem import TITLES, Problem
 from groundglass.doors.server.settings import Bounds
 
 _CODES = {400: "malformed", 408: "too_slow", 431: "headers_too_large"}
-_DETAILS = {
-    400: "an HTTP/1.1 request, got something else; send one",
-    408: "a whole request head within the deadline, got less; send it faster",
-    431: "smaller request headers, got more than the limit; send fewer",
+_REASONS = {
+    400: ("an HTTP/1.1 request", "something else", "send one"),
+    408: ("a whole request head within the deadline", "less", "send it faster"),
+    431: ("smaller request headers", "more than the limit", "send fewer"),
 }
 
 
@@ -81,7 +81,7 @@ def protocol(bounds: Bounds, guard: Guard) -> type[H11Protocol]:
             if scope is not None and self.cycle.response_started:
                 self.transport.close()
                 return
-            problem = Problem(status, _CODES[status], _DETAILS[status])
+            problem = Problem(status, _CODES[status], *_REASONS[status])
             headers, content = guard.below(problem, scope, self._began)
             lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b": ".join(header) for header in headers)]
             self.transport.write(b"\r\n".join([*lines, b"", content]))

@@ -90,7 +90,7 @@ class Guard:
             raise
         except Exception as error:  # a door: whatever is wrong, the client gets a problem and the log a line
             exchange.fault = type(error).__name__
-            await exchange.refuse(Problem(500, "internal", "an answer, got an internal error; please report it"))
+            await exchange.refuse(Problem(500, "internal", "an answer", "an internal error", "please report it"))
         finally:
             self._active -= 1
             if entered and self._clients is not None:
@@ -118,36 +118,38 @@ class Guard:
         """Raises Problem if the request head says enough."""
         bounds, headers = self._settings.bounds, exchange.headers
         if self._active > bounds.requests:
-            raise Problem(503, "busy", "fewer requests at a time, got too many; try again", {"Retry-After": "1"})
+            raise Problem(
+                503, "busy", "fewer requests at a time", "too many", "try again", headers={"Retry-After": "1"}
+            )
         if len(scope["raw_path"]) + len(scope["query_string"]) > bounds.target_bytes:
-            raise Problem(414, "address", f"an address of at most {bounds.target_bytes} bytes, got more; shorten it")
+            raise Problem(414, "address", f"an address of at most {bounds.target_bytes} bytes", "more", "shorten it")
         size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if size > bounds.header_bytes or len(scope["headers"]) > bounds.header_count:
             limit = f"{bounds.header_count} headers of {bounds.header_bytes} bytes together"
-            raise Problem(431, "headers_too_large", f"at most {limit}, got more; send fewer")
+            raise Problem(431, "headers_too_large", f"at most {limit}", "more", "send fewer")
         if "transfer-encoding" in headers and "content-length" in headers:
-            raise Problem(400, "malformed", "one length of the body, got two; send Content-Length alone")
+            raise Problem(400, "malformed", "one length of the body", "two", "send Content-Length alone")
         self._admit_origin(scope, headers)
         if "content-encoding" in headers:
-            raise Problem(415, "content_encoding", "a plain body, got an encoded one; send it as it is")
+            raise Problem(415, "content_encoding", "a plain body", "an encoded one", "send it as it is")
         if self._settings.token is not None and not _is_open(scope):
             _require_token(headers.get("authorization", ""), self._settings.token)
 
     def _admit_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         host = headers.get("host", "").lower()
         if not host:
-            raise Problem(400, "malformed", "a Host header, got none; send one")
+            raise Problem(400, "malformed", "a Host header", "none", "send one")
         if _without_port(host) not in self._settings.names:
-            raise Problem(403, "host", "a Host that this service is known by, got another; see --allow-host")
+            raise Problem(403, "host", "a Host that this service is known by", "another", "see --allow-host")
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
-            raise Problem(403, "origin", "a request from our own page, got one from another site; open our page")
+            raise Problem(403, "origin", "a request from our own page", "one from another site", "open our page")
         if origin == "null" and site == "same-origin":
             return  # so browsers send a plain form of a page whose Referrer-Policy is no-referrer
         if origin is not None and urlsplit(origin.lower()).netloc != host:
-            raise Problem(403, "origin", "our own origin, got another; open our page")
+            raise Problem(403, "origin", "our own origin", "another", "open our page")
 
     def _tell(self, scope: Scope, exchange: Exchange) -> None:
         """One line of log for an exchange: allowed fields only, and of the path only its template."""
@@ -205,7 +207,7 @@ class Exchange:
         self.check_size()
 
     def _too_large(self) -> Problem:
-        return Problem(413, "too_large", f"a body of at most {self.most // MIB} MiB, got more; send less")
+        return Problem(413, "too_large", f"a body of at most {self.most // MIB} MiB", "more", "send less")
 
     async def receive(self) -> Message:
         """The next part of the body, within the deadline. Raises Problem: 408, 413."""
@@ -219,7 +221,7 @@ class Exchange:
         try:
             message = await asyncio.wait_for(self._receive(), max(left, 0.001))
         except asyncio.TimeoutError:
-            raise Problem(408, "too_slow", "the body within the deadline, got part of it; send it faster") from None
+            raise Problem(408, "too_slow", "the body within the deadline", "part of it", "send it faster") from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self._body_done = not message.get("more_body", False)
@@ -335,7 +337,11 @@ def _require_token(header: str, token: str) -> None:
     kind, _, given = header.partition(" ")
     if kind.lower() != "bearer" or not same_token(given.strip(), token):
         raise Problem(
-            401, "token", "Authorization: Bearer and the token, got none or another; ask who runs the service"
+            401,
+            "token",
+            "the header Authorization: Bearer with the token",
+            "none or another",
+            "ask whoever runs it",
         )
 
 

@@ -80,7 +80,7 @@ class Jobs:
         """The job with this id. Raises Problem (404) if there is none any more."""
         job = self._jobs.get(id)
         if job is None:
-            raise Problem(404, "no_job", "the id of a job that is still held, got another; send the files again")
+            raise Problem(404, "no_job", "the id of a job that is still held", "another", "send the files again")
         job.touched = time.monotonic()
         return job
 

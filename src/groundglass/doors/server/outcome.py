@@ -11,7 +11,7 @@ from pathlib import Path
 from groundglass.doors.server.series import Series, series_of
 from groundglass.doors.server.view import View, view_of
 from groundglass.doors.server.watch import Stopped, Watch, WatchedDecoder, watched
-from groundglass.errors import GroundglassError, InputError, ModelError
+from groundglass.errors import GroundglassError, InputError, ModelError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.predict import examine, label
 from groundglass.infer.thin import judged
@@ -52,7 +52,7 @@ class Judge:
         inputs = find(path, decoder=decoder)
         if len(inputs.inputs) > 1:
             raise InputError(
-                "several_scans", f"one scan, got {len(inputs.inputs)}; send it to /v1/series, or send one of them"
+                "several_scans", "one scan", len(inputs.inputs), "send it to /v1/series, or send one of them"
             )
         if not inputs.inputs:
             raise next(entry[1] for entry in inputs if not isinstance(entry, Input))
@@ -130,4 +130,6 @@ def failure(name: str, error: BaseException) -> Failure:
     """The row for an internal error."""
     if isinstance(error, GroundglassError):
         return Failure(name, error.code, error.detail)
-    return Failure(name, "internal", f"an answer, got {type(error).__name__}, an internal error; please report it")
+    return Failure(
+        name, "internal", Reason("an answer", f"{type(error).__name__}, an internal error", "please report it")
+    )

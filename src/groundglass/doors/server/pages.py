@@ -56,7 +56,7 @@ class Samples:
     async def get(self, name: str) -> tuple[bytes, str]:
         """The bytes of a sample and their media type. Raises Problem: 404, and 507 where there is no room to draw."""
         if name not in SAMPLES:
-            raise Problem(404, "no_sample", f"a sample: {', '.join(SAMPLES)}, got another; choose one")
+            raise Problem(404, "no_sample", ", ".join(SAMPLES), "another", "choose one", about="a sample")
         file = SAMPLES[name][1]
         async with self._lock:
             if not self._drawn:
@@ -203,7 +203,7 @@ def _add_parts(routes: APIRouter) -> None:
     @routes.get("/static/{name}")
     async def part(name: str) -> Response:
         if name not in static:
-            raise Problem(404, "not_found", "a part of the page, got another name; reload the page")
+            raise Problem(404, "not_found", "a part of the page", "another name", "reload the page")
         return Response(static[name], media_type=_TYPES_OF_STATIC[Path(name).suffix])
 
 
@@ -225,7 +225,7 @@ async def _upload(service: Service, request: Request, folder: Path, samples: Sam
 
     def admit(fields: Mapping[str, str]) -> None:
         if token is not None and not same_token(fields.get("token", ""), token):
-            raise Problem(401, "token", "the token of this service, got none or another; ask who runs it")
+            raise Problem(401, "token", "the token of this service", "none or another", "ask who runs it")
 
     upload = await service.receive(
         request,
@@ -244,7 +244,7 @@ async def _upload(service: Service, request: Request, folder: Path, samples: Sam
         return Upload((path,), upload.fields, len(content))
     chosen = tuple(path for path in upload.files if path.stat().st_size > 0)
     if not chosen:
-        raise Problem(422, "field", f"a file in the field {FIELD}, got none; choose one and send again")
+        raise Problem(422, "field", f"a file in the field {FIELD}", "none", "choose one and send again")
     if len(chosen) < len(upload.files):
         for path in set(upload.files) - set(chosen):
             path.unlink()

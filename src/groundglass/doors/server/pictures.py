@@ -30,13 +30,13 @@ def add(routes: APIRouter, service: Service) -> None:
     def seen(id: str, scan: int) -> View:
         view = outcome_of(service, id, scan).view
         if view is None:
-            raise Problem(404, "no_view", "an answered scan of a job with ?view=true, got another; send it again")
+            raise Problem(404, "no_view", "an answered scan of a job with ?view=true", "another", "send it again")
         return view
 
     def at(id: str, scan: int, index: int) -> View:
         view = seen(id, scan)
         if index >= view.shape[0]:
-            raise Problem(404, "no_slice", f"a slice from 0 to {view.shape[0] - 1}, got another; choose one")
+            raise Problem(404, "no_slice", f"a slice from 0 to {view.shape[0] - 1}", "another", "choose one")
         return view
 
     @routes.get("/v1/overlay/{id}/{scan}", tags=["pictures"], summary="The picture of a result, to keep", responses=png)
@@ -54,10 +54,10 @@ def add(routes: APIRouter, service: Service) -> None:
         only(request, "view")
         held = at(id, scan, index)
         if view == "opacity" and held.opaque_at is None:
-            raise Problem(404, "no_map", "view=activation, as the model has no opacity map, got opacity; leave it out")
+            raise Problem(404, "no_map", "view=activation, as the model has no opacity map", "opacity", "leave it out")
         made = found_png(held, index, activation=view == "activation")
         if made is None:
-            raise Problem(404, "not_judged", "a slice that was judged, got one without lung; choose another")
+            raise Problem(404, "not_judged", "a slice that was judged", "one without lung", "choose another")
         return Response(made, media_type="image/png")
 
     @routes.get(

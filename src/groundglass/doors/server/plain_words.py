@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from groundglass.doors.server.language import DEFAULT, Language, language
 from groundglass.doors.server.measured import off_by
-from groundglass.report.schema import from_row
+from groundglass.errors import Reason
+from groundglass.report.schema import Failure, Result, to_row
 from groundglass.report.words import asked, of_lung, percent, second_answer, second_worth, severity
-from groundglass.types import Prediction
+from groundglass.types import Prediction, Refusal
 
 # Codes of `warnings` in plain words, where the sentence that comes with the code is too terse for a reader.
 _PLAIN = {
@@ -56,19 +56,18 @@ class Words:
         return asdict(self)
 
 
-def words(row: Mapping[str, Any], heat_in_lungs: float | None = None, to: Language | None = None) -> Words:
+def words(result: Result, heat_in_lungs: float | None = None, to: Language | None = None) -> Words:
     """The words for one result in a language, by default English.
 
     `heat_in_lungs` is the share of positive heat inside the lungs on its highest slice.
     """
     to = to or language(DEFAULT)
     say = to.say
+    row = to_row(result)
     warnings = tuple(warning(w["code"], w["detail"], to) for w in row["warnings"])
-    if row["status"] != "ok":
-        return _no_answer(row, warnings, to)
-    result = from_row(row)
-    assert isinstance(result, Prediction)
-    count = len(row["slices"])
+    if not isinstance(result, Prediction):
+        return _no_answer(result, warnings, to)
+    count = len(result.slices)
     judged = "" if count == 1 else " " + say("{count} slices show lung and were judged.", count=count)
     second = result.differential
     asked_second = second is not None and second.probability is not None
@@ -95,12 +94,12 @@ def warning(code: str, detail: str, to: Language) -> str:
     return to.about("notice", code) or (to.say(_PLAIN[code]) if code in _PLAIN else detail)
 
 
-def _no_answer(row: Mapping[str, Any], warnings: tuple[str, ...], to: Language) -> Words:
-    failed = row["status"] != "refused"
+def _no_answer(result: Refusal | Failure, warnings: tuple[str, ...], to: Language) -> Words:
+    failed = isinstance(result, Failure)
     answer = to.say("No answer: the software failed." if failed else "No answer: this cannot be judged.")
-    detail = _sentence(row["detail"]) if failed else _refusal(row["detail"])
-    own = to.about("refusal", row["code"])
-    return Words(row["status"], answer, own or detail, detail if own else "", warnings=warnings)
+    detail = _sentence(result.detail) if isinstance(result, Failure) else _refusal(result.reason)
+    own = to.about("refusal", result.code)
+    return Words("error" if failed else "refused", answer, own or detail, detail if own else "", warnings=warnings)
 
 
 def _answer(result: Prediction, to: Language) -> str:
@@ -153,15 +152,13 @@ def _of(estimate: Mapping[str, Any], to: Language) -> tuple[str, str]:
     return value, to.say("{level} % interval {low} to {high}, {patients} people", **values)
 
 
-def _refusal(detail: str) -> str:
-    """What the input seems to be, and what to give instead, from `<expected>, got <value>; <what to do>`."""
-    parts = re.fullmatch(r"(?:expected )?(.+?), got (.+); (.+)", detail)
-    if parts is None:
-        return _sentence(detail)
-    expected, got, instead = parts.groups()
-    like = got.removeprefix("what looks like ")
-    seems = f"This looks like {like}." if like != got else f"Expected {expected}, but got {got}."
-    return f"{seems} What to do: {instead}."
+def _refusal(reason: Reason) -> str:
+    """What the input seems to be, and what to give instead."""
+    if not reason.got:  # it was read from JSON
+        return _sentence(reason)
+    like = reason.got.removeprefix("what looks like ")
+    seems = f"This looks like {like}." if like != reason.got else f"Expected {reason.expected}, but got {reason.got}."
+    return f"{seems} What to do: {reason.instead}." if reason.instead else seems
 
 
 def _sentence(text: str) -> str:

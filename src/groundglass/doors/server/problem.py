@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from groundglass.errors import GroundglassError, InputError, ModelError, OutputError
+from groundglass.errors import GroundglassError, InputError, ModelError, OutputError, Reason
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
@@ -31,23 +31,24 @@ TITLES = {
 class Problem(Exception):
     """An answer with `status` and a `code` for programs; `detail` is a sentence for people without patient data."""
 
-    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, expected: str, got: object, instead: str = "", about: str = "", *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(f"{status} {code}")
-        self.status, self.code, self.detail = status, code, detail
+        self.status, self.code, self.detail = status, code, Reason(expected, got, instead, about)
         self.headers = dict(headers or {})
 
 
 def problem_of(error: GroundglassError) -> Problem:
     """The HTTP answer for an error of this package, by the error contract."""
     if isinstance(error, InputError):
-        return Problem(error.http_status, error.code, error.detail)
+        return Problem(error.http_status, *error.parts)
     if isinstance(error, ModelError):
-        return Problem(503, error.code, error.detail, {"Retry-After": "60"})
+        return Problem(503, *error.parts, headers={"Retry-After": "60"})
     if isinstance(error, OutputError) and error.code == "no_resources":
-        return Problem(503, error.code, error.detail, {"Retry-After": "60"})
-    if isinstance(error, OutputError):
-        return Problem(507, error.code, error.detail)
-    return Problem(500, error.code, error.detail)
+        return Problem(503, *error.parts, headers={"Retry-After": "60"})
+    return Problem(507 if isinstance(error, OutputError) else 500, *error.parts)
 
 
 def body(problem: Problem, request_id: str) -> bytes:

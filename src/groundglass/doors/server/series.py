@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from groundglass.errors import InputError
+from groundglass.errors import InputError, Reason
 from groundglass.infer.findings import Answer
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
@@ -63,18 +63,22 @@ def series_of(scan: Scan, examination: Examination, model: Model, decoder: Decod
     if not isinstance(examination.result, Prediction):
         return Series()
     if not scan.files:
-        return Series(missing=Missing("not_dicom", "a DICOM series, got another format; send the original DICOM files"))
+        return Series(
+            missing=Missing("not_dicom", Reason("a DICOM series", "another format", "send the original DICOM files"))
+        )
     try:
         reported = dicom.report(Answer(scan, examination), model, decoder)
         header, patient = _header(reported), _patient(reported)
         if find_spec("highdicom") is None:
-            return Series({}, Missing("extra", "the dicom extra, got no highdicom; ask who runs it"), header, patient)
+            return Series(
+                {}, Missing("extra", Reason("the dicom extra", "no highdicom", "ask who runs it")), header, patient
+            )
         return Series(_objects(reported), None, header, patient)
     except InputError as error:  # it has an answer, and no study to go back into
         return Series(missing=Missing(error.code, error.detail))
     except Exception as error:
         logging.getLogger(__name__).error("no DICOM results: %s", type(error).__name__)
-        return Series(missing=Missing("internal", "DICOM objects, got an internal error; please report it"))
+        return Series(missing=Missing("internal", Reason("DICOM objects", "an internal error", "please report it")))
 
 
 def _objects(reported: Reported) -> dict[str, bytes]:

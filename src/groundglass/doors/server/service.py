@@ -80,7 +80,7 @@ class Service:
     def judge_at(self, threshold: float | None) -> Judge:
         """The judge at `threshold`, by default that of the operating point. Raises Problem (503) until it is there."""
         if self.judge is None:
-            raise Problem(503, "not_ready", "a loaded model, got none yet; try again", {"Retry-After": "2"})
+            raise Problem(503, "not_ready", "a loaded model", "none yet", "try again", headers={"Retry-After": "2"})
         return self.judge if threshold is None else Judge(self.judge.model, threshold)
 
     async def _load(self) -> None:
@@ -143,8 +143,8 @@ class Service:
             raise self._busy()
 
     def _busy(self) -> Problem:
-        detail = f"room in a queue of {self.settings.bounds.queue}, got a full one; try again"
-        return Problem(503, "busy", detail, {"Retry-After": "2"})
+        room = f"room in a queue of {self.settings.bounds.queue}"
+        return Problem(503, "busy", room, "a full one", "try again", headers={"Retry-After": "2"})
 
     async def receive(
         self,
@@ -187,7 +187,7 @@ class Service:
                 await asyncio.wait({future})
             return future.result()
         except Stopped:
-            raise Problem(408, "client_gone", "a client that waits for the answer, got one that left") from None
+            raise Problem(408, "client_gone", "a client that waits for the answer", "one that left") from None
         finally:
             gone.cancel()
 

@@ -66,14 +66,18 @@ class Settings:
         if self.token is None:
             raise ConfigError(
                 "token",
-                f"an address other than loopback, or a proxy in front: a token, got none for {self.host}; "
+                "a token",
+                f"none for {self.host}",
                 "give --token-file",
+                about="an address other than loopback, or a proxy in front",
             )
         if self.certificate is None and not self.behind_proxy:
             raise ConfigError(
                 "tls",
-                f"an address other than loopback: TLS, got none for {self.host}; give --certificate, or "
-                "--behind-proxy where a proxy in front speaks it",
+                "TLS",
+                f"none for {self.host}",
+                "give --certificate, or --behind-proxy where a proxy in front speaks it",
+                about="an address other than loopback",
             )
 
     @property
@@ -107,18 +111,22 @@ def read_token(path: Path) -> str:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError("token", f"token file: one that can be read, got {error.strerror!r}; make it") from error
+        raise ConfigError(
+            "token", "one that can be read", repr(error.strerror), "make it", about="token file"
+        ) from error
     with os.fdopen(handle, "rb") as file:
         state = os.fstat(file.fileno())
         credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
         if not stat.S_ISREG(state.st_mode) or state.st_mode & (0o037 if credential else 0o077):
             mode = stat.S_IMODE(state.st_mode)
-            raise ConfigError("token", f"token file: mode 0600, got {mode:04o}; chmod 600 it")
+            raise ConfigError("token", "mode 0600", f"{mode:04o}", "chmod 600 it", about="token file")
         content = file.read(4096).strip()
     if len(content) < LEAST_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in content):
         raise ConfigError(
             "token",
-            f"token file: {LEAST_TOKEN_BYTES} visible ASCII characters or more, got {len(content)}; "
+            f"{LEAST_TOKEN_BYTES} visible ASCII characters or more",
+            len(content),
             "write one with: (umask 077; openssl rand -hex 32 > FILE)",
+            about="token file",
         )
     return content.decode("ascii")

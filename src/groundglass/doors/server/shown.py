@@ -55,7 +55,7 @@ def scan_of(outcome: Outcome, to: Language | None = None) -> dict[str, Any]:
             "map": view.opaque_at is not None,
         }
     missing = None if series.missing is None else dataclasses.asdict(series.missing)
-    said = words(row, inside, to).to_json()
+    said = words(outcome.result, inside, to).to_json()
     return {"result": row, "words": said, "view": shown, "series": dict(series.header), "no_dicom": missing}
 
 

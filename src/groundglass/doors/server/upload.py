@@ -67,8 +67,9 @@ def full_disk() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        detail = "room for the upload, got a full disk; try again later"
-        raise Problem(507, "disk_full", detail, {"Retry-After": "60"}) from error
+        raise Problem(
+            507, "disk_full", "room for the upload", "a full disk", "try again later", headers={"Retry-After": "60"}
+        ) from error
 
 
 def _sweep(base: Path) -> None:
@@ -133,11 +134,11 @@ def _boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind.lower() != b"multipart/form-data":
         raise Problem(
-            415, "content_type", f"multipart/form-data with a part named {FIELD}, got another type; send a form"
+            415, "content_type", f"multipart/form-data with a part named {FIELD}", "another type", "send a form"
         )
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= 70:  # RFC 2046, 5.1.1
-        raise Problem(400, "boundary", "a multipart boundary of 1 to 70 characters, got another; send a form")
+        raise Problem(400, "boundary", "a multipart boundary of 1 to 70 characters", "another", "send a form")
     return boundary
 
 
@@ -210,15 +211,19 @@ class _Parser:
             self._text = bytearray()
         else:
             allowed = ", ".join((f"{FIELD} (with a filename)", *sorted(self._fields)))
-            raise Problem(422, "field", f"form fields: {allowed}, each text field once, got another; rename it")
+            raise Problem(422, "field", f"{allowed}, each text field once", "another", "rename it", about="form fields")
 
     def _open_file(self) -> None:
         if not self._files:
             self._admit(self._texts)
         if len(self._files) >= self._most_files:
             if self._most_files == 1:
-                raise Problem(422, "field", f"field {FIELD}: one file, got several; send a series to /v1/series")
-            raise Problem(413, "too_many", f"field {FIELD}: at most {self._most_files} files, got more; send a zip")
+                raise Problem(
+                    422, "field", "one file", "several", "send a series to /v1/series", about=f"field {FIELD}"
+                )
+            raise Problem(
+                413, "too_many", f"at most {self._most_files} files", "more", "send a zip", about=f"field {FIELD}"
+            )
         path = self._folder / f"{len(self._files) + 1:06d}"
         with full_disk():
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -233,7 +238,7 @@ class _Parser:
             self._size += count
             if self._part > self._file_bytes:
                 limit = self._file_bytes // MIB
-                raise Problem(413, "too_large", f"a file of at most {limit} MiB, got more; send less")
+                raise Problem(413, "too_large", f"a file of at most {limit} MiB", "more", "send less")
             view = memoryview(data)[start:end]
             with full_disk():
                 while view:
@@ -241,7 +246,7 @@ class _Parser:
         elif self._text is not None:
             self._text += data[start:end]
             if len(self._text) > _TEXT_BYTES:
-                raise Problem(413, "too_large", f"a text field of at most {_TEXT_BYTES} bytes, got more; send less")
+                raise Problem(413, "too_large", f"a text field of at most {_TEXT_BYTES} bytes", "more", "send less")
 
     def _part_end(self) -> None:
         if self._text is not None:
@@ -251,4 +256,4 @@ class _Parser:
 
 
 def _malformed() -> Problem:
-    return Problem(400, "malformed", "a whole multipart/form-data body, got a broken one; send it again")
+    return Problem(400, "malformed", "a whole multipart/form-data body", "a broken one", "send it again")

@@ -199,7 +199,7 @@ def load_imagenet(trunk: MobileNetV2 | ResNet50V2, path: Path) -> None:
     """
     if not path.is_file():
         raise ModelError(
-            "weights_missing", f"ImageNet weights: a file, got none named {path.name}; see docs/how-to/train.md"
+            "weights_missing", "a file", f"none named {path.name}", "see docs/how-to/train.md", about="ImageNet weights"
         )
     with np.load(path, allow_pickle=False) as arrays:
         fill(trunk, trunk.imagenet_names(), arrays)
@@ -213,11 +213,11 @@ def fill(trunk: nn.Module, names: Mapping[str, str], arrays: Mapping[str, np.nda
             continue
         if theirs not in arrays:
             raise ModelError(
-                "weights_mismatch", f"weights: an array named {theirs}, got none; use the file of this trunk"
+                "weights_mismatch", f"an array named {theirs}", "none", "use the file of this trunk", about="weights"
             )
         array = arrays[theirs]
         if tuple(array.shape) != tuple(state[ours].shape):
-            raise ModelError("weights_mismatch", f"{theirs}: shape {tuple(state[ours].shape)}, got {array.shape}")
+            raise ModelError("weights_mismatch", f"shape {tuple(state[ours].shape)}", array.shape, about=theirs)
         state[ours].copy_(torch.from_numpy(array.astype(np.float32)))
 
 
@@ -234,7 +234,7 @@ def make_trunk(name: str) -> MobileNetV2 | ResNet50V2 | TimmTrunk:
         return TimmTrunk(name.removeprefix(PREFIX))
     if name not in TRUNKS:
         raise ConfigError(
-            "recipe", f"trunk: {PREFIX}NAME or one of {', '.join(TRUNKS)}, got {name!r}; correct the recipe"
+            "recipe", f"{PREFIX}NAME or one of {', '.join(TRUNKS)}", repr(name), "correct the recipe", about="trunk"
         )
     return TRUNKS[name]()
 

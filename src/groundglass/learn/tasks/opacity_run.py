@@ -68,7 +68,7 @@ def prepare(setup: Setup) -> tuple[dict[str, tuple[Example, ...]], dict[str, lis
             for split, size in (("train", stored_size(recipe)), ("val", recipe.size)):
                 rows = setup.of(split)
                 if not {"covid", "non-covid"} <= {r.label for r in rows}:
-                    raise ConfigError("manifest", f"{split}: slices of both labels, got fewer; use another manifest")
+                    raise ConfigError("manifest", "slices of both labels", "fewer", "use another manifest", about=split)
                 tick = setup.counter(f"prepare {split}", len(rows))
                 made = prepare_examples(rows, people(rows), setup.root, field, recipe, size, store, tick)
                 parts[split], refused[split] = made.examples, list(made.refused)

@@ -84,9 +84,9 @@ def test_of_copies_the_first_by_path_stays() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("colours = 1\n", "colours: a known key"),
-        ("noise = 'x'\n", "noise: float"),
-        ("colour = 1\n", "colour: bool"),
+        ("colours = 1\n", "colours: expected a known key"),
+        ("noise = 'x'\n", "noise: expected float"),
+        ("colour = 1\n", "colour: expected bool"),
         ("a = [", "TOML"),
     ],
 )

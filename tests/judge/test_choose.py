@@ -98,7 +98,7 @@ def test_judgements_on_another_manifest_are_refused(tmp_path: Path) -> None:
 
 
 def test_candidates_of_different_manifests_are_not_ranked() -> None:
-    with pytest.raises(ManifestError, match="other: manifest"):
+    with pytest.raises(ManifestError, match="other: expected manifest"):
         rank([GOOD, replace(GOOD, folder="other", manifest_sha256="e" * 64)])
 
 

@@ -56,7 +56,7 @@ def test_more_opaque_cells_raise_the_answer(net: OpacityNet) -> None:
 
 @pytest.mark.parametrize("trunk", ["ct-encoder-3.37", "ct-encoder-2.0", "ct-encoder", "resnet50v2-stage3"])
 def test_another_trunk_is_named_in_the_error(trunk: str) -> None:
-    with pytest.raises(ConfigError, match="trunk: ct-encoder"):
+    with pytest.raises(ConfigError, match="trunk: expected ct-encoder"):
         make_encoder(trunk)
 
 

@@ -25,7 +25,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
 
-from groundglass.errors import OutputError, RemoteError
+from groundglass.errors import ConfigError, OutputError, RemoteError
 from groundglass.read.isolate import Decoder
 from groundglass.remote import dimse
 from groundglass.remote.dimse import Peer, Receiver
@@ -356,5 +356,5 @@ def test_a_peer_is_a_title_at_a_host() -> None:
     assert Peer.parse("PACS@10.0.0.7") == Peer("PACS", "10.0.0.7", None)
     assert Peer.parse("PACS@[::1]:104") == Peer("PACS", "::1", 104)
     for wrong in ("", "PACS", "@host", "PACS@", "PACS@host:x", "PACS@host:99999", "A" * 17 + "@host"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ConfigError):
             Peer.parse(wrong)

@@ -38,7 +38,10 @@ class Served:
 
     def temporary(self) -> list[Path]:
         """What lies in the temporary folder but for the service's own empty folder and lock."""
-        return [p for p in self.temp.rglob("*") if not p.name.startswith("groundglass-serve-") and p.name != "lock"]
+        found: list[Path] = []
+        for folder, folders, files in os.walk(self.temp):  # unlike rglob, it bears with what goes meanwhile
+            found += [Path(folder, name) for name in (*folders, *files)]
+        return [p for p in found if not p.name.startswith("groundglass-serve-") and p.name != "lock"]
 
 
 Serve = Callable[..., Served]

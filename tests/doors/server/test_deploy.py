@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from groundglass.doors.cli.node import node
 from tests.doors.server.server_process import ROOT, Serve, Served
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -56,6 +57,17 @@ def _of_compose() -> list[str]:
     """What compose starts: the Dockerfile's command with its own options."""
     (entry,) = re.findall(r"^ENTRYPOINT (\[.+\])$", (ROOT / "Dockerfile").read_text(), re.M)
     return [*json.loads(entry)[2:], *_compose()["groundglass"]["command"]]
+
+
+def test_the_unit_of_the_node_starts_a_command_that_parses_and_may_write_to_its_store() -> None:
+    text = (ROOT / "deploy" / "groundglass-node.service").read_text().replace("\\\n", " ")
+    found = re.search(r"^ExecStart=\S+/groundglass node (.+)$", text, re.M)
+    assert found is not None
+    given = node.make_context("node", shlex.split(found[1])).params
+    assert f"\nStateDirectory={given['store'].name}\n" in text
+    assert given["store"].parent == Path("/var/lib")
+    assert given["trusted_network"]
+    assert "\nRestart=always\n" in text
 
 
 STARTED = pytest.mark.parametrize("options", [_of_unit(), _of_container()], ids=["unit", "container"])

@@ -77,7 +77,7 @@ def test_the_document_offers_no_address_to_fetch_from(client: httpx.Client) -> N
     names = {
         p["name"] for route in document["paths"].values() for verb in route.values() for p in verb.get("parameters", [])
     }
-    assert names == {"threshold", "as_scan", "view", "id", "scan", "index", "name", "lang"}
+    assert names == {"threshold", "as_scan", "view", "marks", "id", "scan", "index", "name", "lang"}
 
 
 def test_every_route_declares_every_problem(client: httpx.Client) -> None:

@@ -101,13 +101,16 @@ def test_a_slice_is_drawn_with_what_is_opaque_or_with_what_decided(service: Serv
         assert client.get(f"{place}").headers["content-type"] == "image/png"
 
 
-def test_the_marks_of_a_slice_are_its_lung_field_and_what_is_opaque_inside_it(service: Served) -> None:
+def test_the_marks_follow_the_pixels_and_are_the_lung_field_and_what_is_opaque_inside_it(service: Served) -> None:
     with service.client() as client:
         job = ended(client, client.post("/v1/series?view=true", files={"file": VOLUME.read_bytes()}))
         index = max(job["results"][0]["slices"], key=lambda s: s["opaque_share"])["index"]
         place = f"/v1/overlay/{job['id']}/0/{index}"
         shape = _rgba(client.get(f"{place}/lungs").content).shape[:2]
-        bits = np.unpackbits(np.frombuffer(client.get(f"{place}/marks").content, np.uint8))
+        pixels = client.get(f"{place}/pixels").content
+        both = client.get(f"{place}/pixels?marks=true").content
+        assert both.startswith(pixels)
+        bits = np.unpackbits(np.frombuffer(both[len(pixels) :], np.uint8))
         lungs, opaque = bits.reshape(2, *shape).astype(bool)
         assert np.array_equal(opaque, _rgba(client.get(place).content)[..., 3] > 0)
         assert opaque.any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -12,11 +11,18 @@ from groundglass.doors.server import openapi
 from groundglass.doors.server.asked import JobId, Number, download, only, outcome_of
 from groundglass.doors.server.problem import Problem
 from groundglass.doors.server.service import Service
-from groundglass.doors.server.view import View, found_png, lungs_png, marks, picture
+from groundglass.doors.server.view import View, found_png, lungs_png, picture, pixels_and_marks
 
 Shown = Annotated[
     Literal["opacity", "activation"] | None,
     Query(description="Opaque lung, or what decided; default: opacity, and activation where the model has no map."),
+]
+Marks = Annotated[
+    bool,
+    Query(
+        description="Append the marks: the lung field, then what looks opaque, one bit a pixel, row after row, packed "
+        "from the left."
+    ),
 ]
 
 
@@ -24,7 +30,10 @@ def add(routes: APIRouter, service: Service) -> None:
     """Add the routes."""
     png = openapi.answers(200, "A picture", {"type": "string", "format": "binary"}, "image/png")
     raw = openapi.answers(
-        200, "int16, little endian, row after row", {"type": "string", "format": "binary"}, "application/octet-stream"
+        200,
+        "int16, little endian, row after row; with marks=true the marks follow",
+        {"type": "string", "format": "binary"},
+        "application/octet-stream",
     )
 
     def seen(id: str, scan: int) -> View:
@@ -70,32 +79,15 @@ def add(routes: APIRouter, service: Service) -> None:
         only(request)
         return Response(lungs_png(at(id, scan, index).mask(index)), media_type="image/png")
 
-    bits = openapi.answers(
-        200,
-        "One bit a pixel, row after row, packed from the left: the lung field, then what looks opaque",
-        {"type": "string", "format": "binary"},
-        "application/octet-stream",
-    )
-
-    @routes.get(
-        "/v1/overlay/{id}/{scan}/{index}/marks",
-        tags=["pictures"],
-        summary="Lung field and opaque lung of one slice",
-        responses=bits,
-    )
-    def bits_of(request: Request, id: JobId, scan: Number, index: Number) -> Response:
-        only(request)
-        packed = zlib.compress(marks(at(id, scan, index), index), 1)
-        return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})
-
     @routes.get(
         "/v1/overlay/{id}/{scan}/{index}/pixels",
         tags=["pictures"],
         summary="One slice in HU, or in gray from 0 to 255",
         responses=raw,
     )
-    async def pixels(request: Request, id: JobId, scan: Number, index: Number) -> Response:
-        only(request)
-        stored = at(id, scan, index).slices[index]
+    def pixels(request: Request, id: JobId, scan: Number, index: Number, marks: Marks = False) -> Response:
+        only(request, "marks")
+        held = at(id, scan, index)
+        stored = pixels_and_marks(held, index) if marks else held.slices[index]
         # it is stored as a zlib stream, which is what HTTP calls deflate
         return Response(stored, media_type="application/octet-stream", headers={"Content-Encoding": "deflate"})

@@ -19,6 +19,8 @@ from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, S
 _TINT_ALPHA = 170
 # Levels of gray that a plain picture is sent in; HU are sent as they are.
 _GRAY_LEVELS = 255
+# The last, empty block of a zlib stream after a full flush, and its checksum.
+_END = 2 + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def view_of(scan: Scan, examination: Examination, window: Window) -> View | None
 
 def _packed(voxels: Voxels, unit: Unit) -> bytes:
     values = voxels if unit == "HU" else voxels * _GRAY_LEVELS
-    return zlib.compress(np.clip(np.rint(values), -32768, 32767).astype("<i2").tobytes(), 1)
+    packer = zlib.compressobj(1)
+    packed = packer.compress(np.clip(np.rint(values), -32768, 32767).astype("<i2").tobytes())
+    return packed + packer.flush(zlib.Z_FULL_FLUSH) + packer.flush()  # what it ends with is `_END` long
 
 
 def _packed_lungs(field: Field | None, shape: tuple[int, int]) -> bytes:
@@ -119,14 +123,20 @@ def _packed_lungs(field: Field | None, shape: tuple[int, int]) -> bytes:
     return zlib.compress(np.packbits(lungs).tobytes(), 1)
 
 
-def marks(view: View, index: int) -> bytes:
-    """The lung field of a slice and what looks opaque, one bit a pixel: (2, H, W) row by row, packed from the left.
+def pixels_and_marks(view: View, index: int) -> bytes:
+    """One slice as `View.slices` holds it and its marks behind it, as one zlib stream.
 
-    Nothing is opaque on a slice that was not judged, or where the model has no opacity map.
+    The marks are the lung field and what looks opaque, one bit a pixel: (2, H, W) row by row, packed from the left.
+    Nothing is opaque on a slice that was not judged, or where the model has no opacity map. The pixels are not
+    compressed again: their last block and checksum (RFC 1950) give way to the marks and a checksum of both.
     """
     found, lungs = view.opacity(index), view.mask(index)
     opaque = np.zeros_like(lungs) if found is None else found.opaque
-    return np.packbits(np.stack([lungs, opaque])).tobytes()
+    marks = np.packbits(np.stack([lungs, opaque])).tobytes()
+    stored = view.slices[index]
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    checksum = zlib.adler32(marks, int.from_bytes(stored[-4:], "big"))
+    return stored[:-_END] + packer.compress(marks) + packer.flush() + checksum.to_bytes(4, "big")
 
 
 def heat_png(view: View, attribution: Attribution) -> bytes:

@@ -4,7 +4,7 @@ import { t } from "./words.js";
 
 const HELD_BYTES = 256 * 2 ** 20;
 const PIXEL_BYTES = 2.25; // two of the slice, two bits of marks
-const AT_A_TIME = 3;
+const AT_A_TIME = 5; // of the six that a browser asks one host at once; one stays for the slice that is wanted now
 
 export class Slices {
   // `heated` holds the slices that have heat to show.
@@ -35,8 +35,9 @@ export class Slices {
       const answer = this.heated.has(index) ? await this.get(`${place}?view=activation`) : { ok: false };
       return answer.ok ? createImageBitmap(await answer.blob()) : null;
     };
-    const [pixels, marks, map] = await Promise.all([bytes(`${place}/pixels`), bytes(`${place}/marks`), heat()]);
-    return { pixels: new Int16Array(pixels), marks: new Uint8Array(marks), heat: map };
+    const [both, map] = await Promise.all([bytes(`${place}/pixels?marks=true`), heat()]);
+    const size = this.view.width * this.view.height;
+    return { pixels: new Int16Array(both, 0, size), marks: new Uint8Array(both, 2 * size), heat: map };
   }
 
   // Let go of what lies farthest, where too much is held.

@@ -36,10 +36,8 @@ class Recipe:
     leak of the original system, which no shipped model may have), with `per_class` pictures a class by augmentation.
 
     What it is taught beside the labels: `lesion_share` of the drawn slices without COVID-19 get synthetic opacities
-    and count as positive; with `real_positives = false` no others do. `opacity_weight` is the share of the loss that
-    asks where the painted opacity is. `mixstyle` is the chance of mixing a batch's feature statistics, and
-    `source_adversary` the strength of a reversed gradient from guessing the source. `teachers` are finished runs whose
-    mean answer makes up `teacher_share` of each target.
+    and count as positive; with `real_positives = false` no others do. `teachers` are finished runs whose mean answer
+    makes up `teacher_share` of each target.
 
     The task `opacity` has two questions; `differential_sources` are the sources whose negatives show other disease and
     so teach the second one alone. `head_rate` is how much faster the heads learn than the trunk.
@@ -64,7 +62,6 @@ class Recipe:
     label_smoothing: float = 0.0
     phantom_share: float = 0.0
     mild_weight: float = 1.0
-    mixup: float = 0.0
     views: str = "lungs"
     by_label: bool = False
     per_class: int | None = None
@@ -78,9 +75,6 @@ class Recipe:
     optimizer: str = "adamw"
     lesion_share: float = 0.0
     real_positives: bool = True
-    opacity_weight: float = 0.0
-    mixstyle: float = 0.0
-    source_adversary: float = 0.0
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.0
     passes: int = 0
@@ -104,7 +98,6 @@ class Recipe:
             "label_smoothing": 0 <= self.label_smoothing < 0.5,
             "phantom_share": 0 <= self.phantom_share < 1,
             "mild_weight": 0 <= self.mild_weight <= 1,
-            "mixup": 0 <= self.mixup <= 10,
             "refusals": (self.refusals is not None) == (self.task in ("lung-field", "modality")),
             "views": self.views in VIEWS,
             "by_label": not self.by_label or self.views == "blur-mask",
@@ -118,9 +111,6 @@ class Recipe:
             "lesion_share": 0 <= self.lesion_share <= (0.5 if self.real_positives else 1)
             and (self.lesion_share == 0 or (self.views == "lungs" and self.augment == "strong")),
             "real_positives": self.real_positives or self.lesion_share > 0,
-            "opacity_weight": 0 <= self.opacity_weight < 1 and (self.opacity_weight == 0 or self.lesion_share > 0),
-            "mixstyle": 0 <= self.mixstyle <= 1,
-            "source_adversary": 0 <= self.source_adversary <= 10,
             "teachers": all(re.fullmatch(_RUN, t) for t in self.teachers),
             "teacher_share": 0 <= self.teacher_share <= 1 and (self.teacher_share > 0) == bool(self.teachers),
             "passes": 2 <= self.passes <= 1000 if self.task == "modality" else self.passes == 0,

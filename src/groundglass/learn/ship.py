@@ -91,9 +91,7 @@ def _export_classifier(setup: Setup, examples: tuple[Example, ...], checkpoint: 
     # nothing is drawn here: phantoms, and whatever else stands beside the real slices in training, are left out
     recipe, present = setup.recipe, {e.source for e in examples}
     shares = {source: share for source, share in recipe.source_share.items() if source in present}
-    scored = dataclasses.replace(
-        recipe, source_share=shares, lesion_share=0.0, opacity_weight=0.0, source_adversary=0.0, real_positives=True
-    )
+    scored = dataclasses.replace(recipe, source_share=shares, lesion_share=0.0, real_positives=True)
     task = ClassifierTask(scored, examples, examples, manifest.sha256(setup.records))
     load_average(checkpoint, task.net)
     average = round_to_half(task.net.eval())

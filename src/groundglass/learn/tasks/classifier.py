@@ -13,7 +13,7 @@ from groundglass.judge.calibrate import sigmoid
 from groundglass.judge.metrics import auroc, auroc_value
 from groundglass.learn import augment, lesions
 from groundglass.learn.dataset import Example, sampling_weights
-from groundglass.learn.nets.classifier import Answers, Classifier, soft_cross_entropy
+from groundglass.learn.nets.classifier import Classifier, soft_cross_entropy
 from groundglass.learn.recipe import Recipe
 from groundglass.learn.train import Row, Share
 from groundglass.types import Float64
@@ -22,7 +22,6 @@ _SCORED_AT_ONCE = 32
 # Pictures from which a head is started that may see no real positive.
 _DRAWN_FOR_HEAD = 1024
 # About one cell in twenty of a painted batch is opaque.
-_OPAQUE_WEIGHT = 10.0
 
 
 class ClassifierTask:
@@ -39,20 +38,10 @@ class ClassifierTask:
         self.recipe = recipe
         self.manifest_sha256 = manifest_sha256
         self.train, self.val = train, val
-        self.sources = sorted({e.source for e in train})
-        self.net: nn.Module = Classifier(
-            recipe.trunk,
-            2,
-            recipe.dropout,
-            recipe.head,
-            opacity=recipe.opacity_weight > 0,
-            sources=len(self.sources) if recipe.source_adversary > 0 else 0,
-            mixstyle=recipe.mixstyle,
-        )
+        self.net: nn.Module = Classifier(recipe.trunk, 2, recipe.dropout, recipe.head)
         self.images = torch.from_numpy(np.stack([e.image for e in train]))[:, None]
         self.labels = torch.tensor([e.label for e in train])
         self.trust = torch.tensor([e.weight for e in train], dtype=torch.float32)
-        self.source = torch.tensor([self.sources.index(e.source) for e in train])
         self.lungs = _masks(train) if recipe.lesion_share > 0 else None
         self.teacher = None if teacher is None else torch.from_numpy(teacher.astype(np.float32))
         painted = recipe.lesion_share
@@ -65,31 +54,17 @@ class ClassifierTask:
         """The loss of this process's share of a batch that all processes draw alike, and what the batch says of it."""
         recipe = self.recipe
         rows = torch.from_numpy(rng.choice(len(self.chances), recipe.batch, p=self.chances))
-        images, labels, opacity = self._draw(rows, rng)
+        images, labels = self._draw(rows, rng)
         target = F.one_hot(labels, 2).float() * (1 - recipe.label_smoothing) + recipe.label_smoothing / 2
         if self.teacher is not None:
             answer = self.teacher[rows]
             taught = recipe.teacher_share * (labels == self.labels[rows]).float()[:, None]
             target = (1 - taught) * target + taught * torch.stack([1 - answer, answer], dim=1)
-        if recipe.mixup > 0:
-            part = float(rng.beta(recipe.mixup, recipe.mixup))
-            order = torch.from_numpy(rng.permutation(len(images)))
-            images = part * images + (1 - part) * images[order]
-            target = part * target + (1 - part) * target[order]
         trust = self.trust[rows]
         mine = share.of(len(rows))
         x = images[mine].to(device).contiguous(memory_format=torch.channels_last)
-        answers: Answers = net.answers(x, recipe.source_adversary)  # type: ignore[operator]
-        logits = answers.logits.float()
+        logits = net(x).float()
         loss = soft_cross_entropy(logits, target[mine].to(device), trust[mine].to(device), trust.sum().to(device))
-        whole = float(len(rows))
-        if answers.opacity is not None and opacity is not None:
-            loss = (
-                loss + recipe.opacity_weight * opacity_loss(answers.opacity.float(), opacity[mine].to(device)) / whole
-            )
-        if answers.source is not None:
-            guess = F.cross_entropy(answers.source.float(), self.source[rows][mine].to(device), reduction="sum")
-            loss = loss + guess / whole
         right = (logits.detach().argmax(1).cpu() == labels[mine]).float()
         positive = labels[mine] == 1
         return loss, {
@@ -99,16 +74,15 @@ class ClassifierTask:
             "positive": float(positive.sum()),
         }
 
-    def _draw(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images (N, 1, S, S), labels (N,) and painted opacity (N, 1, S, S) of the drawn rows."""
+    def _draw(self, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, S, S) and labels (N,) of the drawn rows."""
         recipe = self.recipe
         images, labels = self.images[rows].float() / 255, self.labels[rows]
         if self.lungs is None:
-            return augment_pictures(images, recipe, rng), labels, None
+            return augment_pictures(images, recipe, rng), labels
         both = torch.cat([images, self.lungs[rows].float()], dim=1)
         matrix = box_matrix(rng, len(rows))
         both = augment.warp(both, matrix, recipe.size)
-        opacity = torch.zeros_like(both[:, :1])
         labels = labels.clone()
         for i in torch.nonzero(labels == 0)[:, 0].tolist():
             if rng.random() < recipe.lesion_share:
@@ -116,11 +90,9 @@ class ClassifierTask:
                 image, painted = lesions.paint(both[i, 0].numpy(), lungs, rng)
                 # a slice on which nothing is to be seen keeps its label
                 if lesions.mask(painted).sum() > 0.005 * max(lungs.sum(), 1):
-                    both[i, 0], opacity[i, 0] = torch.from_numpy(image), torch.from_numpy(painted)
+                    both[i, 0] = torch.from_numpy(image)
                     labels[i] = 1
-        # where a real positive is opaque is not known: those ask nothing of the map
-        opacity[(self.labels[rows] == 1)] = torch.nan
-        return degrade(both[:, :1], rng), labels, opacity
+        return degrade(both[:, :1], rng), labels
 
     def margins(self, net: nn.Module, device: torch.device, images: Tensor | None = None) -> Float64:
         """Logit margins (N,) of pictures uint8 (N, 1, S, S), by default those of validation."""
@@ -141,13 +113,9 @@ class ClassifierTask:
             "val_accuracy": float((signed > 0).mean()),
             "val_recall": float((margin[positive] > 0).mean()),
         }
-        of_source: list[float] = []
-        for source in sorted({e.source for e in self.val}):
-            mine = np.array([e.source == source for e in self.val])
-            if positive[mine].any() and not positive[mine].all():
-                row[f"val_auroc_{source}"] = auroc_value(margin[mine], positive[mine])
-                of_source.append(row[f"val_auroc_{source}"])
-        row["val_auroc"] = float(np.mean(of_source))
+        of_source = self._aurocs(margin)
+        row.update({f"val_auroc_{source}": value for source, value in of_source.items()})
+        row["val_auroc"] = float(np.mean(list(of_source.values())))
         return row
 
     def combined(self, margin: Float64, temperature: float) -> tuple[Float64, list[Example]]:
@@ -185,14 +153,14 @@ class ClassifierTask:
         else:
             rng = np.random.default_rng([self.recipe.seed, 2])
             rows = torch.from_numpy(rng.choice(len(self.chances), _DRAWN_FOR_HEAD, p=self.chances))
-            pictures, labels, _ = self._draw(rows, rng)
+            pictures, labels = self._draw(rows, rng)
             x, y, weight = self._features((pictures.clamp(0, 1) * 255).to(torch.uint8), device), labels.numpy(), None
         mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
         best, chosen = -1.0, None
         for strength in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
             fitted = LogisticRegression(C=strength, max_iter=500).fit((x - mean) / std, y, sample_weight=weight)
             score = fitted.decision_function((v - mean) / std)
-            value = self._mean_auroc(score)
+            value = float(np.mean(list(self._aurocs(score).values())))
             if value > best:
                 best, chosen = value, fitted
         if chosen is None:
@@ -204,13 +172,14 @@ class ClassifierTask:
             head.weight.copy_(torch.stack([-slope / 2, slope / 2]))
             head.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
 
-    def _mean_auroc(self, score: Float64) -> float:
-        values = []
-        for source in {e.source for e in self.val}:
+    def _aurocs(self, score: Float64) -> dict[str, float]:
+        """AUROC of each source whose validation slices have both labels."""
+        values: dict[str, float] = {}
+        for source in sorted({e.source for e in self.val}):
             mine = np.array([e.source == source for e in self.val])
             if len(set(self.val_labels[mine])) == 2:
-                values.append(auroc_value(score[mine], self.val_labels[mine]))
-        return float(np.mean(values))
+                values[source] = auroc_value(score[mine], self.val_labels[mine])
+        return values
 
     def _features(self, images: Tensor, device: torch.device) -> np.ndarray:
         size = self.recipe.size
@@ -228,22 +197,6 @@ class ClassifierTask:
 def _masks(examples: Sequence[Example]) -> Tensor:
     empty = np.zeros_like(examples[0].image)
     return torch.from_numpy(np.stack([empty if e.lungs is None else e.lungs for e in examples]))[:, None]
-
-
-def opacity_loss(logits: Tensor, opacity: Tensor) -> Tensor:
-    """Cross-entropy of a map (N, 1, h, w) against the painted share of each cell; NaN examples count nothing.
-
-    Summed over examples, averaged over cells. Opaque cells weigh more, because they are few: unweighted, a map learns
-    first to say no wherever there is much to see.
-    """
-    known = ~torch.isnan(opacity).flatten(1).any(dim=1)
-    if not known.any():
-        return logits.sum() * 0
-    seen = (opacity[known] > lesions.VISIBLE).float()
-    target = F.adaptive_avg_pool2d(seen, (logits.shape[-2], logits.shape[-1]))
-    weight = logits.new_tensor(_OPAQUE_WEIGHT)
-    each = F.binary_cross_entropy_with_logits(logits[known], target, reduction="none", pos_weight=weight)
-    return each.mean(dim=(1, 2, 3)).sum()
 
 
 def box_matrix(rng: np.random.Generator, n: int) -> Tensor:

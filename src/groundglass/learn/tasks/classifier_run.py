@@ -46,12 +46,10 @@ from groundglass.learn.recipe import Recipe
 from groundglass.learn.setup import Setup, card_of_run
 from groundglass.learn.tasks.classifier import ClassifierTask
 from groundglass.learn.train import train
-from groundglass.types import Estimate, Float32, Float64, Mask, OperatingPoint, Record
+from groundglass.types import Float32, Float64, Mask, OperatingPoint, Record
 from groundglass.write import PUBLIC, user_folder, write_bytes
 
 CPU = torch.device("cpu")
-# Heads that are taught and not exported.
-_TEACHING = ("opacity.", "source.")
 # The original held out 20 %.
 _HELD_OUT = 0.2
 
@@ -186,7 +184,7 @@ def export_classifier(
         "temperature": temperature,
         "thresholds": card["thresholds"],
         "conformal": card["conformal"],
-        "parameters": sum(p.numel() for name, p in average.named_parameters() if not name.startswith(_TEACHING)),
+        "parameters": sum(p.numel() for p in average.parameters()),
         "onnx_difference": parity(net, read_onnx(path, digest), inputs),
     }
 
@@ -227,8 +225,4 @@ def _leaky_figures(setup: Setup, task: ClassifierTask, average: nn.Module) -> di
     for e, p in zip(task.val, sigmoid(margin), strict=True):
         writer.writerow((e.path, e.source, LABELS[e.label], f"{p:.6f}"))
     write_bytes(setup.folder / "leaky-scores.csv", out.getvalue().encode(), PUBLIC)
-    return {"leaky": {name: _numbers(e) for name, e in estimates.items()}}
-
-
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return dataclasses.asdict(estimate)
+    return {"leaky": {name: dataclasses.asdict(e) for name, e in estimates.items()}}

@@ -68,14 +68,18 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file, or entry number `member` of the zip at `path`."""
+    """One file, or entry number `member` of the zip at `path`.
+
+    `stamp` is what the worker said of the file when it read the header; a file that changed since is refused.
+    """
 
     path: str
     member: int | None = None
+    stamp: str | None = None
 
     def item(self) -> dict[str, str | int | None]:
         """What the worker, which has another working directory, is asked with."""
-        return {"path": os.path.abspath(self.path), "member": self.member}
+        return {"path": os.path.abspath(self.path), "member": self.member, "stamp": self.stamp}
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,7 @@ def unpack(archive: Path, folder: Path) -> int:
     Raises RemoteError if the archive is not what it should be, OutputError if the disk fails.
     """
     try:
-        opened = Files(Limits()).archive(str(archive))
+        opened = Files(Limits()).archive(str(archive), {})
     except InputError as error:
         raise RemoteError(
             "archive", "an intact zip", error.detail, "delete it and run again", about=archive.name

@@ -7,6 +7,7 @@ ratios from the central directory (Fifield, "A better zip bomb", WOOT 2019). Mem
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -16,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
-from groundglass.errors import InputError
+from groundglass.errors import InputError, no_resources
 from groundglass.read.limits import MIB, Limits
 from groundglass.read.sniff import BARE_DICOM, SNIFF_BYTES, sniff
 
@@ -32,6 +33,7 @@ class Files:
         self._limits = limits
         self._zip: zipfile.ZipFile | None = None
         self._zip_of: tuple[str, int, int] | None = None
+        self.stamp = ""  # of the file that was opened last: it changes when that does
 
     def whole(self, item: Mapping[str, Any], limit: int) -> bytes:
         """All bytes of one file. Raises InputError: `empty`, `too_large` above `limit`, `bad_archive`."""
@@ -51,16 +53,33 @@ class Files:
         """The file as a binary stream, and the size that it states."""
         if item.get("member") is None:
             opened = open_regular(item["path"])
-            return _Opened(opened, os.fstat(opened.fileno()).st_size)
-        archive = self.archive(item["path"])
+            state = os.fstat(opened.fileno())
+            try:
+                self._see(state, item)
+            except InputError:
+                opened.close()
+                raise
+            return _Opened(opened, state.st_size)
+        archive = self.archive(item["path"], item)
         info = archive.infolist()[item["member"]]
         _check_member(info)
         return _Opened(cast(BinaryIO, _Member(archive.open(info))), info.file_size)
 
-    def archive(self, path: str) -> zipfile.ZipFile:
+    def _see(self, state: os.stat_result, item: Mapping[str, Any]) -> None:
+        """Note the stamp of a file. Raises InputError `unreadable` if the request was made for another one."""
+        self.stamp = f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
+        if item.get("stamp") not in (None, self.stamp):
+            raise InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
+
+    def archive(self, path: str, item: Mapping[str, Any]) -> zipfile.ZipFile:
         """The zip at `path`, checked as a whole."""
         opened = open_regular(path)
         state = os.fstat(opened.fileno())
+        try:
+            self._see(state, item)
+        except InputError:
+            opened.close()
+            raise
         key = (path, state.st_mtime_ns, state.st_size)
         if self._zip is not None and self._zip_of == key:
             opened.close()
@@ -125,23 +144,73 @@ def _of_one_file() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            "unreadable", "a file that can be read to its end", "a disk or mount that fails", "copy it again"
-        ) from error
+        raise _failing() from error
 
 
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading; never a link, a pipe or a device. Raises InputError, also if reading fails."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise InputError("not_found", "a file", "none", "check the path") from error
-    except OSError as error:
-        raise InputError("unreadable", "a file that may be read", "one that may not", "check rights") from error
+    except (OSError, ValueError) as error:
+        raise _not_opened(path, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError("unsupported", "a regular file", "a pipe, device or folder", "give an image file")
+        raise _not_regular()
     return io.BufferedReader(_Regular(descriptor, "rb"))
+
+
+def real_path(path: str) -> str:
+    """The file or folder that a path leads to, without links. Raises InputError for a pipe, a device, or nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise _not_opened(path, error) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _not_regular()
+    return os.path.realpath(path)
+
+
+def absent(path: str) -> InputError:
+    """What is said where nothing is at a path: why that may be so, by how the path is written."""
+    hints = (
+        (r"[A-Za-z][A-Za-z0-9+.-]+:/", "an address", "copy what it names to this machine and give its path"),
+        (r"[A-Za-z]:[\\/]|\\\\|[^/]*\\", "a path of Windows that is not there", "write it as this system does, with /"),
+        (r"~", "no file of that name, for ~ stands for nothing here", "write the home folder out"),
+        (r".*[*?[]", "a pattern that no file has", "check the pattern and the folder"),
+        (r"[\s\"'\u201c\u2018]|.*[\s\"'\u201d\u2019]\Z", "none", "check the blanks or quotes around the path"),
+    )
+    for form, got, instead in hints:
+        if re.match(form, path, re.DOTALL):
+            return InputError("not_found", "a file", got, instead)
+    return InputError("not_found", "a file", "none", "check the path")
+
+
+def _not_opened(path: str, error: OSError | ValueError) -> Exception:
+    """Why a path cannot be opened, as an error to raise."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return absent(path)
+        case PermissionError():
+            return InputError("unreadable", "a file that may be read", "one that may not", "check rights")
+        case ValueError():
+            return InputError("not_found", "a path", "one with a NUL character", "check the path")
+        case OSError(errno=errno.ELOOP):
+            return InputError("not_found", "a file", "a link that leads back to itself", "give the file")
+        case OSError(errno=errno.ENAMETOOLONG):
+            return InputError("not_found", "a path that this system takes", "a longer one", "give one path at a time")
+        case OSError(errno=errno.ENXIO | errno.ENODEV):  # a socket, a device that is not there
+            return _not_regular()
+    return error if no_resources(error) else _failing()
+
+
+def _not_regular() -> InputError:
+    return InputError(
+        "unsupported", "a regular file", "a pipe, device or folder", "save it as a file and give its path"
+    )
+
+
+def _failing() -> InputError:
+    return InputError("unreadable", "a file that can be read to its end", "a disk or mount that fails", "copy it again")
 
 
 def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:
@@ -227,7 +296,7 @@ def members(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[d
 
     Yields one header: `members` as [number, name, kind or None, parts of an error or None], `skipped` as code -> count.
     """
-    archive = files.archive(item["path"])
+    archive = files.archive(item["path"], item)
     found: list[list[Any]] = []
     skipped: dict[str, int] = {}
     for number, info in enumerate(archive.infolist()):

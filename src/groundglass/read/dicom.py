@@ -44,6 +44,13 @@ _TAGS = {
     "tilt": 0x00181120,
     "kernel": 0x00181210,
     "patient_position": 0x00185100,
+    "frame": 0x00200052,
+    "trigger": 0x00181060,
+    "phase": 0x00209241,
+    "time": 0x00080032,
+    "study_date": 0x00080020,
+    "accession": 0x00080050,
+    "age": 0x00101010,
     "study": 0x0020000D,
     "series": 0x0020000E,
     "number": 0x00200011,
@@ -82,9 +89,20 @@ _HU_NAMES = ("HOUNSFIELD", "HOUNDSFIELD")
 _CODECS = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
 _IS = re.compile(r"\d{1,9}")
 _UID = re.compile(r"[0-9.]{1,64}")
-_NOT_ORIGINAL = ("LOCALIZER", "SCOUT", "PROJECTION", "MPR", "MIP", "MINIP", "REFORMATTED")
+# Parts of words of ImageType, without blanks: "MIN IP" is written too.
+_NOT_ORIGINAL = ("LOCALIZER", "SCOUT", "PROJECTION", "MPR", "MIP", "MINIP", "MAXIP", "REFORMATTED", "RENDER", "VRT")
+# Values of ImageType that are a map of something else than HU (PS3.3 C.8.2.1.1.1, multi-energy; and of makers).
+_NO_HU = (
+    "MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "Z_EFF", "IODINE",
+    "PERFUSION", "SUBTRACTION",
+)  # fmt: skip
 _CHEST = ("CHEST", "THORAX", "LUNG", "TORSO", "BODY", "TAP", "CAP", "HEART", "BREAST")
 _EXECUTABLE = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+# What tells volumes apart that share a series UID, by name: the attributes that say so together.
+_TOLD_APART = {
+    "occasion": ("study_date", "accession", "age"), "frame": ("frame",), "phase": ("trigger", "phase"),
+    "time": ("time",),
+}  # fmt: skip
 # The axis of an axial slice lies within 26 degrees of the patient's long axis.
 AXIAL_COSINE = 0.9
 
@@ -123,6 +141,11 @@ class Tags:
         """A stand-in that can be compared, but does not tell what it stands for."""
         value = self.raw(name).strip(b"\x00 ")
         return hashlib.sha256(value).hexdigest()[:32] if value else None
+
+    def digests(self, *names: str) -> str | None:
+        """One stand-in for several values; None where all of them are absent."""
+        said = [self.digest(name) for name in names]
+        return hashlib.sha256("/".join(one or "" for one in said).encode()).hexdigest()[:32] if any(said) else None
 
     def identity(self) -> list[str | None]:
         """Digests of what the file says of its patient, in the order of `patients.Identity`.
@@ -203,7 +226,8 @@ class Layout:
 
 def header(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
     """Yield what is needed to group and sort one file; `refused` says why its pixels will not be read."""
-    yield _opened(files, item, limits, pixels=False)[1]
+    described = _opened(files, item, limits, pixels=False)[1]
+    yield {**described, "stamp": files.stamp}
 
 
 def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any] | NDArray[Any]]:
@@ -277,6 +301,7 @@ def _described(tags: Tags, preamble: bytes) -> dict[str, Any]:
         "kernel": tags.digest("kernel"),
         "acquisition": tags.digest("acquisition"),
         "temporal": tags.digest("temporal"),
+        **{name: tags.digests(*of) for name, of in _TOLD_APART.items()},
         "position": optional("position", 3),
         "orientation": optional("orientation", 6),
         "spacing": optional("spacing", 2),
@@ -310,13 +335,17 @@ def _refuse(tags: Tags, pixels: Pixels | None, limits: Limits) -> None:
     _layout(tags, pixels, limits)
     _rescale(tags)
     tags.floats("position", 3)
-    tags.floats("spacing", 2)
+    spacing = tags.floats("spacing", 2)
+    if spacing is not None and not all(0.01 <= step <= 100.0 for step in spacing):
+        raise InputError("bad_affine", "pixel spacing between 0.01 and 100 mm", "another", "export it again")
     orientation = tags.floats("orientation", 6)
     if orientation is not None:
         _refuse_orientation(np.asarray(orientation))
     image_type = tags.texts("image_type")
+    if any(part in _NO_HU for part in image_type):
+        raise InputError("not_hu", "values in HU", "a map of another quantity by ImageType", "give the series in HU")
     derived = image_type[:2] == ["DERIVED", "SECONDARY"]
-    if derived or any(word in part for part in image_type for word in _NOT_ORIGINAL):
+    if derived or any(word in part.replace(" ", "") for part in image_type for word in _NOT_ORIGINAL):
         raise InputError(
             "not_axial_original", "original axial slices", "a localizer or a derived image", "give the series"
         )

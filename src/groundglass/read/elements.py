@@ -17,6 +17,8 @@ from groundglass.read.limits import MIB, Limits
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
+# Every transfer syntax of the standard is below it (PS3.6 A); how a private one encodes its elements is not known.
+_STANDARD = "1.2.840.10008.1.2"
 
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -46,6 +48,10 @@ def walk(data: bytes, limits: Limits) -> Walk:
     if data[128:132] != b"DICM":
         raise InputError("unsupported", "a DICOM file with its DICM mark", "none", "export it as DICOM Part 10")
     syntax, start = _meta(data)
+    if not syntax.startswith(_STANDARD):
+        raise InputError(
+            "unsupported", "a transfer syntax of DICOM", "a private one", "convert it to Explicit VR Little Endian"
+        )
     if syntax == DEFLATED:
         data, start = _inflated(data[start:], limits), 0
     little, explicit = syntax != _BIG_ENDIAN, syntax != _IMPLICIT
@@ -114,6 +120,8 @@ class _Walker:
                 if any(self.data[at:]):
                     raise _truncated()
                 break
+            if len(stack) == 1 and self.data[at : at + 8] == bytes(8) and not any(self.data[at:]):
+                break  # some archives fill the last block with zeros
             self._count(len(stack))
             at = self._item(at, stack, explicit) if items else self._element(at, stack, explicit)
         return self.pixels

@@ -11,14 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from groundglass.errors import InputError
-from groundglass.read.archive import open_regular
+from groundglass.read.archive import open_regular, real_path
 from groundglass.read.isolate import Decoder
 from groundglass.read.patients import NOBODY, by_patient
 from groundglass.read.series import SliceHeader, agreeing, slice_header, split
-from groundglass.read.sniff import OWN_RESULT, REFUSED, SNIFF_BYTES, foreign, sniff
+from groundglass.read.sniff import OWN_RESULT, REFUSED, SNIFF_BYTES, UNKNOWN, Foreign, foreign, sniff
 from groundglass.types import File, Notice
 
 Kind = Literal["raster", "dicom", "nifti"]
@@ -87,7 +88,7 @@ def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
 
     Raises InputError where nothing at `path` can be read: `not_found`, `unsupported`, `no_images`, `too_many`, ...
     """
-    real = os.path.realpath(path)
+    real = real_path(str(path))
     if os.path.isdir(real):
         return _Finder(decoder, as_scan).folder(str(path), real)
     with open_regular(real) as stream:
@@ -98,7 +99,7 @@ def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
     if kind == "zip":
         return _Finder(decoder, as_scan).zip(str(path), real)
     if kind in (None, "gzip"):
-        raise InputError("unsupported", _READABLE, foreign(head), "convert or unpack it")
+        raise InputError("unsupported", _READABLE, *foreign(head))
     if kind in REFUSED:
         raise InputError(*REFUSED[kind])
     return _Finder(decoder, as_scan).one(str(path), real, _kind(kind))
@@ -130,7 +131,7 @@ def _sniffed(path: str) -> str | None:
     try:
         with open_regular(os.path.realpath(path)) as stream:
             return sniff(stream.read(SNIFF_BYTES))
-    except InputError:  # a folder, or nothing that can be read: `find` says so
+    except (InputError, OSError):  # a folder, or nothing that can be read: `find` says so
         return None
 
 
@@ -151,9 +152,18 @@ def _kind(sniffed: str | None) -> Kind:
     return "nifti" if sniffed == "nifti.gz" else cast(Kind, sniffed)
 
 
-def nothing_among(skipped: Mapping[str, int], advice: str = "give a folder that holds some") -> InputError:
-    """What is said of a place that holds nothing to read: what lies there instead."""
+def nothing_among(
+    skipped: Mapping[str, int],
+    advice: str = "give a folder that holds some",
+    others: Mapping[Foreign, int] = MappingProxyType({}),
+) -> InputError:
+    """What is said of a place that holds nothing to read: what lies there instead; `others` counts files by kind."""
     told = {reason: count for reason, count in skipped.items() if reason in _LEFT_OUT}
+    known = {other: count for other, count in others.items() if other != UNKNOWN}
+    if not told and known:
+        other = max(known, key=lambda one: known[one])
+        count = f" ({known[other]} files)" if known[other] > 1 else ""
+        return InputError("no_images", _READABLE, f"{other.name}{count}", other.instead)
     if not told:
         return InputError("no_images", _READABLE, "none among the files", advice)
     what = ", ".join(f"{count} {_LEFT_OUT[reason][0]}" for reason, count in sorted(told.items()))
@@ -183,6 +193,7 @@ class _Finder:
         self.rasters: list[tuple[str, File]] = []
         self.dicoms: list[tuple[str, File]] = []
         self.skipped: Counter[str] = Counter()
+        self.foreign: Counter[Foreign] = Counter()
         # faults that a whole folder tends to share: one entry for all of them
         self.shared: list[tuple[str, InputError]] = []
 
@@ -213,14 +224,16 @@ class _Finder:
         for shown, path in self._walk(name, real):
             try:
                 with open_regular(path) as stream:
-                    sniffed = sniff(stream.read(SNIFF_BYTES))
+                    head = stream.read(SNIFF_BYTES)
             except InputError as error:
                 self.entries.append((shown, error))
                 continue
+            sniffed = sniff(head)
             if sniffed == "zip":
                 self._nested_zip(shown, path)
             elif sniffed in (None, "gzip"):
                 self.skipped["not_an_image"] += 1
+                self.foreign[foreign(head)] += 1
             elif sniffed == "own_result":
                 self.skipped["own_result"] += 1
             elif sniffed == "bare_dicom":
@@ -297,7 +310,7 @@ class _Finder:
 
     def _checked(self, found: Found) -> Found:
         if not found.entries:
-            raise nothing_among(self.skipped)
+            raise nothing_among(self.skipped, others=self.foreign)
         return found
 
     def _result(self) -> Found:
@@ -319,6 +332,7 @@ class _Finder:
     def _series(self) -> list[Entry]:
         groups: dict[str, list[tuple[str, File, SliceHeader]]] = defaultdict(list)
         refused: dict[str, list[tuple[str, InputError]]] = defaultdict(list)
+        unknown: list[tuple[str, InputError]] = []
         for shown, file in self.dicoms:
             try:
                 reply = self.decoder.ask("dicom_header", file.item()).header
@@ -329,9 +343,9 @@ class _Finder:
                     refused[str(reply.get("series"))].append((shown, InputError(*reply["refused"])))
                     continue
                 header = slice_header(reply)
+                file = replace(file, stamp=str(reply["stamp"]))
             except InputError as error:
-                refusals = self.shared if error.code in SHARED_FAULTS else refused["None"]
-                refusals.append((shown, error))
+                (self.shared if error.code in SHARED_FAULTS else unknown).append((shown, error))
                 continue
             groups[header.series or shown].append((shown, file, header))
         entries: list[Entry] = []
@@ -339,10 +353,11 @@ class _Finder:
             errors = refused.pop(key, [])
             entries += series_inputs(group, errors)
             entries += [(shown, error) for shown, error in errors if is_fault(error)]
-        unknown = refused.pop("None", [])
         for rest in refused.values():
             entries += one_a_fault(rest)
-        return _with_patient_notice([*entries, *unknown])
+        # one of many is shown by itself; what is wrong with all of them alike is said once
+        entries += unknown if groups or refused else one_a_fault(unknown)
+        return _with_patient_notice(entries)
 
 
 def left_out_dicom(reply: Mapping[str, Any]) -> str | None:

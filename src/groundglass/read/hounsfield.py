@@ -16,6 +16,8 @@ from groundglass.errors import InputError
 # HU of what was not measured: outside the circular field of view, and padding. No tissue lies below it.
 OUTSIDE_HU = -1024.0
 LOWEST_HU, HIGHEST_HU = -1100.0, 10_000.0
+# What a body holds, from air to bone, as twelve bits show it.
+LOWEST_TISSUE_HU, HIGHEST_TISSUE_HU = -1000.0, 3071.0
 # A chest holds air; the share of voxels at or below this HU that makes values believable as HU.
 AIR_HU, AIR_SHARE = -500.0, 0.01
 # Of a body's voxels fewer are denser: that is bone and metal alone.
@@ -93,7 +95,12 @@ def _padding(stored: NDArray[Any], bits: int, signed: bool, rescale: Rescale) ->
     if signed:
         ends = [end - 0x10000 if end >= 0x8000 else end for end in ends]
     values = stored.astype(np.int32)
-    return (values >= min(ends)) & (values <= max(ends))
+    padded = (values >= min(ends)) & (values <= max(ends))
+    if min(ends) != max(ends):  # a range that reaches into lung or tissue is wrong there
+        hu = _rescaled(stored, rescale)
+        padded &= (hu <= LOWEST_TISSUE_HU) | (hu > HIGHEST_TISSUE_HU)
+    # what is outside the field of view fills a corner; a value that does not is one of the body
+    return padded if padded[:: max(len(padded) - 1, 1), :: max(padded.shape[1] - 1, 1)].any() else np.zeros_like(padded)
 
 
 def _upright(

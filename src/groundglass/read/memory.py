@@ -17,27 +17,63 @@ from groundglass.read.limits import MIB, Limits
 from groundglass.read.series import THICK_MM
 from groundglass.types import Float32, Float64, Notice, Scan, Unit, Voxels
 
+# EXIF 2.3, 4.6.4, tag Orientation.
+_ORIENTATION = 0x0112
+# The longest path that Linux takes.
+_LONGEST_PATH = 4096
 # What to call, for whoever gave something else.
 HOW = "gg.read(path), gg.read(data) with bytes or a binary file, or gg.read(array, unit='HU', spacing=(1.5, 0.7, 0.7))"
 
 
-def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
-    """The bytes that were given or that a binary file still holds, and what they go by. Raises InputError `too_large`.
+def require_content(source: Any) -> None:
+    """Raises TypeError, with what to call, if `source` is neither bytes nor a file."""
+    if not isinstance(source, (bytes, bytearray, memoryview)) and not callable(getattr(source, "read", None)):
+        raise TypeError(f"expected a path, bytes, a binary file or an array, got {_called(source)}; call {HOW}")
 
-    Raises TypeError if `source` is neither.
+
+def upright(source: Any) -> tuple[Any, tuple[Notice, ...]]:
+    """A PIL image as its EXIF orientation says, and what there is to tell; anything else as it is.
+
+    Raises InputError `not_grayscale` for a palette image, whose array holds numbers of colours and no gray.
+    """
+    if not callable(getattr(source, "getexif", None)):
+        return source, ()
+    if getattr(source, "mode", "") in ("P", "PA"):
+        raise InputError("not_grayscale", "a gray image", "one with a palette", "give image.convert('L')")
+    if source.getexif().get(_ORIENTATION, 1) not in range(2, 9):
+        return source, ()
+    from PIL import ImageOps  # the caller has loaded it
+
+    return ImageOps.exif_transpose(source), (Notice("orientation_applied", "the image's EXIF orientation was applied"),)
+
+
+def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
+    """The bytes that were given or that a binary file still holds, and what they go by.
+
+    Raises InputError (`too_large`, `empty`), TypeError for a text file.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), "bytes"
-    elif callable(getattr(source, "read", None)):
+        if 0 < len(data) <= _LONGEST_PATH and b"\0" not in data and os.path.exists(data):
+            raise TypeError("expected what a file holds, got its path as bytes; call gg.read(os.fsdecode(path))")
+    else:
         given = getattr(source, "name", None)
         data, name = source.read(limits.study_bytes + 1), given if isinstance(given, str) and given else "file"
         if not isinstance(data, bytes):
             raise TypeError("expected a binary file, got one of text; open it with open(path, 'rb')")
-    else:
-        raise TypeError(f"expected a path, bytes, a binary file or an array, got {_called(source)}; call {HOW}")
+        if not data and _position(source) > 0:
+            raise InputError("empty", "an image", "a stream that stands at its end", "call seek(0) first")
     if len(data) > limits.study_bytes:
         raise InputError("too_large", f"at most {limits.study_bytes // MIB} MiB", "more", "give less")
     return data, name
+
+
+def _position(source: Any) -> int:
+    """How far a stream has been read; 0 if it does not say."""
+    try:
+        return int(source.tell())
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def _called(source: Any) -> str:
@@ -78,8 +114,17 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
         raise TypeError(f"expected an array of whole or real numbers, got {array.dtype}; convert it first")
     if array.ndim not in (2, 3):
         raise InputError("not_a_volume", "an array of 2 or 3 dimensions", array.ndim, "give one volume")
-    if array.ndim == 3 and array.shape[-1] in (3, 4):
-        raise InputError("not_grayscale", "an array without colours", "one", "of a PIL image give image.convert('L')")
+    if array.ndim == 3 and (array.shape[-1] in (2, 3, 4) or _channels_first(array)):
+        raise InputError(
+            "not_grayscale", "an array without colours", "one with channels", "of a PIL image give image.convert('L')"
+        )
+    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+        raise InputError(
+            "not_a_volume",
+            "an array (slice, row, column)",
+            f"{array.shape}, where the slices seem to come last",
+            "of a nibabel image give its path, or turn the axes and say their spacing",
+        )
     volume = array[np.newaxis] if array.ndim == 2 else array  # (D, H, W)
     _check_shape(volume.shape, limits)
     if not np.isfinite(volume).all():
@@ -88,6 +133,11 @@ def scan_of(array: NDArray[Any], unit: Unit | None, spacing: Sequence[float] | N
     if unit == "HU":
         return Scan(_hu(volume), unit, affine, "array", notices)
     return Scan(_gray(volume), unit, affine, "array", (Notice("hu_unknown", "gray values, HU unknown"), *notices))
+
+
+def _channels_first(array: NDArray[Any]) -> bool:
+    """Whether (3, H, W) or (4, H, W) is one picture three times over, as image libraries stack it."""
+    return array.shape[0] in (3, 4) and bool((array[0] == array[1]).all() and (array[0] == array[2]).all())
 
 
 def _check_shape(shape: tuple[int, ...], limits: Limits) -> None:
@@ -108,7 +158,7 @@ def _hu(volume: NDArray[Any]) -> Voxels:
 
 
 def _gray(volume: NDArray[Any]) -> Float32:
-    if volume.dtype in (np.uint8, np.uint16):
+    if volume.dtype.newbyteorder("=") in (np.uint8, np.uint16):
         return (volume / np.float32(np.iinfo(volume.dtype).max)).astype(np.float32)
     if float(volume.min()) < 0.0 or float(volume.max()) > 1.0:
         raise ValueError("expected gray as uint8, uint16 or from 0 to 1, got values beyond; scale it, or say unit='HU'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from groundglass.errors import ConfigError
-from groundglass.read.sniff import foreign, sniff
+from groundglass.read.sniff import UNKNOWN, foreign, sniff
 
 # The longest path that Linux takes; what is longer is no name but content.
 _LONGEST_PATH = 4096
@@ -22,9 +22,9 @@ def listed(content: bytes) -> list[str]:
     """
     if content.startswith(_UTF16):
         content = content.decode("utf-16", "replace").encode("utf-8", "surrogatepass")
-    elif (kind := sniff(content)) is not None or foreign(content) != "another kind of file":
+    elif (kind := sniff(content)) is not None or foreign(content) != UNKNOWN:
         what = {"raster": "a picture", "dicom": "DICOM", "bare_dicom": "DICOM", "own_result": "a picture"}.get(
-            str(kind), kind or foreign(content)
+            str(kind), kind or foreign(content).name
         )
         raise _no_list(f"what looks like {what}")
     parts = content.split(b"\0") if b"\0" in content else [_unquoted(line) for line in content.splitlines()]

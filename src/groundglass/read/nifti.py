@@ -22,6 +22,11 @@ from groundglass.read.sniff import is_nifti
 _CHUNK_BYTES = 4 * MIB
 _LARGEST_OFFSET = 16 * MIB
 _NUMERIC = "iuf"
+# Millimetres in the other units of length that a header may state (nifti1.h, xyzt_units): metre and micrometre.
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
+_LEAST_STEP, _LARGEST_STEP = 0.01, 100.0
+# Directions that two orientations of one file may differ in: as much as a registration turns a volume.
+_ALIKE_COSINE = 0.7
 
 
 class _Source:
@@ -99,6 +104,7 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
         head = _header(source)
         shape, dtype = _shape(head, limits), _dtype(head)
         slope, intercept, notices = _scaling(head)
+        notices += _contradiction(head)
         form = np.dtype("<i2" if _all_whole(dtype, slope, intercept) else "<f4")
         yield {"shape": list(shape), "dtype": form.str, "affine": _affine(head), "notices": notices}
         for planes in _planes(source, dtype, shape, slope, intercept):
@@ -182,18 +188,40 @@ def _all_whole(dtype: np.dtype[Any], slope: float, intercept: float) -> bool:
 def _affine(head: Any) -> list[list[float]]:
     """RAS mm affine for (i, j, k, 1). Raises InputError `bad_affine`, or `no_geometry` where the file has none."""
     steps = [float(step) for step in head["pixdim"][1 : 1 + min(3, int(head["dim"][0]))]]
-    if not all(math.isfinite(step) and 0.0 < step <= 100.0 for step in steps):
+    scale = _to_millimetres(int(head["xyzt_units"]), steps)
+    if not all(math.isfinite(step) and 0.0 < step * scale <= _LARGEST_STEP for step in steps):
         raise InputError("bad_affine", "voxel sizes above 0 and at most 100 mm", "others", "export it again")
     if int(head["sform_code"]) <= 0 and int(head["qform_code"]) <= 0:
         raise InputError("no_geometry", "an orientation (sform or qform)", "none", "export it with one")
     affine = np.asarray(head.get_best_affine(), dtype=np.float64)
+    affine[:3] *= scale
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or lengths.min() < 0.01 or lengths.max() > 100.0:
+    if not np.isfinite(affine).all() or lengths.min() < _LEAST_STEP or lengths.max() > _LARGEST_STEP:
         raise InputError("bad_affine", "a finite, invertible affine in mm", "another", "export it again")
     if abs(float(np.linalg.det(affine[:3, :3] / lengths))) < 0.5:
         raise InputError("bad_affine", "axes at right angles", "others", "export it again")
     rows: list[list[float]] = affine.tolist()
     return rows
+
+
+def _to_millimetres(units: int, steps: list[float]) -> float:
+    """What a file's lengths are multiplied with: 1, unless it states another unit and its steps are no mm."""
+    if all(_LEAST_STEP <= step <= _LARGEST_STEP for step in steps):
+        return 1.0  # some writers state a unit that they do not use
+    return _MILLIMETRES.get(units & 7, 1.0)
+
+
+def _contradiction(head: Any) -> list[list[str]]:
+    """A notice where sform and qform, both stated, turn an axis of the volume in different ways."""
+    if int(head["sform_code"]) <= 0 or int(head["qform_code"]) <= 0:
+        return []
+    with np.errstate(all="ignore"):
+        s, q = (np.asarray(form[:3, :3], np.float64) for form in (head.get_sform(), head.get_qform()))
+        cosines = (s * q).sum(axis=0) / (np.linalg.norm(s, axis=0) * np.linalg.norm(q, axis=0))
+    if bool((cosines >= _ALIKE_COSINE).all()):
+        return []
+    words = "the file states two orientations that differ (sform, qform); sform was used, so check left and right"
+    return [["two_orientations", words]]
 
 
 def _planes(

@@ -23,7 +23,7 @@ from groundglass.read.find import find as _find
 from groundglass.read.geometry import axial_affine, axial_empty, tilt_of
 from groundglass.read.isolate import Decoder, Place, Reply
 from groundglass.read.limits import Limits
-from groundglass.read.memory import as_file, content_of, scan_of
+from groundglass.read.memory import as_file, content_of, require_content, scan_of, upright
 from groundglass.read.series import MISSING_SHARE, THICK_MM, arrange, notices_of
 from groundglass.types import File, Float64, Notice, Scan, Unit, Voxels
 
@@ -41,13 +41,19 @@ Array = NDArray[Any]
 
 
 class HasArray(Protocol):
-    """What NumPy sees as an array without a copy of its library here, such as a PIL image."""
+    """What NumPy sees as an array without its library here, such as a PIL image or a torch tensor."""
+
+    def __array__(self) -> Array: ...
+
+
+class HasInterface(Protocol):
+    """The same, as older libraries say it."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Array | HasArray | Input
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Array | HasArray | HasInterface | Input
 
 
 def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
@@ -85,10 +91,13 @@ def read(
     Raises InputError: `several_scans` if `source` holds more than one, and every refusal; TypeError for what is
     none of these.
     """
-    if hasattr(source, "__array_interface__"):  # a PIL image too, though PIL is not loaded here
-        source = np.asanyarray(source)  # keeps the mask of a masked array, which is refused
-    if isinstance(source, np.ndarray):
-        return scan_of(source, unit, spacing, Limits.from_environment(os.environ))
+    if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+        limits = Limits.from_environment(os.environ)
+        picture, told = upright(source)
+        scan = scan_of(np.asanyarray(picture), unit, spacing, limits)  # keeps a mask, which is refused
+        return replace(scan, notices=(*scan.notices, *told))
+    if not isinstance(source, (str, os.PathLike, Input)):
+        require_content(source)
     if unit is not None or spacing is not None:
         raise TypeError("expected unit and spacing with an array only, got them with a file, which states its own")
     if decoder is None:
@@ -212,7 +221,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         for other in place[1:]:
             again = _decoded(source.files[other], decoder).array
             if again is None or not np.array_equal(again[0], made.view[index]):
-                raise InputError("conflicting_slices", "one image at a place", "several that differ", "give one")
+                raise _conflict(len(source.headers), shape[0])
             duplicates += 1
     if duplicates:
         notices[Notice("duplicate_slices", f"{duplicates} files repeat a slice; each slice was taken once")] = None
@@ -226,6 +235,17 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
         codes = ", ".join(sorted({error.code for _, error in failures}))
         notices[Notice("skipped_files", f"{len(failures)} of {shape[0]} slices could not be read: {codes}")] = None
     return Scan(volume, "HU", affine, source.name, tuple(notices), files)
+
+
+def _conflict(slices: int, places: int) -> InputError:
+    """Why images that differ cannot be one scan: they lie at one place, or no place of theirs is known."""
+    if places == 1:
+        instead = "export the series again with its positions, or give one slice"
+        return InputError(
+            "conflicting_slices", "a position of its own for each slice", f"one for all {slices}", instead
+        )
+    instead = "give one volume at a time (phase, repeat or reconstruction)"
+    return InputError("conflicting_slices", "one image at a place", "several that differ", instead)
 
 
 def _decoded(file: File, decoder: Decoder, place: Place | None = None) -> Reply:

@@ -28,6 +28,8 @@ MISSING_SHARE = 0.10
 THICK_MM = 5.0
 # As often as this in a row, a wide step is no gap.
 _STEPS_IN_A_ROW = 3
+# What has fewer slices is no volume of its own.
+_FEWEST_OF_A_VOLUME = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class SliceHeader:
     notices: tuple[Notice, ...]
     number: int | None = None
     image: int | None = None
+    occasion: str | None = None
+    frame: str | None = None
+    phase: str | None = None
+    time: str | None = None
 
     @property
     def located(self) -> bool:
@@ -98,6 +104,7 @@ def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
         number("thickness"), number("tilt"),
         rows if isinstance(rows, int) else 0, columns if isinstance(columns, int) else 0,
         notices_of(reply), whole("number"), whole("image"),
+        text("occasion"), text("frame"), text("phase"), text("time"),
     )  # fmt: skip
 
 
@@ -125,26 +132,51 @@ class Arrangement:
 
 
 def split(headers: Sequence[SliceHeader]) -> list[list[int]]:
-    """Split a series that holds several volumes (phases, repeats) by acquisition or temporal position.
+    """Split a series that holds several volumes: other occasions, coordinate systems, phases, repeats, kernels.
 
-    Only where each part then covers the same places once; else the series stays whole, and the pixels decide.
+    What no volume can share always parts it. By the rest it is split where places repeat, if each part then covers
+    them once, or where the parts lie between each other; else it stays whole, and the pixels decide.
     """
     everything = list(range(len(headers)))
-    if not all(header.located for header in headers) or not _repeats(headers, everything):
+    for key in ("occasion", "frame"):
+        parts = _parts(headers, key)
+        stated = all(getattr(header, key) is not None for header in headers)
+        if stated and len(parts) > 1 and min(map(len, parts)) >= _FEWEST_OF_A_VOLUME:
+            return parts
+    if not all(header.located for header in headers):
         return [everything]
-    for key in ("temporal", "acquisition"):
-        parts: dict[str | None, list[int]] = defaultdict(list)
-        for number in everything:
-            parts[getattr(headers[number], key)].append(number)
-        sizes = [len(part) for part in parts.values()]
-        if len(parts) > 1 and min(sizes) >= 0.9 * max(sizes) and not any(_repeats(headers, p) for p in parts.values()):
-            return [parts[name] for name in sorted(parts, key=lambda name: min(parts[name]))]
+    most = _most_at_a_place(headers)
+    for key in ("temporal", "phase", "acquisition", "kernel", "time"):
+        parts = _parts(headers, key)
+        alike = len(parts) > 1 and min(map(len, parts)) >= 0.9 * max(map(len, parts))
+        once = alike and all(_most_at_a_place([headers[n] for n in part]) == 1 for part in parts)
+        if once and (len(parts) == most or (key != "kernel" and most == 1 and _interleaved(headers, parts))):
+            return parts
     return [everything]
 
 
-def _repeats(headers: Sequence[SliceHeader], numbers: Sequence[int]) -> bool:
-    places = sorted(_place(headers[number]) for number in numbers)
-    return any(b - a < SAME_PLACE_MM for a, b in pairwise(places))
+def _parts(headers: Sequence[SliceHeader], key: str) -> list[list[int]]:
+    """The numbers of the headers by what they say of `key`, in order of first appearance."""
+    parts: dict[str | None, list[int]] = defaultdict(list)
+    for number, header in enumerate(headers):
+        parts[getattr(header, key)].append(number)
+    return list(parts.values())
+
+
+def _most_at_a_place(headers: Sequence[SliceHeader]) -> int:
+    return max(map(len, _places(headers)))
+
+
+def _interleaved(headers: Sequence[SliceHeader], parts: Sequence[Sequence[int]]) -> bool:
+    """Whether volumes were taken of the same stretch of the body, so that slices of one lie between those of another.
+
+    Two runs that follow each other along the body overlap by a few slices at most.
+    """
+    if min(map(len, parts)) < _FEWEST_OF_A_VOLUME:
+        return False
+    spans = [sorted(_place(headers[number]) for number in part) for part in parts]
+    low, high = max(span[0] for span in spans), min(span[-1] for span in spans)
+    return all(sum(low <= place <= high for place in span) > len(span) / 2 for span in spans)
 
 
 def _place(header: SliceHeader) -> float:
@@ -166,7 +198,13 @@ def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
             return Arrangement(((0,),), None, (*notices, missing))
         return Arrangement(((0,),), _affine(headers, [(0,)], first.normal * (first.thickness or 1.0)), tuple(notices))
     if not all(header.located for header in headers):
-        raise InputError("no_geometry", "position, orientation and spacing in every slice", "some without")
+        lost = sum(not header.located for header in headers)
+        raise InputError(
+            "no_geometry",
+            "position, orientation and spacing in every slice",
+            f"{lost} of {len(headers)} without",
+            "export the series again with them, or give single slices",
+        )
     _refuse_mixed(headers)
     places = _places(headers)
     if len(places) < limits.fewest_slices and len(places) > 1:

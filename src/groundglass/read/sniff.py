@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 # NIfTI keeps its magic at byte 344; a header of 352 bytes may come out of this many deflated ones.
 SNIFF_BYTES = 2048
@@ -20,21 +22,45 @@ BARE_DICOM = (
 )
 # Kinds that are never read, and the parts of the error that says so.
 REFUSED = {"own_result": OWN_RESULT, "bare_dicom": BARE_DICOM}
-_FOREIGN = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"%PDF": "a PDF",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"Rar!": "a RAR archive",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a Zstandard file",
-    b"\x1f\x8b": "a gzip file without NIfTI in it",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy file",
-    b"NRRD": "an NRRD file",
-    b"8BPS": "a Photoshop file",
+
+
+class Foreign(NamedTuple):
+    """A kind of file that is not read, and what to do with it."""
+
+    name: str
+    instead: str
+
+
+_SAVE, _NIFTI_INSTEAD, _UNPACK = "save the picture as PNG", "convert it to one .nii file", "unpack it"
+_FOREIGN: Mapping[bytes, Foreign] = {
+    b"GIF8": Foreign("a GIF", _SAVE),
+    b"BM": Foreign("a BMP", _SAVE),
+    b"II+\0": Foreign("a BigTIFF", _SAVE),
+    b"MM\0+": Foreign("a BigTIFF", _SAVE),
+    b"\0\0\0\x0cjP  ": Foreign("a JPEG 2000 picture", _SAVE),
+    b"\xff\x4f\xff\x51": Foreign("a JPEG 2000 picture", _SAVE),
+    b"\0\0\0\x0cJXL ": Foreign("a JPEG XL picture", _SAVE),
+    b"8BPS": Foreign("a Photoshop file", _SAVE),
+    b"%PDF": Foreign("a PDF", "give the images in it, one by one"),
+    b"7z\xbc\xaf": Foreign("a 7-Zip archive", _UNPACK),
+    b"Rar!": Foreign("a RAR archive", _UNPACK),
+    b"BZh": Foreign("a bzip2 file", _UNPACK),
+    b"\xfd7zXZ": Foreign("an xz file", _UNPACK),
+    b"\x28\xb5\x2f\xfd": Foreign("a Zstandard file", _UNPACK),
+    b"\x1f\x8b": Foreign("a gzip file without NIfTI in it", _UNPACK),
+    b"\x89HDF": Foreign("an HDF5 file", _NIFTI_INSTEAD),
+    b"CDF\x01": Foreign("a MINC or NetCDF file", _NIFTI_INSTEAD),
+    b"NRRD": Foreign("an NRRD file", _NIFTI_INSTEAD),
+    b"ObjectType": Foreign("a MetaImage", _NIFTI_INSTEAD),
+    b"\x93NUMPY": Foreign("a NumPy file", "in Python call gg.predict(array, unit='HU')"),
+    b"version https://git-lfs": Foreign("a pointer of Git LFS in place of the file", "fetch it with git lfs pull"),
 }
+# The box `ftyp` of ISO media says what is in it (ISO 14496-12, 4.3).
+_PHONE = Foreign("a HEIC or AVIF picture", _SAVE)
+_PAIR = Foreign("the header of a pair of files (.hdr and .img)", _NIFTI_INSTEAD)
+_WEB_PAGE = Foreign("a web page", "download the file again, signed in where that is asked for")
+_DRAWING = Foreign("XML or a drawing (SVG)", "give the picture as PNG")
+UNKNOWN = Foreign("another kind of file", "convert or unpack it")
 _NIFTI = (b"n+1\x00", b"n+2\x00\r\n\x1a\n")
 
 
@@ -67,11 +93,20 @@ def _is_bare_dicom(head: bytes) -> bool:
     return length <= 256 and following in (b"\x02\x00", b"\x08\x00", b"\x10\x00")
 
 
-def foreign(head: bytes) -> str:
-    """What a file that is none of the above is called, as far as its first bytes tell."""
+def foreign(head: bytes) -> Foreign:
+    """What a file that is none of the above is, as far as its first bytes tell."""
     if head[257:262] == b"ustar":
-        return "a tar archive"
-    return next((name for start, name in _FOREIGN.items() if head.startswith(start)), "another kind of file")
+        return Foreign("a tar archive", _UNPACK)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
+        return _PHONE
+    if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):  # 348, the length of an Analyze or NIfTI header
+        return _PAIR
+    text = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return _WEB_PAGE
+    if text.startswith((b"<?xml", b"<svg")):
+        return _DRAWING
+    return next((kind for start, kind in _FOREIGN.items() if head.startswith(start)), UNKNOWN)
 
 
 def is_nifti(head: bytes) -> bool:

@@ -64,6 +64,10 @@ def source_instances(scan: Scan, decoder: Decoder) -> tuple[Dataset, ...]:
             "correct it in the archive",
         )
     values = [reply["values"] for reply in replies]
+    if len({one["SOPInstanceUID"] for one in values}) < len(values):
+        raise InputError(
+            "bad_uid", "a SOP Instance UID of its own for each slice", "one for several", "export it again"
+        )
     whose = _whose(values)
     return tuple(_instance(one | whose) for one in values)
 

@@ -42,6 +42,15 @@ def test_a_picture_on_standard_input_is_a_wrong_use(invoke: Invoke) -> None:
         assert "a list of paths, one a line, got what looks like a picture" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv", "-q"])
+def test_results_never_replace_an_image(form: str, tmp_path: Path, invoke: Invoke) -> None:
+    picture = tmp_path / "slice.png"
+    shutil.copy(HEALTHY, picture)
+    done = invoke("predict", picture, form, "-o", picture)
+    assert (done.exit_code, "an image or an archive" in done.stderr) == (6, True)
+    assert picture.read_bytes() == HEALTHY.read_bytes()
+
+
 def test_slices_of_a_series_named_one_by_one_are_one_scan(invoke: Invoke, tmp_path: Path) -> None:
     whole = rows(invoke("predict", VOLUME, "--json").stdout)[0]
     slices = sorted(VOLUME.iterdir(), reverse=True)
@@ -81,6 +90,7 @@ def _series(folder: Path, **tags: str | None) -> Path:
 
 UNREPORTED = {
     "no-study": ({"StudyInstanceUID": None}, "bad_uid"),
+    "one-uid-for-all-slices": ({"SOPInstanceUID": "1.2.3.4"}, "bad_uid"),
     "id-too-long": ({"PatientID": "SITE-0001-" + "a" * 60}, "patient_identity"),
     "id-of-two-values": ({"PatientID": "a\\b"}, "patient_identity"),
     "name-too-long": ({"PatientName": "x" * 70}, "patient_identity"),

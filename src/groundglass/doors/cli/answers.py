@@ -75,6 +75,17 @@ def settings(given: dict[str, Any]) -> Settings:
     return Settings(paths, "json" if as_json else "csv" if as_csv else "table", **given)
 
 
+def require_no_image(output: Path) -> None:
+    """Raises OutputError (`taken`) if an image or archive, perhaps an input, stands where the results are to go."""
+    from groundglass.read.archive import open_regular
+    from groundglass.read.sniff import SNIFF_BYTES, sniff
+
+    if output.exists():
+        with open_regular(os.path.realpath(output)) as stream:
+            if sniff(stream.read(SNIFF_BYTES)) is not None:
+                raise OutputError("taken", "a place for results", "an image or an archive", "name another file with -o")
+
+
 def _listed() -> list[str]:
     """Paths on standard input, one a line, or separated by NUL as `find -print0` writes them."""
     from groundglass.read.names import listed

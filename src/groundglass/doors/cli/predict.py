@@ -97,6 +97,7 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
     settings = answers.settings(given)
     if output is not None:
         require_file(output)
+        answers.require_no_image(output)
     signals = ctx.ensure_object(Signals)
     out = answers.Output(settings.form, output, signals)
     with answers.opened(settings) as (ahead, model), out, DicomResults(folders, model) as results:

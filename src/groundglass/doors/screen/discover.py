@@ -200,6 +200,7 @@ def _dicom(place: Place, member: int | None, shown: str, decoder: Decoder, local
     """A DICOM file with what groups and sorts it. Files of one series share `scan`; a zip stays by itself."""
     try:
         reply = decoder.ask("dicom_header", File(local, member).item()).header
+        del reply["stamp"]  # the place has its own
         if reason := left_out_dicom(reply):
             return _row(place, member, shown, "skipped", {"skipped": {reason: 1}})
         if reply.get("refused") is None:

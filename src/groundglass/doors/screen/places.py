@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError, GroundglassError, InputError, RemoteError
-from groundglass.read.archive import open_regular
+from groundglass.read.archive import absent, open_regular, real_path
 from groundglass.read.find import GIT, linked
 from groundglass.read.names import listed
 from groundglass.read.sniff import SNIFF_BYTES, sniff
@@ -103,7 +103,7 @@ def open_source(given: str, data: Path | None = None, base: str | None = None, p
         return Source(given, ((shown, given.rstrip("/")),), False)
     if "://" in given:
         raise ConfigError("source", f"a path or {REMOTE}...", "another kind of address", "copy it to a folder first")
-    real = os.path.realpath(given)
+    real = real_path(given)
     if os.path.isdir(real):
         return Source(real, ((os.path.basename(real) or "root", real),), False)
     if real.endswith(".csv"):
@@ -156,8 +156,7 @@ def local_stamp(path: str) -> str:
 def _walk(shown: str, path: str) -> Iterator[Place | Left]:
     if not os.path.isdir(path):
         stamp = local_stamp(path)
-        missing = InputError("not_found", "a file", "none", "check the path")
-        yield Place(path, shown, stamp) if stamp else Left(path, shown, missing)
+        yield Place(path, shown, stamp) if stamp else Left(path, shown, absent(shown))
         return
     folders = [(shown, path)]
     while folders:

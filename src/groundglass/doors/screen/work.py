@@ -157,9 +157,12 @@ class Worker:
     def _examined(self, task: Mapping[str, Any], local: Mapping[str, str], clock: _Clock) -> dict[str, Any]:
         from groundglass.infer.predict import examine
 
-        before = [local_stamp(path) for path in local.values()]
+        before = {path: local_stamp(path) for path in local.values()}
+        before |= {
+            path: stamp for path, _, stamp in task["files"] if local[path] == path
+        }  # as it was when it was found
         scan = read(_input(task, local), self._decoder)
-        if before != [local_stamp(path) for path in local.values()]:
+        if before != {path: local_stamp(path) for path in before}:
             raise GroundglassError(
                 "changed", "files that stay as they are", "one that changed while it was read", "retry"
             )

@@ -282,9 +282,9 @@ class Opaque:
 class Differential:
     """Given opacities, how likely they are COVID-19 pneumonia rather than another disease of the training sets.
 
-    `probability` is calibrated, and None where too little of the lung is opaque to ask. `auroc` is what it was worth on
-    validation slices of sources that the model was taught on; `auroc_left_out` on a source that it was not taught on,
-    None where that was not measured.
+    `probability` was fitted on validation data, and is None where too little of the lung is opaque to ask. `auroc` is
+    what it was worth on validation slices of sources that the model was taught on; `auroc_left_out` on a source that it
+    was not taught on, None where that was not measured.
     """
 
     probability: float | None

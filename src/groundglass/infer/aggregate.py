@@ -12,8 +12,8 @@ TOP_SHARE = 0.2
 RULE = f"mean over the {TOP_SHARE:.0%} of the lung whose slices have the highest probabilities, by lung area"
 SCAN_NOTICE = Notice(
     "scan_not_calibrated",
-    "The scan's probability is the mean over the fifth of its lung with the highest slices; it was calibrated on "
-    "slices, not on patients.",
+    "The scan's probability is the mean over the fifth of its lung with the highest slices; its scale was "
+    "fitted on slices, not on patients.",
 )
 
 

@@ -215,7 +215,7 @@ def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, 
     page = opened()
     _give(page, EXAMPLES / "healthy.png", broken, EXAMPLES / "ground-glass.png")
     page.locator("#rows tbody tr").nth(2).wait_for()
-    page.locator("#rows tbody td.refused").wait_for()
+    page.locator("#rows tbody td.refused .why", has_text="What to do").wait_for()
     page.locator("#rows tbody td.covid").wait_for()
     page.locator("#rows thead").get_by_role("button", name="Probability").click()
     names = page.locator("#rows tbody th").all_text_contents()
@@ -333,8 +333,10 @@ def test_what_was_not_taken_or_not_sent_gets_a_row_that_says_why(bare: Any, serv
     bare.goto(served.url)
     _give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
     bare.locator("#rows tbody td.refused").wait_for()
-    assert bare.locator("#rows tbody td.error").all_text_contents() == ["failed"]
-    assert bare.locator("#rows tbody td.refused").all_text_contents() == ["refused"]
+    assert bare.locator("#rows tbody td.error").all_text_contents() == [
+        "failedExpected a file of at most 0 MiB, got more; send less."
+    ]
+    assert bare.locator("#rows tbody td.refused").all_text_contents()[0].startswith("refused")
     bare.locator("#rows").get_by_role("button", name="healthy.png").click()
     _answer(bare, "not judged")
     assert "Expected a file of at most" in bare.locator("#caution").text_content()

@@ -77,7 +77,7 @@ def export(
     manifest: Path | None,
     no_progress: bool,
 ) -> None:
-    """Calibrate CHECKPOINT on its validation split and write it as ONNX, with its card inside.
+    """Fit temperature and thresholds of CHECKPOINT on its validation split and write it as ONNX, with its card inside.
 
     What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds.
     """

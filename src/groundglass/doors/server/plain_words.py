@@ -11,7 +11,7 @@ from groundglass.doors.server.measured import off_by
 from groundglass.errors import Reason
 from groundglass.report.schema import Failure, Result, to_row
 from groundglass.report.words import asked, of_lung, percent, second_answer, second_worth, severity
-from groundglass.types import Prediction, Refusal
+from groundglass.types import Differential, Prediction, Refusal
 
 # Codes of `warnings` in plain words, where the sentence that comes with the code is too terse for a reader.
 _PLAIN = {
@@ -81,7 +81,7 @@ def words(result: Result, heat_in_lungs: float | None = None, to: Language | Non
         certainty=_certainty(row, result, to),
         worth=worth(row["operating_point"], to),
         severity=_severity(result, to),
-        second="" if second is None else second_answer(second, say),
+        second="" if second is None else _second(second, to),
         second_worth=second_worth(second, say) if asked_second and second is not None else "",
         lungs=say("Lung fills {share} % of the picture.", share=f"{100 * result.lung_fraction:.0f}") + judged,
         heat=_heat(heat_in_lungs, to) if result.opaque is None else "",
@@ -116,6 +116,17 @@ def _answer(result: Prediction, to: Language) -> str:
     if result.opaque is None:
         return f"{said}."
     return f"{said}; {to.say('{share} of the lung looks opaque.', share=of_lung(result.opaque.total, to.say))}"
+
+
+def _second(said: Differential, to: Language) -> str:
+    """The second question in one sentence, and in another how often it was right."""
+    if said.probability is None:
+        return second_answer(said, to.say)
+    order = to.say(
+        "On test data it put a patient with each in the right order in {value} of 100 pairs; 50 would be chance.",
+        value=f"{100 * said.auroc.value:.0f}",
+    )
+    return f"{second_answer(said, to.say)} {order}"
 
 
 def _severity(result: Prediction, to: Language) -> str:

@@ -180,7 +180,7 @@ function showSeries({ series, no_dicom: missing, view }) {
     several_patients: t("No DICOM results: the files name more than one patient. Send the files of each patient by themselves."),
     extra: t("No DICOM results: this service was installed without them."),
   };
-  tell("no-dicom", missing && view ? why[missing.code] || t("No DICOM results: expected {detail}.", { detail: missing.detail }) : "");
+  tell("no-dicom", missing && view ? why[missing.code] || t("No DICOM results: {detail}.", { detail: missing.detail }) : "");
   byId("series-header").hidden = !series || !Object.keys(series).length;
   terms("series-rows", series || {});
   terms("patient-rows", {});

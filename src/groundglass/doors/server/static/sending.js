@@ -91,10 +91,10 @@ export class Sender {
       await this.pause(sent.wait || 2);
     }
     const { id, code, detail } = sent.body;
-    if (sent.status !== 202) throw new Failed(code || "not_accepted", detail ? t("expected {detail}", { detail }) : t("the service answered with status {status}", { status: sent.status }));
+    if (sent.status !== 202) throw new Failed(code || "not_accepted", detail || t("the service answered with status {status}", { status: sent.status }));
     this.held.add(id);
     const end = await this.follow(id, job.name);
-    if (end.state !== "done") throw new Failed(end.code || "stopped", end.detail ? t("expected {detail}", { detail: end.detail }) : t("the service stopped it"));
+    if (end.state !== "done") throw new Failed(end.code || "stopped", end.detail || t("the service stopped it"));
     performance.clearMarks();
     performance.mark("groundglass-answer");
     const scans = [];

@@ -71,7 +71,7 @@ export class Worklist {
     byId("rows").tBodies[0].replaceChildren(
       ...this.rows.map((row) => {
         const line = made("tr", { className: row === this.chosen ? "chosen" : "" });
-        line.append(...COLUMNS.map((key) => this.cell(row, key)));
+        line.append(...(row.result && row.probability === null ? this.reason(row) : COLUMNS.map((key) => this.cell(row, key))));
         return line;
       }),
     );
@@ -91,6 +91,14 @@ export class Worklist {
     if (key === "answer") return made("td", { className: row.kind, textContent: value });
     const words = { seen: (seen) => (seen ? t("yes") : ""), slices: String, opaque: (share) => `${ofLung(share)}, ${row.result.ct_class}` }[key] || percent;
     return made("td", { className: "number", textContent: value === null ? "" : words(value) });
+  }
+
+  // A row without numbers: why there are none, in their place.
+  reason(row) {
+    const answer = this.cell(row, "answer");
+    answer.colSpan = COLUMNS.length - 2;
+    answer.append(made("span", { className: "small pale why", textContent: row.scan.words.caution }));
+    return [this.cell(row, "name"), answer, this.cell(row, "seen")];
   }
 
   take(row) {

@@ -38,7 +38,7 @@ def paint(
     for at in rng.choice(len(places), lesions, p=chance / chance.sum()):
         density = np.maximum(density, _lesion(inside.shape, places[at], spacing, rng))
     density = np.asarray(ndimage.gaussian_filter(density, (0, 1, 1)) * inside, np.float32)
-    out = hu.copy()
+    out = hu.astype(np.float32)  # a copy; a scan in whole HU is int16
     room = np.clip((_TISSUE_HU - out[box]) / (_TISSUE_HU - _AIR_HU), 0, 1)
     out[box] += density * room * np.float32(_TISSUE_HU - _AIR_HU)
     seen = np.zeros_like(lungs)

@@ -21,7 +21,7 @@ CELLS = SIZE // 8
 OPAQUE_AT = 0.5
 WORTH = Estimate(0.85, 0.76, 0.91, 0.95, 94, "patient jackknife")
 LEFT_OUT = Estimate(0.58, 0.49, 0.67, 0.95, 60, "patient jackknife")
-DIFFERENTIAL = DifferentialCard(temperature=1.5, bias=0.2, least_share=0.02, auroc=WORTH, auroc_left_out=LEFT_OUT)
+DIFFERENTIAL = DifferentialCard(least_share=0.02, auroc=WORTH, auroc_left_out=LEFT_OUT)
 # Aerated lung is at 0.2 and soft tissue at 0.85 in a lung box: a third of the way is opaque.
 _LEVEL, _STEEP = 0.4, 20.0
 _GRAPH = f"""

@@ -184,20 +184,16 @@ class OperatingPoint:
 class DifferentialCard:
     """How the second question of a model is read, and what its answer was worth on validation.
 
-    The probability is sigmoid((x + bias) / temperature) of the network's output x. Below `least_share` of opaque lung
-    there is none. `auroc` was measured on sources that the model was taught on, `auroc_left_out` on one that it was
-    not; None where that was not measured.
+    The network's output is the logit of the calibrated probability. Below `least_share` of opaque lung there is none.
+    `auroc` was measured on sources that the model was taught on, `auroc_left_out` on one that it was not; None where
+    that was not measured.
     """
 
-    temperature: float
-    bias: float
     least_share: float
     auroc: Estimate
     auroc_left_out: Estimate | None = None
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.temperature) and self.temperature > 0, f"temperature: > 0, got {self.temperature}")
-        _require(math.isfinite(self.bias), f"bias: a finite number, got {self.bias}")
         _require(0.0 <= self.least_share <= 1.0, f"least_share: within [0, 1], got {self.least_share}")
 
 

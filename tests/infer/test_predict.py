@@ -85,7 +85,8 @@ def test_a_mediastinal_window_is_refused_and_the_lung_window_of_the_same_slice_i
     assert isinstance(gg.predict(Scan(to_gray(hu, "HU"), "gray", None, "lung"), model), Prediction)
 
 
-def test_heat_is_the_score_spread_out(model: Model) -> None:
+def test_heat_is_the_score_spread_out() -> None:
+    model = gg.load("fast", threads=1)
     examination = examine(chest(4, 0.9), model)
 
     def bias(scan: Scan) -> float:

@@ -206,7 +206,7 @@ def test_a_refused_scan_has_no_map(model: Model) -> None:
         ({"opaque_at": None}, None),
         ({"opaque_at": 1.5}, None),
         ({"views": "whole"}, None),
-        ({"differential": {"temperature": 0.0, "bias": 0.0, "least_share": 0.0, "auroc": {}}}, None),
+        ({"differential": {"least_share": 0.0, "auroc": {}}}, None),
         ({"ct_0_below": 0.5}, None),
         ({}, "opacity_map"),
         ({}, "differential"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from groundglass.errors import ManifestError
-from groundglass.judge.calibrate import calibrate, fit_thresholds, worth
+from groundglass.judge.calibrate import calibrate, fit_bounded, fit_thresholds, worth
 from tests.judge.sample_cases import cases
 
 
@@ -46,6 +46,20 @@ def test_cross_fitting_finds_that_a_score_which_knows_nothing_is_worth_nothing()
         se, sp = worth(p, y, [str(i) for i in range(40)], np.ones(40), rng)["balanced"]
         kept.append(se.value + sp.value)
     assert np.mean(kept) == pytest.approx(1, abs=0.1)
+
+
+def test_no_probability_is_surer_than_its_patients_can_show() -> None:
+    logit = np.concatenate([np.full(48, -9.0), np.full(18, 9.0)])
+    found = fit_bounded(logit, logit > 0, np.ones(66), (48, 18))
+    assert found(np.array([-50.0, 50.0])) == pytest.approx([1 / 50, 1 - 1 / 20])
+
+
+def test_a_logit_that_is_calibrated_but_for_shift_and_slope_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, 20_000)
+    positive = rng.random(20_000) < 1 / (1 + np.exp(-true))
+    found = fit_bounded(3 * true + 1, positive, np.ones(20_000), (10**6, 10**6))
+    assert (found.temperature, found.shift) == pytest.approx((3, -1), abs=0.1)
 
 
 def test_the_balanced_threshold_misses_as_many_of_one_label_as_of_the_other() -> None:

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from groundglass.errors import ConfigError
+from groundglass.judge.calibrate import BoundedLogistic
 from groundglass.learn.nets.ct_encoder import CtEncoder, load_encoder, make_encoder
 from groundglass.learn.nets.opacity import OpacityNet, OpacityOutputs
+
+CALIBRATION = BoundedLogistic(temperature=0.5, shift=1.0, least=0.07, most=0.98)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,25 @@ def boxes(count: int = 2, size: int = 64) -> torch.Tensor:
 def test_the_margin_is_the_mean_of_the_activation_map_plus_a_constant(net: OpacityNet) -> None:
     x = boxes(4)
     x[1:, 0] = x[1:, 0] * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1)
-    logits, cam, _, _ = OpacityOutputs(net)(x)
-    rest = (logits[:, 1] - logits[:, 0]) - (cam[:, 1] - cam[:, 0]).mean(dim=(1, 2))
+    _, cam, _, _ = OpacityOutputs(net, CALIBRATION, CALIBRATION)(x)
+    rest = net(x) - (cam[:, 1] - cam[:, 0]).mean(dim=(1, 2))
     assert torch.allclose(rest, rest[:1].expand(4), atol=1e-4)
 
 
 @torch.inference_mode()
+def test_the_answers_are_logits_of_calibrated_probabilities(net: OpacityNet) -> None:
+    x = boxes(4)
+    logits, _, _, differential = OpacityOutputs(net, CALIBRATION, BoundedLogistic(1.0, 0.0, 0.1, 0.9))(x)
+    answers = net.answers(x)
+    first = torch.sigmoid(logits[:, 1] - logits[:, 0]).numpy()
+    assert first == pytest.approx(CALIBRATION(answers.margin.numpy()), abs=1e-5)
+    second = torch.sigmoid(differential[:, 0]).numpy()
+    assert second == pytest.approx(0.1 + 0.8 * torch.sigmoid(answers.differential).numpy(), abs=1e-5)
+
+
+@torch.inference_mode()
 def test_nothing_is_opaque_outside_the_lungs(net: OpacityNet) -> None:
-    _, cam, opaque, _ = OpacityOutputs(net)(boxes())
+    _, cam, opaque, _ = OpacityOutputs(net, CALIBRATION, CALIBRATION)(boxes())
     assert opaque.shape == (2, 1, 8, 8)
     assert not opaque[:, :, :4, :4].any()
     assert not cam[:, :, :4, :4].any()

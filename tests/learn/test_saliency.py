@@ -14,6 +14,7 @@ from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.cam import occlusion, spread
 from groundglass.infer.model import MAP_OUTPUTS, load, weights_path
 from groundglass.infer.network import read_onnx
+from groundglass.judge.calibrate import BoundedLogistic
 from groundglass.judge.faithfulness import alike, in_lungs
 from groundglass.judge.samples import phantoms
 from groundglass.learn import saliency
@@ -39,6 +40,9 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+AS_IT_IS = BoundedLogistic(1.0, 0.0, 1e-4, 1 - 1e-4)
+
+
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with an opacity map, not trained, whose cells differ."""
@@ -46,7 +50,14 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = OpacityNet("ct-encoder-3.1", 0.0)
     nn.init.normal_(net.cell.weight, std=0.2)
     path = tmp_path_factory.mktemp("mapped") / "m.onnx"
-    export(OpacityOutputs(net).eval(), SIZE, ("logits", "cam", *MAP_OUTPUTS), {"name": "m"}, path, channels=2)
+    export(
+        OpacityOutputs(net, AS_IT_IS, AS_IT_IS).eval(),
+        SIZE,
+        ("logits", "cam", *MAP_OUTPUTS),
+        {"name": "m"},
+        path,
+        channels=2,
+    )
     return path
 
 

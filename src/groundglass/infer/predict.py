@@ -313,7 +313,7 @@ def _differential(seen: Seen, opaque: Float64, shares: Float64, card: Differenti
     """The second question, calibrated; silent where too little of the lung is opaque."""
     if card is None or seen.differentials is None:
         return None
-    of_view = calibrate(seen.differentials + card.bias, card.temperature)
+    of_view = calibrate(seen.differentials, 1.0)
     of_slice = np.asarray((seen.weights * of_view).sum(axis=1))
     probability = scan_differential(of_slice, opaque, shares, card.least_share)
     return Differential(probability, card.auroc, card.auroc_left_out)

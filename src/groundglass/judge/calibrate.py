@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 
 from groundglass.errors import ManifestError, Reason
@@ -50,6 +50,39 @@ def fit_temperature(margin: Float, positive: Labels, weight: Float) -> float:
         return float(np.average(np.logaddexp(0.0, -signed / np.exp(log_temperature)), weights=weight))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedLogistic:
+    """probability = least + (most - least) * sigmoid((x + shift) / temperature) of a logit x."""
+
+    temperature: float
+    shift: float
+    least: float
+    most: float
+
+    def __call__(self, logit: Float) -> Float:
+        """Logits -> probabilities; any shape."""
+        return np.asarray(self.least + (self.most - self.least) * expit((logit + self.shift) / self.temperature))
+
+
+def fit_bounded(logit: Float, positive: Labels, weight: Float, people: tuple[int, int]) -> BoundedLogistic:
+    """The logistic function of logits (N,) with the least weighted log loss (Platt 1999), between two bounds.
+
+    `people` are the patients without and with the finding. Even if all n patients of a kind were no exception, the next
+    one is with chance 1 / (n + 2) (Laplace's rule of succession), so no probability is surer than that. Temperature
+    lies between 0.05 and 100, because a slope of zero would say that the logit is worth nothing.
+    """
+    _check(logit, positive, weight)
+    least, most = 1 / (people[0] + 2), 1 - 1 / (people[1] + 2)
+
+    def loss(values: Float) -> float:
+        probability = BoundedLogistic(float(np.exp(values[0])), float(values[1]), least, most)(logit)
+        return float(np.average(-np.log(np.where(positive, probability, 1 - probability)), weights=weight))
+
+    bounds = ((-3.0, float(np.log(100))), (-20.0, 20.0))
+    log_temperature, shift = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds).x
+    return BoundedLogistic(float(np.exp(log_temperature)), float(shift), least, most)
 
 
 def fit_thresholds(probability: Float, positive: Labels, weight: Float) -> dict[str, float]:

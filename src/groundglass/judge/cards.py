@@ -61,8 +61,8 @@ def model_card(model: Model, results: Path) -> str:
                 ["window", f"centre {card.window.center:g} HU, width {card.window.width:g} HU"],
                 [
                     "output",
-                    f"probability of `{card.labels[1]}` against `{card.labels[0]}`; temperature "
-                    f"{card.temperature:.3f}, fitted on validation",
+                    f"probability of `{card.labels[1]}` against `{card.labels[0]}`, calibrated on validation"
+                    + f"; temperature {card.temperature:.3f}" * (card.temperature != 1),
                 ],
                 ["thresholds", ", ".join(f"{k} {v:.4f}" for k, v in card.thresholds.items())],
                 *([["file", f"{size:.1f} MB, one ONNX file"]] if size is not None else []),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundglass.judge.calibrate import BoundedLogistic
 from groundglass.learn.nets.ct_encoder import make_encoder
 
 STRIDE = 8
@@ -106,14 +107,15 @@ class OpacityNet(nn.Module):
 class OpacityOutputs(nn.Module):
     """The exported form: `logits` (N, 2), `cam` (N, 2, h, w), `opacity_map` (N, 1, h, w), `differential` (N, 1).
 
+    Both answers are logits of calibrated probabilities: `first` and `second` calibrate the margin and the differential.
     The margin is a constant, the two summaries of the map and the mean of the slice head's evidence. `cam` divides each
-    summary among the cells in proportion to what the cell adds to it, so that the margin is the mean of
-    `cam[1] - cam[0]` plus that constant, exactly.
+    summary among the cells in proportion to what the cell adds to it, so that the margin before calibration is the mean
+    of `cam[1] - cam[0]` plus that constant, exactly.
     """
 
-    def __init__(self, net: OpacityNet) -> None:
+    def __init__(self, net: OpacityNet, first: BoundedLogistic, second: BoundedLogistic) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.first, self.second = net, first, second
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         answers = self.net.answers(x)
@@ -125,18 +127,24 @@ class OpacityOutputs(nn.Module):
         cam = (share - weigh[0] * nothing)[:, None, None] * _parts(opaque, lung)
         cam = cam + (most - weigh[1] * nothing)[:, None, None] * _parts(opaque**_POWER, lung)
         cam = cam + SLICE_WEIGHT * answers.evidence * _parts(torch.ones_like(lung), lung)
-        half = answers.margin / 2
+        half = _calibrated(answers.margin, self.first) / 2
         return (
             torch.stack([-half, half], dim=1),
             torch.stack([-cam / 2, cam / 2], dim=1),
             (opaque * (lung > 0).float())[:, None],
-            answers.differential[:, None],
+            _calibrated(answers.differential, self.second)[:, None],
         )
 
 
 def probability(cells: Tensor) -> Tensor:
     """Logits of the map -> probabilities, bounded away from 0 and 1. Any shape."""
     return torch.sigmoid(cells).clamp(_LEAST, 1 - _LEAST)
+
+
+def _calibrated(logit: Tensor, by: BoundedLogistic) -> Tensor:
+    """The logit of the calibrated probability of a logit. Any shape."""
+    probability = by.least + (by.most - by.least) * torch.sigmoid((logit + by.shift) / by.temperature)
+    return torch.log(probability) - torch.log1p(-probability)
 
 
 def _at_stride(features: Tensor, other: Tensor) -> Tensor:

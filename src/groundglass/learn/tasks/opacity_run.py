@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import nn
 
 from groundglass.data import manifest
@@ -17,7 +16,7 @@ from groundglass.data.manifest import people
 from groundglass.errors import ConfigError
 from groundglass.infer.model import PINNED, parse_card, weights_folder
 from groundglass.infer.network import read_onnx
-from groundglass.judge.calibrate import equal_weights, fit_conformal, operating_points, sigmoid
+from groundglass.judge.calibrate import BoundedLogistic, equal_weights, fit_bounded, fit_conformal, operating_points
 from groundglass.judge.metrics import auroc
 from groundglass.learn.checkpoint import load_average
 from groundglass.learn.dataset import Example
@@ -95,19 +94,19 @@ def export_opacity(
     recipe = setup.recipe
     trained: OpacityNet = average  # type: ignore[assignment]
     margin, differential, of_slice_head = task.margins(average, CPU)
-    first, shift = _first_question(task, margin, recipe.seed)
-    with torch.no_grad():
-        trained.bias.add_(shift)
-    first["figures"][_SLICE_HEAD] = f"{np.cov(of_slice_head, margin)[0, 1] / margin.var(ddof=1):.2f}"
+    first, part_of_card = _first_question(task, margin, recipe.seed)
+    second, differential_card = _second_question(task, differential, recipe.seed)
+    share = f"{np.cov(of_slice_head, margin)[0, 1] / margin.var(ddof=1):.2f}"
     card = {
         **card_of_run(setup),
         "differential_sources": recipe.differential_sources,
         "opaque_at": OPAQUE_AT,
-        **first,
-        **_second_question(task, differential, recipe.seed),
+        **part_of_card,
+        **differential_card,
+        "figures": {**part_of_card["figures"], _SLICE_HEAD: share},
     }
     parse_card(card)
-    net = OpacityOutputs(average).eval()  # type: ignore[arg-type]
+    net = OpacityOutputs(trained, first, second).eval()
     inputs = _parity_inputs(task, 16 if setup.options.fast_dev_run else 256)
     path = path or setup.folder / f"{recipe.name}.onnx"
     if not setup.fabric.is_global_zero:
@@ -115,7 +114,7 @@ def export_opacity(
     digest = export(net, recipe.size, ("logits", "cam", "opacity_map", "differential"), card, path, channels=2)
     return path, {
         "sha256": digest,
-        "temperature": card["temperature"],
+        "calibration": {"opacity": dataclasses.asdict(first), "differential": dataclasses.asdict(second)},
         "thresholds": card["thresholds"],
         "weights_of_summaries": torch.nn.functional.softplus(trained.weigh).tolist(),
         "parameters": sum(p.numel() for p in average.parameters()),
@@ -123,20 +122,18 @@ def export_opacity(
     }
 
 
-def _first_question(task: OpacityTask, margin: Float64, seed: int) -> tuple[dict[str, Any], float]:
-    """Temperature, thresholds, conformal limits and figures of question 1, from the slices that answer it.
+def _first_question(task: OpacityTask, margin: Float64, seed: int) -> tuple[BoundedLogistic, dict[str, Any]]:
+    """Calibration, thresholds, conformal limits and figures of question 1, from the slices that answer it.
 
-    The second value is what the margin is to be shifted by. Every source and label counts the same; for temperature
-    and shift both labels together do too.
+    Every source and label counts the same; for the calibration both labels together do too.
     """
     asked = task.first_question()
     slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
     positive, weight = task.val_labels[asked], equal_weights([(e.source, e.label) for e in slices])
     patients = [f"{e.source}/{e.patient}" for e in slices]
-    halves = np.where(positive, weight / weight[positive].sum(), weight / weight[~positive].sum())
-    temperature, shift = _fit_line(margin[asked], positive, halves)
-    margin = margin[asked] + shift
-    probability = sigmoid(margin, temperature)
+    margin = margin[asked]
+    calibration = _calibration(margin, positive, weight, patients)
+    probability = calibration(margin)
     points = operating_points(probability, positive, patients, weight, np.random.default_rng(seed))
     figures = {"AUROC, opacity, all sources, validation": _in_words(margin, positive, patients, seed)}
     for source in sorted({e.source for e in slices}):
@@ -145,49 +142,37 @@ def _first_question(task: OpacityTask, margin: Float64, seed: int) -> tuple[dict
             people_of = [p for p, own in zip(patients, mine, strict=True) if own]
             figures[f"AUROC, opacity, {source}, validation"] = _in_words(margin[mine], positive[mine], people_of, seed)
     part = {
-        "temperature": temperature,
+        "temperature": 1.0,  # the network's answer is the logit of the calibrated probability
         "thresholds": {name: p.threshold for name, p in points.items()},
         "operating_points": {name: dataclasses.asdict(p) for name, p in points.items()},
         "conformal": fit_conformal(probability, positive),
         "figures": figures,
     }
-    return part, shift
+    return calibration, part
 
 
-def _second_question(task: OpacityTask, logit: Float64, seed: int) -> dict[str, Any]:
-    """The calibration of question 2 and its worth, from the sources that label both diseases; nothing without them."""
+def _second_question(task: OpacityTask, logit: Float64, seed: int) -> tuple[BoundedLogistic, dict[str, Any]]:
+    """The calibration of question 2 and its worth, from the sources that label both diseases.
+
+    Without such slices the card says nothing of it, and nobody asks it.
+    """
     asked = task.second_question()
     positive = task.val_labels[asked]
     if not positive.any() or positive.all():
-        return {}
+        return BoundedLogistic(1.0, 0.0, 0.01, 0.99), {}
     slices = [e for e, mine in zip(task.val, asked, strict=True) if mine]
     patients = [f"{e.source}/{e.patient}" for e in slices]
-    halves = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
-    temperature, bias = _fit_line(logit[asked], positive, halves)
+    calibration = _calibration(logit[asked], positive, np.ones(len(slices)), patients)
     worth = auroc(logit[asked], positive, patients, np.random.default_rng(seed))
-    return {
-        "differential": {
-            "temperature": temperature,
-            "bias": bias,
-            "least_share": LEAST_SHARE,
-            "auroc": dataclasses.asdict(worth),
-            "auroc_left_out": None,
-        }
-    }
+    card = {"least_share": LEAST_SHARE, "auroc": dataclasses.asdict(worth), "auroc_left_out": None}
+    return calibration, {"differential": card}
 
 
-def _fit_line(logit: Float64, positive: Mask, weight: Float64) -> tuple[float, float]:
-    """Temperature t and bias b of sigmoid((x + b) / t) with the least weighted log loss of logits (N,).
-
-    Platt 1999; a slope of zero would say that the score is worth nothing, so t is at most 100.
-    """
-    signed = np.where(positive, 1.0, -1.0)
-
-    def loss(values: Float64) -> float:
-        return float(np.average(np.logaddexp(0, -signed * (logit + values[1]) / np.exp(values[0])), weights=weight))
-
-    found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=((-3.0, float(np.log(100))), (-20.0, 20.0)))
-    return float(np.exp(found.x[0])), float(found.x[1])
+def _calibration(logit: Float64, positive: Mask, weight: Float64, patients: Sequence[str]) -> BoundedLogistic:
+    """The calibration of logits (N,) with both labels of equal weight."""
+    halves = np.where(positive, weight / weight[positive].sum(), weight / weight[~positive].sum())
+    of_label = [{p for p, ill in zip(patients, positive, strict=True) if ill == label} for label in (False, True)]
+    return fit_bounded(logit, positive, halves, (len(of_label[0]), len(of_label[1])))
 
 
 def _in_words(score: Float64, positive: Mask, patients: Sequence[str], seed: int) -> str:

@@ -181,6 +181,23 @@ def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: O
     page.keyboard.press("End")
 
 
+def test_a_slice_that_comes_late_is_shown_on_the_way_to_the_wanted_one(opened: Open) -> None:
+    page = opened()
+    late: dict[str, Any] = {}
+    for index in (0, 1):  # two slices that nobody is near to at first
+        page.route(f"**/{index}/pixels*", lambda route, request: late.setdefault(request.url.split("/")[-2], route))
+    page.get_by_role("button", name="See an example").click()
+    page.locator("#canvas[data-slice]").wait_for()
+    page.locator("#slice").fill("2")
+    page.locator("#slice").fill("1")
+    page.locator("#place", has_text="Slice 1 of 12").wait_for()
+    while len(late) < 2:
+        page.wait_for_timeout(100)
+    for index, shown in (("1", "2"), ("0", "1")):
+        late[index].continue_()
+        page.locator(f"#canvas[data-slice='{shown}']").wait_for()
+
+
 def test_heat_and_outline_go_and_fade(opened: Open) -> None:
     page = opened()
     _give(page, EXAMPLES / "ground-glass.png")

@@ -25,7 +25,7 @@ export class Viewer {
 
   async show(path, scan) {
     const { view, result } = scan;
-    Object.assign(this, { path, scan, shown: null, level: { ...view.window }, index: view.ranked[0] });
+    Object.assign(this, { path, scan, shown: null, at: 0, level: { ...view.window }, index: view.ranked[0] });
     delete this.canvas.dataset.slice;
     this.chance = new Map(result.slices.map((s) => [s.index, s.probability]));
     this.opaque = new Map(result.slices.filter((s) => s.opaque_share !== null).map((s) => [s.index, s.opaque_share]));
@@ -58,23 +58,30 @@ export class Viewer {
   }
 
   async go(index) {
-    const { scan } = this;
-    const wanted = Math.max(0, Math.min(scan.view.slices - 1, index));
+    const { slices } = this;
+    const wanted = Math.max(0, Math.min(this.scan.view.slices - 1, index));
     const towards = wanted < this.index ? -1 : 1;
     this.index = wanted;
     byId("slice").value = wanted + 1;
     this.say();
     try {
-      const part = await this.slices.part(wanted);
-      if (this.scan !== scan || this.index !== wanted) return; // a newer wish has come
-      this.shown = part;
-      this.repaint();
-      this.slices.ahead(wanted, towards);
+      const part = await slices.part(wanted);
+      if (this.slices !== slices) return; // another scan has come, or something else is to be shown
+      if (this.nearer(wanted)) {
+        Object.assign(this, { shown: part, at: wanted });
+        this.repaint();
+      }
+      slices.ahead(this.index, towards);
     } catch (error) {
-      if (this.scan !== scan) return;
+      if (this.slices !== slices) return;
       byId("place").textContent = error.message;
       if (error.gone) this.gone();
     }
+  }
+
+  // Whether a slice lies at least as near to the wanted one as that on the screen: one that comes late is shown on the way.
+  nearer(index) {
+    return !this.shown || Math.abs(index - this.index) <= Math.abs(this.at - this.index);
   }
 
   // ---- words ---------------------------------------------------------------------------------------------------------
@@ -164,7 +171,7 @@ export class Viewer {
       this.paintPane(c, pane);
       paintMarks(c, pane, this.scan, dots);
     }
-    canvas.dataset.slice = this.index + 1;
+    canvas.dataset.slice = this.at + 1;
     if (!performance.getEntriesByName("groundglass-picture").length) performance.mark("groundglass-picture");
   }
 

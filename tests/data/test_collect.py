@@ -82,7 +82,7 @@ def test_a_table_may_leave_out_endings_and_spill_spaces(place: Path) -> None:
     ("table", "said"),
     [
         ("File name,Patient ID\nz.png,p\n", "row 1: expected an image of the folder, got 'healthy/z.png'"),
-        ("Name,Patient ID\nx.png,p\n", "a column or group 'File name'"),
+        ("Name,Patient ID\nx.png,p\n", "a column 'File name'"),
         (None, "who.csv: expected a table of mine, got no such file"),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.doors.command_line import ROOT, Groundglass, Invoke
 
@@ -55,6 +56,23 @@ def test_a_tutorial_can_be_walked(page: Path, place: Path, invoke: Invoke, groun
         done = invoke(*words)
         name = next(word for word in words if word not in ("data", "judge"))
         assert done.exit_code in FINE.get(name, {0}), (words, done.output)
+
+
+def test_labels_in_a_table_are_judged_as_the_how_to_says(place: Path, invoke: Invoke) -> None:
+    text = (ROOT / "docs" / "how-to" / "judge.md").read_text(encoding="utf-8")
+    part = text.split("## On your own pictures, without training")[1].split("\n## ")[0]
+    (place / "mine").mkdir()
+    header, *_ = re.findall(r"^path,.+$", part, re.M)
+    rows = [header]
+    for number, name in enumerate(("ground-glass", "consolidation", "healthy", "healthy")):
+        picture = Image.open(place / "examples" / f"{name}.png")
+        picture.resize((picture.width + 8 * number, picture.height)).save(place / "mine" / f"{number}.png")
+        rows.append(f"{number}.png,{'non-covid' if name == 'healthy' else 'covid'},p{number},test")
+    (place / "mine" / "labels.csv").write_text("\n".join(rows) + "\n")
+    for line in re.findall(r"^groundglass (.+)$", part, re.M):
+        done = invoke(*shlex.split(line))
+        assert done.exit_code == 0, (line, done.output)
+    assert (place / "judged" / "report.html").is_file()
 
 
 def test_the_python_of_the_folder_tutorial_reads_what_its_command_wrote(

@@ -264,7 +264,9 @@ def _filled(template: str | None, row: Mapping[str, str]) -> str:
         nonlocal empty
         name, optional = match[1].removesuffix("?"), match[1].endswith("?")
         if name not in row and not optional:
-            raise ManifestError("layout", [Reason(f"a column or group {name!r}", ", ".join(row) or "none")])
+            raise ManifestError(
+                "layout", [Reason(f"a column {name!r}", ", ".join(row) or "none", "rename the one that holds it")]
+            )
         value = " ".join(row.get(name, "").split())
         empty = empty or not value
         return value

@@ -235,7 +235,10 @@ def of_split(records: Sequence[Record], split: str) -> list[Record]:
     """The labelled rows of a split. Raises ConfigError if there are none."""
     rows = [r for r in records if r.split == split and r.label is not None]
     if not rows:
-        raise ConfigError("split", "labelled rows in the manifest", "none", "name another", about=f"--split {split}")
+        instead = (
+            "name another part" if any(r.split for r in records) else "fill its column split: groundglass data split"
+        )
+        raise ConfigError("split", f"labelled rows in the part {split!r} of the manifest", "none", instead)
     return rows
 
 

@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,22 @@ def _options(command: click.Command, context: click.Context) -> str:
 
 
 def rest() -> str:
-    """Every route of the service by its OpenAPI document."""
-    parts: list[str] = []
-    for path, routes in _openapi()["paths"].items():
-        for verb, route in routes.items():
-            parts += _route(f"{verb.upper()} {path}", route)
+    """Every route of the service by its OpenAPI document: what people call first, and what all may answer once."""
+    routes = [
+        (f"{verb.upper()} {path}", route)
+        for path, routes in _openapi()["paths"].items()
+        for verb, route in routes.items()
+        if verb != "head"
+    ]
+    of_all = set.intersection(*(set(route["responses"]) for _, route in routes))
+    shared = routes[0][1]["responses"]
+    parts = [
+        "## What every route may answer\n",
+        "As `application/problem+json`, with a `code` for programs and a `detail` for people:\n",
+        table(("status", "answer"), ((status, shared[status]["description"]) for status in sorted(of_all))),
+    ]
+    for title, route in sorted(routes, key=lambda named: ("/v1/" not in named[0], not named[0].startswith("POST"))):
+        parts += _route(title, route, of_all)
     return "\n".join(parts)
 
 
@@ -93,7 +105,7 @@ def _openapi() -> dict[str, Any]:
     return app.openapi()
 
 
-def _route(title: str, route: Json) -> Iterator[str]:
+def _route(title: str, route: Json, of_all: set[str]) -> Iterator[str]:
     yield f"## `{title}`\n"
     yield (route.get("description") or route.get("summary", "")) + "\n"
     parameters = (
@@ -103,7 +115,8 @@ def _route(title: str, route: Json) -> Iterator[str]:
     yield table(("parameter", "in", "required", "meaning"), parameters)
     for media in route.get("requestBody", {}).get("content", {}):
         yield f"Body: `{media}`.\n"
-    yield table(("status", "answer"), ((f"{s}", a["description"]) for s, a in route["responses"].items()))
+    own = ((s, a["description"]) for s, a in route["responses"].items() if s not in of_all)
+    yield table(("status", "answer"), own)
 
 
 def python() -> str:
@@ -122,16 +135,15 @@ def python() -> str:
 def _signature(name: str, thing: Callable[..., Any]) -> str:
     if inspect.isclass(thing):
         return ""
-    return f"```python\ngg.{name}{inspect.signature(thing)}\n```\n"
+    plain = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(thing)))  # types without their quotes
+    return f"```python\ngg.{name}{plain}\n```\n"
 
 
 def _doc(thing: object) -> str:
     """The docstring as Markdown: indented blocks become code."""
     text = inspect.cleandoc(inspect.getdoc(thing) or "")
-    return (
-        re.sub(r"((?:^ {4}.*\n?)+)", lambda m: "```text\n" + inspect.cleandoc(m[1]) + "\n```\n", text, flags=re.M)
-        + "\n"
-    )
+    block = re.compile(r"^ {4}.*\n?(?:\n* {4}.*\n?)*", re.M)
+    return block.sub(lambda m: "```python\n" + textwrap.dedent(m[0]).strip() + "\n```\n", text) + "\n"
 
 
 def schema() -> str:

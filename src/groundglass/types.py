@@ -201,7 +201,7 @@ class DifferentialCard:
 class ModelCard:
     """What a model file says of itself; it lives inside the ONNX file.
 
-    `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are calibrated
+    `size` is the input height and width in pixels; `temperature` divides the logit; `thresholds` are fitted
     probabilities by operating point; `operating_points` says what each was worth. `figures` are measured results, each
     with split and interval, as text. `views` says how a slice is seen (`groundglass.infer.views`). `conformal` is, for
     each label, the least probability that the label keeps in a prediction set. From `opaque_at` on a cell of the

@@ -83,7 +83,7 @@ def predict(ctx: click.Context, /, output: Path | None, **given: Any) -> None:
     """Say for each PATH how likely the lung shows opacities as in COVID-19 pneumonia, and how much of it; or why not.
 
     PATH is a PNG, JPEG, WebP, TIFF, DICOM or NIfTI file, or a folder or zip of them. With - for PATH, paths are read
-    from standard input, one a line. Results go to stdout, messages to stderr.
+    from standard input, one a line. Results go to stdout, messages to stderr. For pictures: groundglass explain --open.
 
     The DICOM objects of --sr, --sc, --gsps and --heat-map belong to the study of the images, so that a PACS shows them
     beside these. They need the `dicom` extra: pip install '.[dicom]' in the clone.

@@ -226,3 +226,22 @@ def test_a_long_picture_of_one_slice_is_kept_whole(slices: list[Float32], model:
     flat = resize(slices[1], 200, 380)
     (found,) = look(flat[None], model.field, model.frame)
     assert (found.flaw, found.box) == ("", None)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rows", [True, False], ids=["rows", "columns"])
+def test_a_slice_whose_end_was_lost_is_refused(level: float, rows: bool, slices: list[Float32], model: Model) -> None:
+    for gray in slices:
+        broken = gray.copy()
+        broken[slice(230, None) if rows else np.s_[:, 280:]] = level
+        assert code(broken, model) in ("cut_lungs", "not_axial_lung_ct")
+
+
+def test_lungs_that_were_cut_out_of_their_slice_are_told_as_that(model: Model) -> None:
+    made = [chest_slice(np.random.default_rng(seed), level=0.5, size=384) for seed in range(4)]
+    whole = [to_gray(one.voxels[0], "HU") for one in made]
+    alone = [np.where(one.lungs[0], gray, np.float32(0)) for one, gray in zip(made, whole, strict=True)]
+    assert [code(gray, model) for gray in whole] == [""] * 4
+    refused = [answer(gray, model) for gray in alone]
+    assert all(isinstance(one, Refusal) for one in refused)
+    assert any("a part was erased" in one.reason for one in refused if isinstance(one, Refusal))

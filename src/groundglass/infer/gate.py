@@ -31,6 +31,10 @@ INSTEAD = {
 # What is wrong with a picture that shows lung: the code, and what was expected, found and is to be done.
 FLAWED = {
     "cut": ("cut_lungs", Reason("whole lungs", "lungs that the border of the picture cuts", "give the whole slice")),
+    "erased": (
+        "cut_lungs",
+        Reason("a whole slice", "one of which a part was erased or lost", "give the original slice"),
+    ),
     "several": (
         "several_slices",
         Reason("one slice", "several in one picture", "give each slice as a picture of its own"),

@@ -15,12 +15,12 @@ from groundglass.infer.frame import MAPS, FrameHead
 from groundglass.infer.gate import shows_lung
 from groundglass.infer.network import Network
 from groundglass.infer.panels import SMALL, Box, lined, panels, share
-from groundglass.infer.pixels import blocks, sharpness
+from groundglass.infer.pixels import black_between, blocks, lung_at_a_band, sharpness
 from groundglass.infer.transforms import lung_box, resize
-from groundglass.types import Float32
+from groundglass.types import Float32, Mask
 
 # Why a picture that shows lung cannot be judged.
-FLAWS = ("cut", "several", "other_anatomy", "few_pixels", "compressed")
+FLAWS = ("cut", "erased", "several", "other_anatomy", "few_pixels", "compressed")
 # The longer side of the smallest picture of a slice in the sets that were measured is 115 pixels.
 FEWEST_PIXELS = 100
 # results/refusals.csv: pictures of 64 real pixels a side stay below, whole slices of every set above.
@@ -29,6 +29,8 @@ LEAST_SHARPNESS = 0.128
 LARGEST_STEP = 25.0
 # The most of COVID-CT training and validation slices is 1.71.
 LARGEST_BLOCKINESS = 2.0
+# Of 347 whole training and validation slices the most is 0 of a side at a band, and 0.13 of black between the lungs.
+MOST_AT_A_BAND, MOST_BLACK = 0.1, 0.25
 # One slice with a table or letters beside it: the larger part takes up more of the picture than this.
 _ONE_SLICE = 0.6
 # Only lungs that take up less of both sides may lie on a page or in the window of a viewer.
@@ -68,7 +70,7 @@ def _judged(
     if part is not None:
         shown, box = shown[part], _within(box, part)
     if shows_lung(field, _accept(network)):
-        field = replace(field, flaw=_flaw_of_pixels(shown))
+        field = replace(field, flaw=_flaw_of_pixels(shown, field.lungs))
     return field if box is None else _placed(field, box, g.shape)
 
 
@@ -143,7 +145,9 @@ def _at_size(picture: Float32, network: Network) -> Float32:
     return resize(picture, network.size, network.size)
 
 
-def _flaw_of_pixels(shown: Float32) -> str:
+def _flaw_of_pixels(shown: Float32, lungs: Mask) -> str:
+    if lung_at_a_band(shown, lungs) > MOST_AT_A_BAND or black_between(shown, lungs) > MOST_BLACK:
+        return "erased"
     if max(shown.shape) < FEWEST_PIXELS or sharpness(shown) < LEAST_SHARPNESS:
         return "few_pixels"
     step, blockiness = blocks(shown)

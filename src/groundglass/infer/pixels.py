@@ -1,15 +1,16 @@
-"""What the pixels themselves say: how many of them are real, and whether JPEG blocks show.
+"""What the pixels themselves say: how many of them are real, whether JPEG blocks show, and whether a part was erased.
 
-Both are measured on the picture, because a file's size and format say neither: a thumbnail is enlarged, and a
-compressed picture is saved again as PNG.
+All are measured on the picture, because a file's size and format say nothing of it: a thumbnail is enlarged, and a
+compressed picture or one whose end was lost is saved again as PNG.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from groundglass.types import Float32
+from groundglass.types import Float32, Mask
 
 # Lines of the picture that are looked at, in each direction.
 _LINES = 96
@@ -25,6 +26,12 @@ _COSINES = np.array(
     np.float32,
 )
 _LOW = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+# Gray that differs by no more is one gray.
+_PLAIN, _BLACK = 0.035, 2 / 255
+# The share of a line that must be plain, and of a side that plain lines must take up to be a band.
+_PLAIN_LINE, _BAND = 0.995, 0.03
+# How far a lung field may stray from the lungs, as a share of the side.
+_STRAY, _EDGE = 0.04, 0.015
 
 
 def sharpness(gray: Float32) -> float:
@@ -96,3 +103,34 @@ def _borders(lines: Float32) -> tuple[int, float]:
     more = mean - 0.5 * (np.roll(mean, 1) + np.roll(mean, -1))
     last = int(np.argmax(more))
     return (last + 1) % 8, float(more[last] / (np.delete(mean, last).mean() + 0.05))
+
+
+def lung_at_a_band(gray: Float32, lungs: Mask) -> float:
+    """The share of a side of a picture (H, W) along which lungs end at a plain band, as where the rest was lost.
+
+    Of whole slices it is 0: the chest wall lies between the lungs and whatever is plain around the body.
+    """
+    widest = 0.0
+    for turned, field in ((np.rot90(gray, k), np.rot90(lungs, k)) for k in range(4)):
+        plain = (np.abs(turned - turned[0, 0]) <= _PLAIN).mean(axis=1) >= _PLAIN_LINE
+        if plain.all() or (band := int(np.argmin(plain))) < _BAND * len(plain):
+            continue
+        near = max(1, round(_STRAY * len(plain)))
+        widest = max(widest, float(field[max(0, band - near) : band + near].any(axis=0).mean()))
+    return widest
+
+
+def black_between(gray: Float32, lungs: Mask) -> float:
+    """The share of what lies in the box of the lungs (H, W), but not in them, that is as dark as anything.
+
+    There are heart, vessels and chest wall; where it is black, lungs were cut out of their slice.
+    """
+    rows, columns = (np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0))
+    if rows.size == 0:
+        return 0.0
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    reach = max(1, round(_EDGE * max(gray.shape)))
+    around = ~np.asarray(ndimage.maximum_filter(lungs[box], size=2 * reach + 1))
+    if np.count_nonzero(around) < 20:
+        return 0.0
+    return float((gray[box][around] <= gray.min() + _BLACK).mean())

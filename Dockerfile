@@ -1,4 +1,4 @@
-# The web page and the REST service, as a user without rights and with a root that can be read only.
+# The web page and the REST service, with DICOM results, as a user without rights and with a root that can be read only.
 #   docker build -t groundglass .
 #   (umask 077; openssl rand -hex 32 > token); chown 10001 token       # the token is for whoever is let in
 #   docker run --rm --read-only --tmpfs /tmp:mode=1777,size=3g --cap-drop ALL --security-opt no-new-privileges \
@@ -10,7 +10,7 @@ FROM python:3.12-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN python -m venv /opt/groundglass && /opt/groundglass/bin/pip install --no-cache-dir -c constraints.txt '.[web]'
+RUN python -m venv /opt/groundglass && /opt/groundglass/bin/pip install --no-cache-dir -c constraints.txt '.[web,dicom]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/groundglass /opt/groundglass

@@ -155,6 +155,9 @@ def test_what_was_refused_is_queued_again_on_request(tmp_path: Path, invoke: Inv
 
 def test_a_status_of_no_node_is_a_wrong_setting(tmp_path: Path, invoke: Invoke) -> None:
     assert invoke("node", "status", "--store", tmp_path).exit_code == 2
+    asked = invoke("node", "status", "--store", tmp_path, "--echo", "ARCHIVE@127.0.0.1:9")
+    assert asked.exit_code == 7  # the archive may be asked before there is a node; this one is not there
+    assert "C-ECHO" in asked.stderr
 
 
 @pytest.mark.parametrize(

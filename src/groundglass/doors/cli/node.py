@@ -122,6 +122,9 @@ def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
     """What a node has received, answered and delivered, and why not; without names."""
     from groundglass.remote.worklist import Worklist, holder
 
+    if echo is not None and not _has_run(store):
+        _echo(echo, aet)  # whether the archive answers may be asked before the node is started
+        return
     _require_store(store)
     with Worklist(store, time.time, exclusive=False) as worklist:
         counts, reasons = worklist.counts(), worklist.reasons()
@@ -150,8 +153,12 @@ def retry(store: Path) -> None:
         click.echo(f"{worklist.retry()} results queued again")
 
 
+def _has_run(store: Path) -> bool:
+    return (store / "worklist.sqlite").is_file()
+
+
 def _require_store(store: Path) -> None:
-    if not (store / "worklist.sqlite").is_file():
+    if not _has_run(store):
         raise ConfigError(
             "store", "the folder of a node", "one without a worklist", "start the node first", about="--store"
         )

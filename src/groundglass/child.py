@@ -1,4 +1,4 @@
-"""Child processes: started apart, spoken to over two pipes, with a deadline for every byte, and ended for good.
+"""Child processes: each has two pipes, a deadline for every byte, and is killed if it misses one.
 
 Both sides speak frames: one byte for the kind, four bytes of length (big endian), and that many bytes. A frame of kind
 `J` holds JSON text. Nothing is pickled. `Child` is the parent's side; `own_pipes`, `read_frame`, `write_frame` and
@@ -56,7 +56,7 @@ class Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, own_session: bool = False) -> None:
         """Start it. With a session of its own, signals of the terminal do not reach it and its children end with it.
 
-        Raises OutputError (`no_resources`) where the machine has no process or descriptor left.
+        Raises OutputError (`no_resources`) if the machine has no process or descriptor left.
         """
         self._own_session = own_session
         try:
@@ -93,18 +93,18 @@ class Child:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill it; whoever waits for an answer sees the end of the pipe."""
+        """Kill it. A thread that waits for an answer then reads the end of the pipe."""
         self._process.kill()
 
     def status(self, seconds: float) -> int | None:
-        """How it ended, waiting for that long at most: an exit status, minus the number of a signal, or None."""
+        """Wait at most `seconds` for the end. Returns the exit status, minus a signal, or None if it still runs."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """Kill it, with what it started if it has a session of its own, and let go of the pipes."""
+        """Kill it and close the pipes. If it has a session of its own, what it started is killed too."""
         self._process.kill()
         self._process.wait()
         if self._own_session:
@@ -169,7 +169,7 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
 
 
 def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the two pipes for frames; what a library prints goes nowhere, for it may hold a patient's data.
+    """Keep the two pipes for frames. What a library prints is dropped, because it may hold a patient's data.
 
     With GROUNDGLASS_DEBUG=1 standard error stays.
     """

@@ -1,4 +1,4 @@
-"""A data set's folder -> manifest rows: what the files are called and what the set's own tables say of them."""
+"""A data set's folder -> manifest rows, from the names of the files and from the tables of the set."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def adopt(
     """The records of a set that lies in `folder`, with paths relative to `root`, sorted by path.
 
     `shape` gives height and width of an image, or None if it cannot be read; by default the files are read once.
-    Symbolic links are not followed. Raises ManifestError with everything in which the folder is not what the source
-    says: counts, tables, a class without a file.
+    Symbolic links are not followed. Raises ManifestError with every difference between the folder and the source:
+    counts, tables, a class without a file.
     """
     if not folder.is_dir():
         raise ManifestError("not_found", [Reason("a folder to adopt", "none there", "check the path")])
@@ -64,7 +64,7 @@ def adopt(
 
 
 def unmatched(source: Source, folder: Path) -> int:
-    """How many image files of the folder fit no rule of the source, and so stay out of the manifest."""
+    """The number of image files that match no rule of the source. They are not in the manifest."""
     files = [f for f in _files(folder) if f.lower().endswith(_SUFFIXES)]
     return len(files) - len(_matched(source, files))
 
@@ -192,7 +192,7 @@ def _split(spelled: str) -> Split | None:
 
 
 def _said(source: Source, folder: Path, images: Sequence[str]) -> tuple[dict[str, Row], list[str]]:
-    """What the tables say of each image: patient, label and split, by its path; and what is wrong with the tables."""
+    """Patient, label and split of each image by its path, from the tables; and the problems of the tables."""
     exact = set(images)
     bare = {_bare(path): path for path in images}
     said: dict[str, Row] = {}
@@ -230,7 +230,7 @@ def _values(table: Table, row: Row) -> Row:
 
 
 def traits(source: Source, folder: Path) -> dict[str, Row]:
-    """What patterns and tables say of each image beyond patient, label and split, by its path under the set's folder.
+    """The traits of each image, from patterns and tables, by its path under the set's folder.
 
     Raises ManifestError if a table of the set is absent.
     """
@@ -255,7 +255,7 @@ def _bare(path: str) -> str:
 
 
 def _filled(template: str | None, row: Mapping[str, str]) -> str:
-    """The template with its columns put in; empty if a column is empty, so that no half name comes out."""
+    """The template with its columns filled in. Empty if one column is empty, because half a name would be wrong."""
     if template is None:
         return ""
     empty = False

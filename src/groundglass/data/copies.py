@@ -39,7 +39,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images by their index, first < second, and how well they agree: 1 is the same picture, about 0 another."""
+    """Two images by their index, first < second, and their agreement: 1 for the same picture, about 0 for others."""
 
     first: int
     second: int
@@ -123,7 +123,7 @@ _GRID_HALF, _GRID_FULL, _GRID_DESCRIPTOR = _grid(_HALF), _grid(SIDE), _grid(_DES
 
 
 def _band(image: Float32, fine: float, coarse: float) -> Float32:
-    """What lies between two scales, in pixels: no slow shading, no pixel noise. Works on (..., H, W)."""
+    """The band between two scales in pixels, without slow shading and pixel noise. Works on (..., H, W)."""
     still = (0.0,) * (image.ndim - 2)
     low = ndimage.gaussian_filter(image, (*still, fine, fine))
     return np.asarray(low - ndimage.gaussian_filter(image, (*still, coarse, coarse)), np.float32)
@@ -204,7 +204,7 @@ def _small(thumbs: Bytes) -> NDArray[np.float16]:
 
 
 def _agreement(thumbs: Bytes, small: NDArray[np.float16], warped: int, still: int, view: int) -> float:
-    """The lowest tenth of tile correlations after alignment; 0 where even the coarse images do not match."""
+    """The lowest tenth of tile correlations after alignment; 0 if even the coarse images do not match."""
     coarse = small[warped].astype(np.float32), small[still].astype(np.float32)
     pose, likeness = _aligned(*coarse, _VIEWS[view], _GRID_HALF, 8)
     if likeness < _COARSE:
@@ -222,7 +222,7 @@ def _sampled(image: Float32, pose: Float64, grid: Float64) -> tuple[Float32, NDA
 
 
 def _aligned(moving: Float32, still: Float32, pose: Float64, grid: Float64, steps: int) -> tuple[Float64, float]:
-    """The pose under which `moving` lies on `still`, and their correlation there; -1 where the search is lost."""
+    """The pose under which `moving` lies on `still`, and their correlation there; -1 if the search is lost."""
     side = still.shape[0]
     gy, gx = (g.ravel() * (side / 2) for g in np.gradient(still))
     jacobian = np.stack([gy * grid[0], gy * grid[1], gy, gx * grid[0], gx * grid[1], gx])
@@ -259,7 +259,7 @@ def _tiles(moving: Float32, still: Float32, pose: Float64) -> float:
     power_a, power_b = (a * a).mean(axis=1), (b * b).mean(axis=1)
     likeness = (a * b).mean(axis=1) / np.sqrt(power_a * power_b + 1e-6)
     power = np.maximum(power_a, power_b)
-    # tiles of air or of plain tissue hold noise only: the flattest fifth does not vote
+    # tiles of air or of plain tissue hold only noise, so the flattest fifth is left out
     return float(np.quantile(likeness[power > np.quantile(power, 0.2)], 0.1))
 
 

@@ -1,4 +1,4 @@
-"""A manifest -> its refined subset: by rule, with thresholds in one TOML, and a reason for every image left out.
+"""A manifest -> its refined subset, by rules. One TOML holds the thresholds; each image left out has a reason.
 
 The original system kept 232 of 746 images, chosen by hand. Here each rule is a threshold on one score.
 """
@@ -18,7 +18,7 @@ from groundglass.types import Record
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The limits of `curate.toml`; None is no rule."""
+    """The limits of `curate.toml`; None switches a rule off."""
 
     shortest_side: float | None = None
     noise: float | None = None
@@ -53,7 +53,7 @@ def thresholds(file: Path | None = None) -> Thresholds:
 
 Score = Callable[[Look], "float | None"]
 
-# Rule -> its score, and whether the limit is the least (True) or the most (False) that is allowed.
+# Rule -> its score, and whether the limit is a minimum (True) or a maximum (False).
 _RULES: Mapping[str, tuple[Score, bool]] = {
     "shortest_side": (lambda look: float(min(look.height, look.width)), True),
     "noise": (lambda look: look.noise, False),

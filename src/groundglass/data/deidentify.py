@@ -1,8 +1,8 @@
-"""De-identified copies of DICOM images: a list says what stays, and what names somebody is replaced.
+"""De-identified copies of DICOM images: only listed attributes stay, and identifying values are replaced.
 
 Needs the `dicom` extra. Stricter than the basic profile of PS3.15 E: an attribute that is not on the list is removed,
-be it private, free text or a sequence. Names, identifiers, UIDs and dates that stay are replaced by dicognito, alike in
-all files of one run, so that series and follow-ups of a patient still belong together. Pixels are not touched.
+also if it is private, free text or a sequence. dicognito replaces the names, identifiers, UIDs and dates that stay, in
+the same way in all files of one run, so that series and follow-ups of a patient still match. Pixels do not change.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from groundglass.read.sniff import SNIFF_BYTES, sniff
 from groundglass.types import File
 from groundglass.write import write_bytes
 
-# What dicognito replaces.
+# The attributes that dicognito replaces.
 _REPLACED = (
     "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientName", "PatientID",
     "PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
     "StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime", "AcquisitionDateTime",
 )  # fmt: skip
-# What says how the image was made and how its pixels lie.
+# The attributes of acquisition and pixel layout.
 _KEPT = (
     "ImageType", "SOPClassUID", "Modality", "Manufacturer", "ManufacturerModelName", "PatientSex", "BodyPartExamined",
     "SliceThickness", "SpacingBetweenSlices", "KVP", "DataCollectionDiameter", "ReconstructionDiameter",
@@ -49,7 +49,7 @@ _KEPT = (
     "WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "RescaleType", "LossyImageCompression",
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PixelData",
 )  # fmt: skip
-# Of what stays, the attributes whose values the standard does not list: a name may have been typed there.
+# The attributes that stay although the standard does not list their values: somebody may have typed a name there.
 _FREE = (
     "ImageType", "Manufacturer", "ManufacturerModelName", "FilterType", "ConvolutionKernel",
     "PositionReferenceIndicator", "LossyImageCompressionMethod",
@@ -58,18 +58,18 @@ _NAMES = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _MOMENT = re.compile(r"\d{8}([01]\d|2[0-3])(\d{2}){0,2}(\.\d{1,6})?([+-]\d{4})?")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# A name fits the value representation of a body part too.
+# The value representation of a body part would allow a name too.
 _BODY_PARTS = (
     "CHEST", "LUNG", "THORAX", "ABDOMEN", "HEAD", "BRAIN", "NECK", "PELVIS", "HEART", "SPINE", "TSPINE", "LSPINE",
     "CSPINE", "SHOULDER", "WHOLEBODY", "CHESTABDOMEN", "CHESTABDPELVIS", "ABDOMENPELVIS", "NECKCHEST",
 )  # fmt: skip
-# A value this long that is found again in a copy is no coincidence.
+# If a copy holds a value of at least this length again, it is not by chance.
 _TELLING = 6
 
 
 @dataclass
 class Tally:
-    """What became of the files: copied, of unknown burned-in text, refused by code, and left out as no DICOM."""
+    """Counts of files: copied, copied with unknown burned-in text, refused by code, and left out because not DICOM."""
 
     copied: int = 0
     unknown: int = 0
@@ -78,19 +78,19 @@ class Tally:
 
 
 class Deidentifier:
-    """Makes copies that belong together; two of them replace the same patient differently."""
+    """Makes copies that match each other. Two instances replace the same patient by different values."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._anonymizer = Anonymizer()
 
     def copy(self, path: Path, folder: Path) -> bool:
-        """Write the copy of one file below `folder`, under new UIDs; whether the file says that no text is burned in.
+        """Write the copy of one file below `folder`, under new UIDs. Returns whether the file denies burned-in text.
 
-        Raises InputError: `possible_burned_in_phi` for captures and screens, `no_pixels` for what is no image,
-        `unreadable` where a telling value would remain or the header is too odd to replace, and what reading refuses.
+        Raises InputError: `possible_burned_in_phi` for captures and screens, `no_pixels` without an image,
+        `unreadable` if an identifying value would remain or the header is damaged, and every code of reading.
         """
-        self._decoder.ask("dicom_identity", File(str(path)).item())  # its structure holds, so it can be parsed here
+        self._decoder.ask("dicom_identity", File(str(path)).item())  # checks the structure
         with open_regular(str(path)) as stream:
             original = dcmread(io.BytesIO(stream.read()))
         _refuse(original)
@@ -130,7 +130,7 @@ class Deidentifier:
 
 
 def _leave_out_odd_times(made: Dataset) -> None:
-    """Empty what is no date or time, and a time without its date: neither would be replaced."""
+    """Empty invalid dates and times, and a time without its date, because dicognito would leave them as they are."""
     for day in [name for name in _REPLACED if name.endswith("Date")]:
         hour = day.replace("Date", "Time")
         time = str(made.get(hour, "")).replace(":", "")
@@ -152,7 +152,7 @@ def _is_date(text: str) -> bool:
 
 
 def _leave_out_names(original: Dataset, made: Dataset) -> None:
-    """Empty free values that hold a part of the patient's name or of a number: as a word, or anywhere if it is long."""
+    """Empty free values that hold part of the patient's name or an identifier: as a word, or anywhere if it is long."""
     parts = {p for name in _NAMES for p in re.split(r"\W+", str(original.get(name, "")).upper()) if len(p) > 1}
     for name in [n for n in _FREE if n in made]:
         value = made[name].value
@@ -176,7 +176,7 @@ def _refuse(original: Dataset) -> None:
 
 
 def _check(original: Dataset, made: FileDataset) -> None:
-    """Look for the old values in the header of the copy. What stays by intent is not looked for."""
+    """Search the header of the copy for the old values, except for those that stay by intent."""
     header = Dataset()
     for element in made:
         if element.keyword != "PixelData":

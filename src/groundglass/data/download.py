@@ -1,7 +1,6 @@
-"""Fetches the files of a source over HTTP: with resume, retries, a size limit and a checksum that must hold.
+"""Fetches the files of a source over HTTP, with resume, retries, a size limit and a checksum.
 
-Nothing half appears under its own name: bytes go to `<name>.part`, which a later run goes on with, and are renamed
-when their number and their hash are right.
+Bytes go to `<name>.part`, which a later run continues. The file gets its own name when its size and hash are right.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _KNOWN = ".groundglass.json"
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to bear with a server: seconds of silence, attempts without progress, seconds before the next one."""
+    """Seconds of silence to accept from a server, attempts without progress, and seconds before the next attempt."""
 
     timeout: float = 30.0
     attempts: int = 5
@@ -54,9 +53,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(source: Source, folder: Path, patience: Patience | None = None, step: Step = no_step) -> list[Path]:
-    """Fetches and unpacks every file of a source into `folder`; what is there and whole is not fetched again.
+    """Fetches and unpacks every file of a source into `folder`. A file that is already complete is not fetched again.
 
-    Where the source names no checksum, that of the first download is kept beside the files and asked for ever after.
+    If the source names no checksum, that of the first download is kept beside the files and checked from then on.
     Raises RemoteError (exit 7) if a server fails or sends other bytes, OutputError (exit 6) if the disk does.
     """
     patience = patience if patience is not None else Patience()
@@ -104,7 +103,7 @@ def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience,
             if wanted is None or digest == wanted:
                 os.replace(part, target)
                 return digest
-            # other bytes: a broken transfer is worth one fresh try, the same wrong file twice is not
+            # the hash differs: try once afresh, as the transfer may have failed; the same wrong file twice is an error
             part.unlink()
             wrong += 1
             if wrong > 1:
@@ -129,7 +128,7 @@ def _fetch(item: Download, target: Path, wanted: str | None, patience: Patience,
 
 
 def _attempt(item: Download, part: Path, start: int, patience: Patience, step: Step) -> bool:
-    """One request that goes on after `start` bytes; whether the file is whole afterwards."""
+    """One request that continues after `start` bytes. Returns whether the file is complete afterwards."""
     headers = {"User-Agent": "groundglass", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"

@@ -25,7 +25,7 @@ _REQUIRED = ("path", "sha256", "source", "unit")
 # A cell that opens with one of these is run as a formula by spreadsheet programs (CWE-1236).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_BYTES = 256 * 2**20
-# Where the patients are unknown, this many neighbouring files of a folder are kept together: numbers follow patients.
+# If patients are unknown, this many neighbouring files of a folder stay together, because numbers follow patients.
 _NEIGHBOURS = 25
 
 
@@ -56,7 +56,7 @@ def sha256(records: Iterable[Record]) -> str:
 
 
 def write(records: Iterable[Record], path: Path) -> str:
-    """Writes the canonical text in one step, so that no half manifest can be read, and returns its hash.
+    """Writes the canonical text in one step and returns its hash.
 
     Raises OutputError if the place cannot be written, ManifestError as `to_csv` does.
     """
@@ -66,7 +66,7 @@ def write(records: Iterable[Record], path: Path) -> str:
 
 
 def read(path: Path, root: Path | None = None) -> tuple[Record, ...]:
-    """Reads a manifest and holds it to every law; the one to use before training, judging or preparing.
+    """Reads a manifest and checks every rule. Use it before training, judging or preparing.
 
     With `root` every file must also lie under that folder. Raises ManifestError with all the problems.
     """
@@ -80,7 +80,7 @@ def read(path: Path, root: Path | None = None) -> tuple[Record, ...]:
 
 
 def load(path: Path) -> tuple[Record, ...]:
-    """Reads a well-formed manifest without judging what it says; the audit does that. Raises ManifestError."""
+    """Reads a well-formed manifest without checking its content; the audit does that. Raises ManifestError."""
     return parse(_bytes(path))
 
 
@@ -107,7 +107,7 @@ def parse(data: bytes) -> tuple[Record, ...]:
 
 
 def unlawful(records: Sequence[Record]) -> list[str]:
-    """What a well-formed manifest must not say: two labels for one hash, a patient cut by the split, an empty class."""
+    """The broken rules of a manifest: two labels for one hash, a patient in two splits, an empty class."""
     by_hash: dict[str, set[Label]] = defaultdict(set)
     by_patient: dict[str, set[Split]] = defaultdict(set)
     by_split: dict[Split, set[Label]] = defaultdict(set)
@@ -243,7 +243,7 @@ def of_split(records: Sequence[Record], split: str) -> list[Record]:
 
 
 def people(records: Sequence[Record]) -> list[str]:
-    """Who each row shows: its patient, or else a run of 25 neighbouring files of its folder in natural order."""
+    """The patient of each row; if unknown, its group of 25 neighbouring files of the folder in natural order."""
     unknown: dict[str, list[int]] = defaultdict(list)
     names = [r.patient or "" for r in records]
     for n, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""A manifest -> a prepared set that anybody can train on elsewhere: image folder, manifest and data card."""
+"""A manifest -> a prepared set for training elsewhere: image folder, manifest and data card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LUNG_SIZE = 224
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What came out: the rows of the new manifest, its hash, and the rows that gave no picture with the reason."""
+    """The rows of the new manifest, its hash, and each row that gave no picture with the reason."""
 
     records: tuple[Record, ...]
     sha256: str
@@ -50,10 +50,10 @@ def prepare(
     rng: np.random.Generator | None = None,
     step: Step = no_step,
 ) -> Prepared:
-    """Writes the prepared set into the new folder `output`; it appears when it is whole.
+    """Writes the prepared set into the new folder `output`, which appears when the set is complete.
 
     Every transform is the same for every image, whatever its label. With `per_class` each class is brought to that many
-    pictures by augmentation, or by drawing where there are more; each split is filled from its own pictures only, so a
+    pictures by augmentation, or by drawing if there are more; each split is filled from its own pictures only, so a
     patient stays on one side. Raises OutputError if `output` is taken, ManifestError if no picture is left.
     """
     if transform == "lungs" and field is None:
@@ -118,7 +118,7 @@ def _pictures(
                 gray = to_gray(scan.voxels[scan.voxels.shape[0] // 2], scan.unit)
                 for ending, picture in transformed(gray, transform, field):
                     row = _written(record, ending, picture, work)
-                    # equal files have equal names: they come out once
+                    # equal files have equal names, so one of them is kept
                     made.setdefault(row.path, row)
             except InputError as error:
                 left_out.append((record.path, error))
@@ -258,7 +258,7 @@ def data_card(made: Prepared, parent: str, transform: Transform, per_class: int 
 
 def _source_line(name: str, records: Sequence[Record]) -> str:
     licence = next((r.licence for r in records if r.source == name and r.licence), "not stated")
-    # no derivatives: a prepared copy is one
+    # these licences forbid derivatives, and a prepared copy is a derivative
     note = " **No derivatives: do not pass on these prepared pictures.**" if "-ND" in licence else ""
     citation = sources.find(name).citation if name in sources.names() else "see its publisher"
     return f"- {name}: {licence}.{note} {citation}"

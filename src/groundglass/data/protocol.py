@@ -54,7 +54,7 @@ def manifests(sets: Mapping[str, Records]) -> dict[str, Records]:
     luna = _all(sets["luna"], "test")
     refused = [r for r in (*sets["out-of-distribution"], *sets["covid-19-ny-sbu"]) if r.label is None]
     twins = {path for path, _, _ in exclusions()}
-    # slices of a COVID-19 patient that COVID-CT holds among its negatives: they are nobody's negatives
+    # COVID-CT lists these slices of a COVID-19 patient as negatives, so they must not be negatives here
     mislabelled = {path for path, _, reason in exclusions() if reason.endswith("with the other label")}
     p5 = [r for r in (*p1, *p3, *p4) if r.split == "test" or r.path not in twins]
     other = [r for name in OTHER_DISEASE for r in _other_disease(sets[name])]

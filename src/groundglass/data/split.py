@@ -125,7 +125,7 @@ def _dealt(groups: list[list[Record]], shares: Fractions, rng: np.random.Generat
     strata: dict[tuple[str, str, str], list[list[Record]]] = defaultdict(list)
     for group in groups:
         first = group[0]
-        # a folder that holds one group alone is that patient's own, and says nothing of what kind it is
+        # a folder with a single group belongs to one patient and does not define a stratum
         folder = next((p for p in _parents(first.path) if held[p] > 1), "")
         strata[first.source, folder, str(first.label)].append(group)
     dealt: list[Record] = []

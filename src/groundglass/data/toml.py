@@ -1,4 +1,4 @@
-"""The one strict reader of TOML files: what is unknown, missing or of the wrong type is named, not guessed."""
+"""The strict reader of TOML files: it names every key that is unknown, missing or of the wrong type."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Show(Protocol):
 
 
 def named(show: Show, name: str) -> Step:
-    """Progress of work that is done for several names, with the name in place of the stage."""
+    """Progress of the same work for several names. The name is shown in place of the stage."""
     return lambda stage, done, total: show(name, done, total)
 
 

@@ -14,7 +14,7 @@ _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """Somebody wants the program to stop. No Exception: nothing that goes on after a bad file may swallow it."""
+    """A request to stop. It is not an Exception, so that no handler of bad files catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -22,7 +22,7 @@ class Interrupted(BaseException):
 
 
 def signal_behind(error: BaseException) -> Interrupted | None:
-    """The signal that a failure followed: a worker process that got it too is missed a moment later."""
+    """The signal behind a failure, if any: a worker process that got the signal too ends a moment later."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, Interrupted):
         behind = behind.__context__
@@ -55,7 +55,7 @@ class Signals:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What is written in here is written whole: a signal waits until the end of the outermost block."""
+        """A block that a signal does not interrupt: the signal acts at the end of the outermost block."""
         outer, self._writing = self._writing, True
         try:
             yield

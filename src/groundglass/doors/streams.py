@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Closed(io.TextIOBase):
-    """What stands for a standard output that is closed: whatever is written to it fails, and says why."""
+    """Replaces a standard output that is closed. Every write fails with the reason."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -28,9 +28,9 @@ class Closed(io.TextIOBase):
 
 
 def open_streams() -> None:
-    """Give each standard stream that is closed something in its place.
+    """Replace each standard stream that is closed.
 
-    Else the next file that is opened would get its number, and be written to by whoever means the stream.
+    Else the next file that is opened would get the number of the stream, and output for the stream would go there.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -46,7 +46,7 @@ def open_streams() -> None:
 
 
 def console(file: TextIO, width: int) -> Console:
-    """What prints tables to `file`: as wide as a terminal, else `width`. BrokenPipeError if its reader is gone."""
+    """A console that prints tables to `file`, as wide as a terminal, else `width`. Raises BrokenPipeError."""
     from rich.console import Console
 
     class Plain(Console):
@@ -57,7 +57,7 @@ def console(file: TextIO, width: int) -> Console:
 
 
 def require_stdout() -> None:
-    """Raises OutputError (`write_failed`) before any work if results could go nowhere."""
+    """Raises OutputError (`write_failed`) before any work if standard output is closed."""
     if isinstance(sys.stdout, Closed):
         raise OutputError(
             "write_failed", "a standard output that is open", "a closed one", "redirect it, or name a file with -o"

@@ -1,4 +1,4 @@
-"""A manifest and its files -> Findings: what would make a model, or its test, worth less than it seems."""
+"""A manifest and its files -> Findings: faults of the data that make a model or its test look too good."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundglass.infer.network import Network
 from groundglass.judge.evidence import Control, controls
 from groundglass.types import Finding, Record, Severity, Step, no_step
 
-# A control whose interval lies above this says something about the label.
+# A control whose interval lies above this AUROC predicts the label.
 CHANCE = 0.5
 STRONG = 0.7
 _IMBALANCE = 4.0
@@ -26,7 +26,7 @@ _LIST_VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All that an audit found: findings by severity, near-copies as (path, path, agreement), and the controls."""
+    """The result of an audit: findings by severity, near-copies as (path, path, agreement), and the controls."""
 
     manifest_sha256: str
     records: tuple[Record, ...]
@@ -48,7 +48,7 @@ def audit(
     field: Network | None = None,
     step: Step = no_step,
 ) -> Audit:
-    """Audits the files of a manifest that lie under `root`; what `kept` knows is not measured again.
+    """Audits the files of a manifest under `root`. Measurements that `kept` holds are not repeated.
 
     `field` is the lung-field network; without it the checks that need lungs are left out, and a finding says so.
     """
@@ -89,7 +89,7 @@ def _files(rows: Sequence[Record], looks: Sequence[Look | None]) -> Iterable[Fin
     refused: dict[str, list[str]] = defaultdict(list)
     for r, look in zip(rows, looks, strict=True):
         if look is not None and look.refusal is not None:
-            # what is to be refused is listed without a label: there a refusal is as it should be
+            # rows without a label are there to be refused, so a refusal is right
             refused[look.refusal if r.label is not None else f"{look.refusal}, unlabelled"].append(r.path)
     for code, paths in refused.items():
         severity: Severity = "info" if code.endswith("unlabelled") else "error"

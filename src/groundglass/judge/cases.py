@@ -1,4 +1,4 @@
-"""What a model is judged on: one case a slice, with its label, its patient and the probability that it was given."""
+"""The cases that a model is judged on: one a slice, with label, patient and the probability of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundglass.types import Float64, Mask
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One slice: `probability` of COVID, or None if the gate refused it; `traits` are what subgroups are made of."""
+    """One slice: `probability` of COVID, or None if the gate refused it; `traits` define subgroups."""
 
     path: str
     positive: bool
@@ -48,7 +48,7 @@ def columns(cases: Sequence[Case]) -> Columns:
 
 
 def two_of_each(positive: Mask, patients: Sequence[str]) -> bool:
-    """Whether each class has two patients or more: with one alone, nothing is known of how others would differ."""
+    """Whether each class has at least two patients. With one alone the spread between patients is unknown."""
     return all(len({p for p, y in zip(patients, positive, strict=True) if y == label}) > 1 for label in (True, False))
 
 

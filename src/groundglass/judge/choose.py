@@ -14,7 +14,7 @@ from groundglass.types import Estimate
 
 CONTROLS = "groundglass.controls/1"
 FAITHFULNESS = "groundglass.faithfulness/1"
-# Mean AUROCs nearer than this are one and the same; calibration and heat then decide.
+# Mean AUROCs that differ by less than this count as equal; calibration and heat then decide.
 TIE = 0.01
 _SLICES = "validation slices"
 
@@ -37,7 +37,7 @@ class Candidate:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Why this candidate stands behind all that lack nothing."""
+        """What this candidate lacks; candidates that lack nothing rank before it."""
         out = []
         if self.controls is None:
             out.append("controls not measured")
@@ -110,7 +110,7 @@ def _beside(folder: Path, name: str, schema: str, evaluation: dict[str, Any]) ->
 
 
 def _heat(said: dict[str, Any] | None) -> tuple[Estimate | None, float | None]:
-    """The class activation map's share in the lungs: it is what users see."""
+    """The share in the lungs of the class activation map, which is what users see."""
     if said is not None:
         for row in said["measures"]:
             if (row["group"], row["method"], row["measure"]) == (_SLICES, "cam", "positive heat in the lungs"):

@@ -49,7 +49,7 @@ def delong_covariance(scores: Sequence[Float64], positive: Mask) -> tuple[Float6
 def paired_delong(first: Float64, second: Float64, positive: Mask) -> tuple[Estimate, float]:
     """AUROC of scores (N,) less that of others on the same slices, and the two-sided p value.
 
-    Without spread, as between a perfect score and a constant one, p is 0, and 1 where there is no difference.
+    Without spread, as between a perfect score and a constant one, p is 0, and 1 if there is no difference.
 
     It takes every slice for a patient of its own. Raises ValueError if a class has fewer than two cases.
     """

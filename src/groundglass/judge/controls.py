@@ -1,7 +1,7 @@
-"""Does a model beat what is not the disease? Each control is a small classifier on one kind of other evidence.
+"""Does a model beat evidence other than the disease? Each control is a small classifier on one kind of such evidence.
 
-A model that does not beat them has shown nothing (DeGrave et al., Nature Machine Intelligence 2021). With the lungs
-blanked a model must fall to their level: what it still knows then, it reads off something else.
+A model that does not beat the controls may have learned shortcuts (DeGrave et al., Nature Machine Intelligence 2021).
+If the lungs are blanked, a model must fall to the level of the controls; else it uses something outside the lungs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from groundglass.judge.score import cases_of, first_question
 from groundglass.types import Estimate, Float32, Float64, Mask, Record, Step, no_step
 
 SCHEMA = "groundglass.controls/1"
-# What a control sees: the prepared input with a part taken away, or something that is not the lungs.
+# The input of a control: the prepared input with a part removed, or something other than the lungs.
 _INPUT, _OTHER = "the model's own input", "not the lungs"
 
 
@@ -69,7 +69,7 @@ def lungs_only(image: Float32, lungs: Mask) -> Float32:
 
 
 def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str], seed: int) -> tuple[float, float]:
-    """How well a linear classifier tells the source from features (N, K) of unseen people, and chance.
+    """How well a linear classifier finds the source from features (N, K) of unseen patients, and chance.
 
     Both are balanced accuracies: the mean share of each source's slices that are named right. NaN if there is one
     source, or one with fewer than five people.
@@ -98,8 +98,8 @@ def verdict(
 
     Passed means: the model is above every control, by intervals of the paired difference, and with the lungs blanked it
     is worse than with them and not above the strongest control's interval. `within` holds the model and the controls
-    inside each source, where the source itself can tell nothing: each is told, and none fails the model, because one
-    source's slices are few.
+    inside each source, where the source itself is no evidence. These are reported, but none fails the model, because
+    one source has few slices.
     """
     lacking = [r.evidence for r in rows if r.gap.low <= 0]
     strongest = max(rows, key=lambda r: r.auroc.value)
@@ -197,7 +197,7 @@ class _Answered:
 def judge_model(
     model: Model, weights: Path, records: Sequence[Record], root: Path, plan: Plan | None = None, step: Step = no_step
 ) -> Controlled:
-    """Compare a model with what can be known without the disease, on the same slices of a split.
+    """Compare a model with controls that do not see the disease, on the same slices of a split.
 
     `weights` is the model's file, whose features are read. The small controls are trained on the training part (and on
     the validation part for the test split). Raises ManifestError if the rows do not suffice.

@@ -1,4 +1,4 @@
-"""Has the input changed, or what the model says of it, since the model was made? The population stability index.
+"""Has the input or the output of a model changed since it was made? The population stability index.
 
 PSI = sum of (a - e) ln(a / e) over bins, a and e the shares in the new and the reference sample (Siddiqi 2006, "Credit
 Risk Scorecards"; above 0.2 counts as a shift). With n and m cases and B bins and no shift at all it is distributed
@@ -32,7 +32,7 @@ class Measure:
     shares: Mapping[str, float]
 
     def bin(self, value: float | str | None) -> str:
-        """The bin of a value; what is not recorded has one of its own."""
+        """The bin of a value; values that are not recorded share one bin."""
         if value is None:
             return _ABSENT
         if isinstance(value, str):
@@ -42,7 +42,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a model saw when it was made: `count` cases of the model with this `sha256`; `of` says which."""
+    """The reference distribution: `count` cases of the model with this `sha256`; `of` describes the cases."""
 
     sha256: str
     of: str
@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The index of one measure; `chance` is what it stays below in 95 % of samples of this size without any shift."""
+    """The index of one measure. Without a shift it is below `chance` in 95 % of samples of this size."""
 
     measure: str
     index: float
@@ -96,7 +96,7 @@ def _drift(name: str, known: Reference, counts: Counter[str], total: int) -> Dri
     bins = sorted({*shares, *counts})
     index = 0.0
     for b in bins:
-        # half a case stands for none, so that an empty bin has a logarithm
+        # an empty bin counts as half a case, so that its logarithm is finite
         e = max(shares.get(b, 0.0), 0.5 / known.count)
         a = max(counts[b] / total, 0.5 / total)
         index += (a - e) * math.log(a / e)
@@ -111,7 +111,7 @@ def to_json(known: Reference) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Reference:
-    """A reference from JSON. Raises ValueError if it is none."""
+    """A reference from JSON. Raises ValueError if the JSON is not one."""
     try:
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema: {SCHEMA}, got {value['schema']!r}")

@@ -15,7 +15,7 @@ from groundglass.judge.intervals import Scale, Statistic, bootstrap, jackknife, 
 from groundglass.types import Estimate, Float64, Mask, Step, no_step
 
 OVERALL = "all"
-# Subgroups by this trait keep all negatives of their source: a severity exists among the positives alone.
+# Subgroups by this trait keep all negatives of their source, because only positives have a severity.
 SEVERITY = "severity"
 _SEED = 0
 _ROUNDS = 1000
@@ -33,7 +33,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model was worth on some cases. `threshold` gave the labels; `temperature` undoes the calibration."""
+    """How a model did on some cases. `threshold` made the labels; `temperature` undoes the calibration."""
 
     cases: tuple[Case, ...]
     threshold: float
@@ -99,7 +99,7 @@ def groups(cases: Sequence[Case], by: Sequence[str]) -> Iterator[tuple[str, list
 def measures(
     cases: Sequence[Case], threshold: float, prevalence: float, temperature: float | None
 ) -> Iterator[tuple[str, Estimate]]:
-    """Every metric that the cases allow: those of one class only where the other is absent, none if all refused."""
+    """Every metric that the cases allow: only those of one class if the other is absent, none if all were refused."""
     yield "refused", share([c.probability is None for c in cases], [c.patient for c in cases])
     answered = columns(cases)
     if len(set(answered.patients)) < 2:
@@ -159,7 +159,7 @@ def _calibration(answered: Columns, both: bool, temperature: float | None) -> It
 
 
 def _bootstrap(statistic: Statistic, answered: Columns) -> Estimate:
-    """A calibration error is biased upward and has corners; leaving one patient out says little of its spread."""
+    """The bootstrap estimate. A calibration error is biased upward and not smooth, so a jackknife would not serve."""
     return bootstrap(statistic, answered.patients, np.random.default_rng(_SEED), _ROUNDS)
 
 

@@ -1,7 +1,7 @@
-"""Can the label be read off something that is not the disease? Each control is a small classifier on that thing alone.
+"""Does something other than the disease predict the label? Each control is a small classifier on one such thing.
 
 A control sees one kind of evidence: the source, the traits of the file, the border ring, the gray histogram or a 32 x
-32 thumbnail. A model that does not beat them has shown nothing (DeGrave et al., Nature Machine Intelligence 2021).
+32 thumbnail. A model that does not beat them may have learned shortcuts (DeGrave et al., Nature Mach. Intell. 2021).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RING = 4
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """AUROC of one control: `evidence` is what it saw, `how` is "cross-validated" or "train+val to test"."""
+    """AUROC of one control: `evidence` is its input, `how` is "cross-validated" or "train+val to test"."""
 
     evidence: str
     how: str
@@ -32,9 +32,10 @@ class Control:
 
 
 def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) -> list[Control]:
-    """Every control on the labelled, readable rows, cross-validated by patient, and on the split where there is one.
+    """Every control on the labelled, readable rows, cross-validated by patient, and on the split if there is one.
 
-    Where patients are unknown, neighbouring files stand for one. A control that sees no difference is left out.
+    If patients are unknown, a group of neighbouring files counts as one. A control whose input never differs is left
+    out.
     """
     rows = [n for n, r in enumerate(records) if r.label is not None and _readable(looks.looks[n])]
     positive = np.array([records[n].label == "covid" for n in rows], bool)
@@ -52,7 +53,7 @@ def controls(records: Sequence[Record], looks: Looks, rng: np.random.Generator) 
 
 
 def evidence_of(records: Sequence[Record], looks: Looks, rows: Sequence[int]) -> Mapping[str, Float64]:
-    """What each control sees of the given rows, as a matrix (N, K)."""
+    """The input of each control for the given rows, as a matrix (N, K)."""
     index = np.asarray(rows, np.intp)
     seen = [look for n in rows if (look := looks.looks[n]) is not None]
     small = looks.small[index].astype(np.float64) / 255

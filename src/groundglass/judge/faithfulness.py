@@ -1,6 +1,6 @@
-"""Does the picture tell the truth? Heat is measured against lungs, lesions, the model's own answer, and noise.
+"""Is the heat right? It is measured against lungs, lesions, the model's own answer, and noise.
 
-Every measure states what heat without meaning would get, and random heat is measured beside the methods as proof.
+Every measure states what random heat would get, and random heat is measured beside the methods.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Score = Callable[[Float32], Float64]
 OfGraph = Callable[[Any, Float32], Float32]
 SCHEMA = "groundglass.faithfulness/1"
 RANDOM = "random heat"
-# They need no gradients, so that any model file can be measured.
+# These need no gradients, so they can measure any model file.
 ANY_FILE = ("cam", "occlusion", RANDOM)
-# The map of a model that has one: what it calls opaque, which no pixel outside the lung field can be.
+# The opacity map of a model that has one. No pixel outside the lung field can be opaque.
 OPACITY = "opacity-map"
 OPACITY_NOTE = (
     f"{OPACITY}: nothing outside the lung field is opaque by construction, so the share of its heat in the lung field "
     "is 1 and proves nothing."
 )
-# Many passes for each map: they are drawn again only with all kernels shuffled.
+# These need many passes a map, so they are repeated only with all kernels shuffled.
 _SLOW = ("occlusion", "integrated-gradients")
-# Phantoms that maps are drawn of again with randomised weights.
+# The number of phantoms whose maps are repeated with randomised weights.
 _SANITY = 8
 # Two maps with a rank correlation of a half have a quarter of the variance of their ranks in common.
 SAME = 0.5
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure of one method: `chance` is what heat without meaning gets, on the same samples."""
+    """One figure of one method: `chance` is the figure of random heat on the same samples."""
 
     method: str
     measure: str
@@ -81,7 +81,7 @@ class Measure:
 
 
 def random_heat(images: Float32, rng: np.random.Generator, cells: int = _CELLS) -> Float32:
-    """Smooth heat (N, S, S) that knows nothing of the images, as coarse as a class activation map."""
+    """Smooth random heat (N, S, S), as coarse as a class activation map."""
     size = images.shape[-1]
     coarse = rng.standard_normal((len(images), cells + 3, cells + 3))
     zoom = size / cells
@@ -126,7 +126,7 @@ def area(values: Float64) -> float:
 
 
 def alike(first: Float32, second: Float32) -> float:
-    """Spearman's rank correlation of two heats (S, S), at a quarter of the resolution; 0 where one is constant."""
+    """Spearman's rank correlation of two heats (S, S), at a quarter of the resolution; 0 if one is constant."""
     a, b = (ndimage.zoom(h, 0.25, order=1).ravel() for h in (first, second))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0

@@ -208,8 +208,8 @@ def calibrated_error(
 def calibration_line(probability: Float64, positive: Mask) -> tuple[Statistic, Statistic]:
     """Calibration slope and intercept-in-the-large as functions of row weights (Cox 1958; Van Calster et al. 2016).
 
-    The slope is that of a logistic regression on the logit of the probability, 1 where it is neither over- nor
-    under-confident; the intercept is fitted with the slope held at 1, 0 where the mean is right. NaN if the
+    The slope is that of a logistic regression on the logit of the probability, 1 if it is neither over- nor
+    under-confident; the intercept is fitted with the slope held at 1, 0 if the mean is right. NaN if the
     regression has no maximum, as with classes that the score separates.
     """
     logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / np.clip(1 - probability, 1e-6, 1 - 1e-6))

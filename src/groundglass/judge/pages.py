@@ -26,7 +26,7 @@ _RANDOMISED = (
     f'ranks with the first. It "{SHOWS}" and not the model if the whole interval lies above; else the verdict is '
     f'"{UNSURE}". Random heat is chance.'
 )
-# Paths that a finding lists.
+# The most paths that a finding lists.
 _LISTED = 50
 
 

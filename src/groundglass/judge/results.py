@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was judged on what: hashes are empty if there is no model file or no manifest."""
+    """The model and the manifest of a judgement. Hashes are empty if there is no model file or no manifest."""
 
     model: str
     model_sha256: str

@@ -109,7 +109,7 @@ def lesion_pairs(data: Path, model: Model) -> list[Sample]:
 def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
     """Each picture below the data root that has a lesion mask, with that mask (H, W); unreadable masks are left out.
 
-    Raises ManifestError where there is no such folder.
+    Raises ManifestError if there is no such folder.
     """
     if not data.is_dir():
         raise ManifestError(
@@ -128,7 +128,7 @@ def lesion_files(data: Path) -> Iterator[tuple[Path, Mask]]:
 
 
 def _mask(path: Path) -> Mask:
-    """White pixels (H, W); the reader would refuse a picture that is nearly all black. Raises InputError."""
+    """White pixels (H, W), without `read`, which refuses a picture that is nearly black. Raises InputError."""
     from PIL import Image
 
     try:

@@ -1,6 +1,6 @@
-"""What makes the same lung look different: kernel, resolution, noise, window and compression of a source.
+"""Random changes of how a lung looks: kernel, resolution, noise, window and compression of a source.
 
-Both labels get every look, so that no look belongs to one of them.
+Both labels get every look, so that no look predicts the label.
 """
 
 from __future__ import annotations

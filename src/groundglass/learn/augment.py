@@ -73,8 +73,8 @@ def shade(images: Tensor, rng: np.random.Generator, contrast: float, brightness:
 def paint_opacities(images: Tensor, lungs: Tensor, rng: np.random.Generator, chance: float) -> Tensor:
     """Paint opacity into known lung, from haze to consolidation: (N, 1, S, S) images, (N, 1, S, S) lung fields.
 
-    What is painted moves the lung towards the gray of the brightest tissue. The lung field stays what it was, which is
-    how a learned lung field is taught to keep opacified lung.
+    Paint moves the lung towards the gray of the brightest tissue. The lung field does not change, so that a learned
+    lung field keeps opacified lung.
     """
     n, _, size, _ = images.shape
     shape = torch.zeros(n, 1, size, size)

@@ -1,4 +1,4 @@
-"""A training run on disk: everything that is needed to go on exactly where it stopped, written in one step."""
+"""A training run on disk: all that is needed to continue exactly where it stopped, written in one step."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote, in place; returns `about`.
 
     Every field of `expected` must stand in `about`. Raises ModelError (exit status 5) naming the first that differs, or
-    where the file is damaged.
+    if the file is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -96,7 +96,7 @@ def _restore(
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run. Raises ModelError if it is missing or damaged."""
+    """The description of the run in a checkpoint. Raises ModelError if the file is missing or damaged."""
     if not path.is_file():
         raise ModelError("weights_missing", "a file", f"none named {path.name}", "train first", about="checkpoint")
     try:
@@ -112,7 +112,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def load_average(path: Path, net: nn.Module) -> None:
     """Start a network from another run's averaged weights; heads that differ in shape stay as they are.
 
-    Raises ModelError if the run is missing or damaged, or its trunk is another.
+    Raises ModelError if the run is missing or damaged, or has another trunk.
     """
     if not path.is_file():
         raise ModelError(

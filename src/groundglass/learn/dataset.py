@@ -1,4 +1,4 @@
-"""Manifest rows -> arrays in memory: read once, prepared exactly as at prediction, kept as uint8."""
+"""Manifest rows -> arrays in memory, read once, prepared exactly as for a prediction, and kept as uint8."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sampling_weights(
 ) -> NDArray[np.float64]:
     """The chance to draw each example: sources by their share, labels by theirs within a source, equally by default.
 
-    Within both, a patient counts with the square root of its slices, or those with many would be learned by heart.
+    Within both, a patient counts with the square root of its slices; else patients with many slices would dominate.
     """
     check_shares(source_share, {e.source for e in examples})
     groups: dict[tuple[str, int], dict[str, list[int]]] = {}

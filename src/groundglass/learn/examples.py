@@ -1,4 +1,4 @@
-"""Manifest rows -> training pictures: seen as the recipe says, filled up where it says so, and split."""
+"""Manifest rows -> training pictures, with the views of the recipe; filled up and split if the recipe says so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STORED_SHARE = 8 / 7
 # MosMed's CT-1: less than a quarter of the lung is affected, and its one middle slice often shows nothing of it.
 _MILD = "/CT-1/"
 
-# Counts the changes of what `prepare` gives, so that no picture of an earlier version is taken from the cache.
+# The version of what `prepare` returns, so that the cache gives no picture of an earlier version.
 _GRAY_LEVELS = 2
 
 Tick = Callable[[], None]
@@ -130,7 +130,7 @@ def split_pictures(
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """A random split by picture, as the original did: pictures of one person, and copies, land on both sides.
 
-    It exists to measure what that is worth. Nothing that is shipped or chosen rests on it.
+    It exists to measure this leak. No shipped or chosen model uses it.
     """
     order = rng.permutation(len(examples))
     cut = round(share * len(examples))
@@ -138,7 +138,7 @@ def split_pictures(
 
 
 def draw_phantoms(count: int, field: Network, size: int, rng: np.random.Generator, tick: Tick) -> list[Example]:
-    """Prepared phantom slices, half of them with opacities, each an own patient."""
+    """Prepared phantom slices, half of them with opacities, each of its own patient."""
     examples: list[Example] = []
     for _ in range(20 * count):
         if len(examples) == count:

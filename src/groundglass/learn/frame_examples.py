@@ -1,4 +1,4 @@
-"""What the frame of a picture is learned from: whole slices, what is made of them, and other parts of the body."""
+"""Examples for the frame network: whole slices, pictures made of them, and other parts of the body."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def source_chances(sources: Sequence[str]) -> NDArray[np.float64]:
 
 
 def draw(frame: str, examples: FrameExamples, chances: NDArray[np.float64], rng: np.random.Generator) -> Float32 | None:
-    """One picture (H, W) in [0, 1] of a frame; None where this slice could not be cut."""
+    """One picture (H, W) in [0, 1] of a frame; None if this slice could not be cut."""
     if frame == "other_anatomy":
         return _elsewhere(examples, rng)
     if frame == "several":

@@ -36,7 +36,7 @@ Box = tuple[slice, slice]
 
 
 def cut_box(lungs: Mask, rng: np.random.Generator, least: float = LEAST_CUT) -> Box | None:
-    """Rows and columns of a crop that cuts `least` or more of the lung field (H, W) away; None where none was found."""
+    """Rows and columns of a crop that cuts `least` or more of the lung field (H, W) away; None if none was found."""
     makers = (_half, _half, _side, _corner, _window)
     total = max(1, int(lungs.sum()))
     for _ in range(_TRIES):

@@ -1,9 +1,9 @@
 """Synthetic opacities, painted into prepared lung boxes of people without COVID-19, with their pixel masks.
 
-Half of the slices of every source get them, so that lesion and source part company: what is left to learn is the
-lesion. Patterns and their places follow the descriptions of COVID-19 pneumonia on CT: ground glass, consolidation,
-crazy paving, reversed halo, halo, and bands along the pleura; bilateral, peripheral and posterior by preference, with
-thickened vessels (Simpson et al. 2020, doi:10.1148/ryct.2020200152; Salehi et al. 2020, doi:10.2214/AJR.20.23034).
+Half of the slices of every source get them, so that the source does not predict the lesion. Patterns and places follow
+the descriptions of COVID-19 pneumonia on CT: ground glass, consolidation, crazy paving, reversed halo, halo, and
+bands along the pleura; bilateral, peripheral and posterior by preference, with thickened vessels (Simpson et al. 2020,
+doi:10.1148/ryct.2020200152; Salehi et al. 2020, doi:10.2214/AJR.20.23034).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int, Row], None]
 
 
 def quiet(stage: str, done: int, total: int, row: Row) -> None:
-    """Progress for nobody."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ def train(
     Leaves `checkpoint.safetensors`, `curves.csv` and `curves.png` in `folder` after each epoch. With `resume` it goes
     on from there and gives what an uninterrupted run would have given. `tick` is called after each step and `watch`
     after each epoch, with what was measured. No epoch is picked: the last counts. Raises ModelError if it would go
-    on with another recipe or manifest, or where the loss is no number.
+    on with another recipe or manifest, or if the loss is no number.
     """
     rng = np.random.default_rng(recipe.seed)
     device = fabric.device

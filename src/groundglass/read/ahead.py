@@ -1,4 +1,4 @@
-"""Reads one scan ahead of whoever uses them, so that decoding and the networks run at the same time."""
+"""Reads one scan ahead of its use, so that decoding and the networks run at the same time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Ahead:
     """The scans at `paths` in order, as (name, Scan) or (name, exception); a context manager, iterated once.
 
     While entered, a thread of its own is the only user of `decoder`. At most two scans are in memory: the one in use
-    and the next; for that, whoever iterates drops the one in use before asking for the next. An exception that is no
-    InputError is our fault; it is handed out too, and the rest is still read.
+    and the next; for that, the caller must drop the one in use before it asks for the next. An exception other than
+    InputError is an internal error; it is yielded too, and the rest is still read.
     DICOM files that are given one by one are read together, so that those of one series are one scan.
     `best_series` hands out, of the series of one study, the best suited one only.
     `total` counts the inputs known so far, `skipped` what was left out, by reason.

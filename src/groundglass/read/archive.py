@@ -33,7 +33,7 @@ class Files:
         self._limits = limits
         self._zip: zipfile.ZipFile | None = None
         self._zip_of: tuple[str, int, int] | None = None
-        self.stamp = ""  # of the file that was opened last: it changes when that does
+        self.stamp = ""  # of the file that was opened last; it changes if the file changes
 
     def whole(self, item: Mapping[str, Any], limit: int) -> bytes:
         """All bytes of one file. Raises InputError: `empty`, `too_large` above `limit`, `bad_archive`."""
@@ -128,7 +128,7 @@ def _too_large(size: int, limit: int) -> InputError:
 
 
 class _Regular(io.FileIO):
-    """A file whose failing disk or mount is a refusal of that file."""
+    """A file. If its disk or mount fails, reading raises InputError."""
 
     def readinto(self, buffer: Any) -> int | None:
         with _of_one_file():
@@ -171,7 +171,7 @@ def real_path(path: str) -> str:
 
 
 def absent(path: str) -> InputError:
-    """What is said where nothing is at a path: why that may be so, by how the path is written."""
+    """The error for a path without a file, with a likely reason from the spelling of the path."""
     hints = (
         (r"[A-Za-z][A-Za-z0-9+.-]+:/", "an address", "copy what it names to this machine and give its path"),
         (r"[A-Za-z]:[\\/]|\\\\|[^/]*\\", "a path of Windows that is not there", "write it as this system does, with /"),
@@ -286,7 +286,7 @@ def _odd(info: zipfile.ZipInfo) -> bool:
 
 
 def shown(name: str) -> str:
-    """A member's name as people may see it: printable, and at most 120 characters."""
+    """The name of a member for people: printable, and at most 120 characters."""
     clean = re.sub(r"[^\w.\-+ /()%]", "_", name.replace("\\", "/"), flags=re.ASCII)
     return clean[-120:].lstrip("/") or "entry"
 

@@ -1,8 +1,8 @@
-"""Which series of a study is suited best: an order by stated rules, from headers only.
+"""The best suited series of a study, by stated rules and from headers only.
 
-In turn: a series that can be arranged at all; the most of the long axis covered, in steps of 50 mm; fewest warnings of
+In order: a series that can be arranged at all; the most of the long axis covered, in steps of 50 mm; fewest warnings of
 its geometry; slices of at most 5 mm; most slices; the order in which the files were found. The reconstruction kernel
-has no say: nothing measured here tells which one serves better.
+does not count, because no measurement here shows which one is better.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ def one_a_study(found: Found, limits: Limits) -> Found:
 
 
 def study_of(entry: Input) -> str | None:
-    """A stand-in for the study that a DICOM series belongs to, or None where that is not recorded."""
+    """A stand-in for the study that a DICOM series belongs to, or None if that is not recorded."""
     series = entry.headers[0].series if entry.headers else None
     return None if series is None else series.split("/")[0]
 
 
 def _called(one: Input) -> str:
-    """What people call a series: its number, else the last part of the name that it was given under."""
+    """The name of a series for people: its number, else the last part of its path."""
     number = one.headers[0].number if one.headers else None
     return f"series {number}" if number is not None else one.name.rsplit("/", 1)[-1][:40]
 
 
 def told_of(others: Sequence[Input]) -> tuple[Notice, ...]:
-    """What the answer for one series says of those beside it, without folders."""
+    """The notice in the answer for one series about the other series, without folders."""
     if not others:
         return ()
     names = [f"{_called(one)} ({len(one.files)})" for one in others[:_NAMED]]

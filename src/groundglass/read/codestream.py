@@ -1,4 +1,4 @@
-"""Reads the size that a compressed image states of itself, before any decoder allocates for it; runs in the worker."""
+"""Reads the size from the header of a compressed image, before a decoder allocates memory; runs in the worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a codestream states: `coding` is the JPEG marker byte, or 0x51 for JPEG 2000."""
+    """The header of a codestream: `coding` is the JPEG marker byte, or 0x51 for JPEG 2000."""
 
     coding: int
     precision: int
@@ -58,7 +58,7 @@ def jpeg_frame(data: bytes) -> Frame:
 def jpeg2000_frame(data: bytes) -> Frame:
     """The image size in a JPEG 2000 codestream or JP2 file (ISO/IEC 15444-1 A.5.1, I.4). Raises InputError.
 
-    Boxes are walked with care: pydicom 3.0.2 loops for ever on a box whose length is 0.
+    A box of length 0 ends the walk; pydicom 3.0.2 would loop for ever.
     """
     at = 0
     if data.startswith(_JP2_SIGNATURE):

@@ -1,7 +1,8 @@
 """Walks the elements of a DICOM file before pydicom does; runs in the worker.
 
 pydicom shortens lengths that pass the end of the file, recurses into sequences as deep as they go, and takes half a
-gigabyte for a million empty items. The walk is flat: it counts, measures depth, and stops at the first lie.
+gigabyte for a million empty items. This walk does not recurse. It counts elements and depth, and stops at the first
+wrong length.
 Encoding: DICOM PS3.5 section 7.
 """
 
@@ -37,7 +38,7 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A file whose structure holds: its transfer syntax and PixelData, None where it has none."""
+    """A file whose structure holds: its transfer syntax and PixelData, None if it has none."""
 
     syntax: str
     pixels: Pixels | None
@@ -107,7 +108,7 @@ class _Walker:
         self.item_mark = self.tag.pack(0xFFFE, 0xE000)
 
     def run(self, at: int, explicit: bool) -> Pixels | None:
-        # Each open level is (end or None where undefined, explicit VR, whether its children are items).
+        # Each open level is (end or None if undefined, explicit VR, whether its children are items).
         stack: list[tuple[int | None, bool, bool]] = [(len(self.data), explicit, False)]
         while stack:
             end, explicit, items = stack[-1]

@@ -1,6 +1,6 @@
 """Finds what there is to read at a path: a file, a folder or a zip. Headers only.
 
-Links to files are followed, links to folders are counted: so nothing is walked twice and no loop has an end to find.
+Links to files are followed. Links to folders are only counted, so that no folder is walked twice or without end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from groundglass.types import File, Notice
 Kind = Literal["raster", "dicom", "nifti"]
 # How the name of a file or folder ends that is still being written, by us or by a browser.
 PART = ".part"
-# What git keeps for itself; git-annex keeps there what its links lead to.
+# The folder of git; git-annex keeps the files behind its links there.
 GIT = ".git"
 _READABLE = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of them"
 # What is left out, in words, and what helps if nothing else is there.
@@ -86,7 +86,7 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
     """List the scans at `path`. A DICOM series is one scan; so are the plain images of one folder with `as_scan`.
 
-    Raises InputError where nothing at `path` can be read: `not_found`, `unsupported`, `no_images`, `too_many`, ...
+    Raises InputError if nothing at `path` can be read: `not_found`, `unsupported`, `no_images`, `too_many`, ...
     """
     real = real_path(str(path))
     if os.path.isdir(real):

@@ -1,4 +1,4 @@
-"""Stored values to HU, and whether they can be HU at all; runs in the worker.
+"""Stored values to HU, and the check whether they are HU; runs in the worker.
 
 DICOM PS3.3 C.11.1 (modality LUT) and C.8.2.1 (CT image).
 """
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from groundglass.errors import InputError
 
-# HU of what was not measured: outside the circular field of view, and padding. No tissue lies below it.
+# HU of pixels that were not measured, outside the circular field of view or padded. No tissue is below it.
 OUTSIDE_HU = -1024.0
 LOWEST_HU, HIGHEST_HU = -1100.0, 10_000.0
-# What a body holds, from air to bone, as twelve bits show it.
+# The HU of a body, from air to bone, in twelve bits.
 LOWEST_TISSUE_HU, HIGHEST_TISSUE_HU = -1000.0, 3071.0
-# A chest holds air; the share of voxels at or below this HU that makes values believable as HU.
+# A chest holds air: the share of voxels at or below this HU from which values count as HU.
 AIR_HU, AIR_SHARE = -500.0, 0.01
-# Of a body's voxels fewer are denser: that is bone and metal alone.
+# In a body a smaller share of voxels is denser, which is bone and metal.
 DENSE_HU, DENSE_SHARE = 500.0, 0.10
 # Metal raises a few pixels above any limit; the reconstruction circle's edge blends a few below it.
 _HIGH_SHARE, _LOW_SHARE = 0.001, 0.01
@@ -33,7 +33,7 @@ _MISSING = [
 
 @dataclass(frozen=True, slots=True)
 class Rescale:
-    """The rescale and padding tags of a file, None where it has none. Padding values are raw 16-bit patterns."""
+    """The rescale and padding tags of a file, None if it has none. Padding values are raw 16-bit patterns."""
 
     slope: float | None
     intercept: float | None
@@ -60,7 +60,7 @@ def to_hu(
 ) -> tuple[NDArray[np.float32], list[list[str]]]:
     """HU f32 (H, W) of stored values, and notices. Padding and all below -1024 HU become -1024.
 
-    Raises InputError: `rescale` where tags are missing and the values are not HU, `implausible_hu`.
+    Raises InputError: `rescale` if tags are missing and the values are not HU, `implausible_hu`.
     """
     outside = _padding(stored, bits, signed, rescale)
     notices: list[list[str]] = []
@@ -113,8 +113,8 @@ def _upright(
 ) -> NDArray[Any]:
     """MONOCHROME1 says that low values are shown white (C.7.6.3.1.2); it does not change what rescale makes of them.
 
-    Some writers invert the samples all the same. Only then is there no air where air must be, and the samples are
-    turned back.
+    Some writers invert the samples although they should not. Only then is there no air in the image; the samples are
+    then inverted back.
     """
     if looks_like_hu(_rescaled(stored, rescale)[~outside]):
         notices.append(["monochrome1", "the file asks for an inverted display; HU follow its rescale tags"])
@@ -140,7 +140,7 @@ def looks_like_hu(values: NDArray[np.float32]) -> bool:
 
 
 def never_rescaled(values: NDArray[np.float32]) -> bool:
-    """Whether the only air is one constant value, as padding is, and all else lies far too high.
+    """Whether the only air is one constant value, like padding, and all other values are far too high.
 
     Stored values have air near 0 and tissue near 1000; what a scanner writes outside its field of view looks like air.
     """
@@ -157,7 +157,7 @@ def unlike_hu(air: int, dense: int, count: int) -> bool:
 
 
 def refuse_implausible(hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> None:
-    """Raises InputError `implausible_hu` where values beyond [-1100, 10000] are no padding and no metal."""
+    """Raises InputError `implausible_hu` if values beyond [-1100, 10000] are no padding and no metal."""
     high = float(np.count_nonzero((hu > HIGHEST_HU) & ~outside)) / hu.size
     low = hu < LOWEST_HU
     if bool(low.any()):

@@ -1,7 +1,7 @@
-"""Who and what a DICOM CT file is about, for results that go back into its study; runs in the worker.
+"""Patient, study and image attributes of a DICOM CT file, for results in its study; runs in the worker.
 
-Only the attributes named here leave the worker, each held to its value representation (DICOM PS3.5 6.2): a value that
-breaks it is left out, so that no result repeats it. Nothing else in Groundglass reads an identifying attribute.
+Only the attributes named here leave the worker. A value that breaks its value representation (DICOM PS3.5 6.2) is left
+out, so that no result repeats it. Nothing else in Groundglass reads an identifying attribute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from groundglass.read.archive import Files
 from groundglass.read.elements import walk
 from groundglass.read.limits import Limits
 
-# Scanners write components with leading zeros; such a UID names its object all the same, and must be repeated as it is.
+# Scanners write components with leading zeros. Such a UID is not valid, but identifies its object, so it is repeated.
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _FORMS = {
@@ -67,12 +67,12 @@ ATTRIBUTES = {
     "Rows": "US",
     "Columns": "US",
 }
-# How the bytes of the pixels are to be taken.
+# The attributes that say how to read the bytes of the pixels.
 _STORED = (
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
 )  # fmt: skip
-# What says whose a result is; without a PatientID the birth date does so too.
+# The attributes that identify the patient; without a PatientID the birth date does so too.
 _WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName")
 # A date as the standard wrote it before 1993, which readers may still meet (PS3.5 6.2, DA).
 _OLD_DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})\Z")
@@ -84,7 +84,7 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
     """Yield `values`, the attributes of one file by keyword, as text, and `unrepeatable`, the names of those that say
     whose it is, but not in a way that DICOM allows.
 
-    Raises InputError: what the structure of the file breaks, and `bad_uid` where a UID of it is missing or is none.
+    Raises InputError: what the structure of the file breaks, and `bad_uid` if a UID of it is missing or is none.
     """
     from pydicom import dcmread
 
@@ -104,7 +104,7 @@ def identity(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[
 def content(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[dict[str, Any]]:
     """Yield `{"content": SHA-256}` of the pixels of a file, how they are stored, and its attributes above.
 
-    It is alike in every uncompressed little-endian transfer syntax, and leaves out what archives add or correct
+    It is the same in every uncompressed little-endian transfer syntax, and leaves out what archives add or correct
     without a new UID. Raises InputError.
     """
     from pydicom import dcmread
@@ -130,7 +130,7 @@ def _given(dataset: Any, name: str) -> bool:
 def _text(dataset: Any, name: str, form: str) -> str | None:
     try:
         value = dataset.get(name)
-    except Exception:  # a value that pydicom cannot convert is one that no result repeats
+    except Exception:  # no result repeats a value that pydicom cannot convert
         return None
     if value is None:
         return None

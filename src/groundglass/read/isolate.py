@@ -2,9 +2,9 @@
 
 The child is a plain `python -m groundglass.read.isolate`; both sides speak the frames of `groundglass.child`, with JSON
 text (`J`) or raw array bytes (`D`). A request is one `J` frame. A reply is one `J` frame that says that the parser is
-loaded, from which on the time of the item counts; one `J` header; as many `D` frames as the header's `shape` and
+loaded, which starts the time of the item; one `J` header; as many `D` frames as the header's `shape` and
 `dtype` ask for, each holding whole planes; and one `J` frame that says that all is sent. Nothing is ever pickled, and
-the parent believes nothing that it did not check.
+the parent checks every reply.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _LOADED: Header = {"loaded": True}
 _EXPORT = "export it again or convert it to an uncompressed form"
 _LARGEST_JSON = 8 * MIB
 _DTYPES = frozenset({"|u1", "<u2", "<i2", "<f4"})
-# What the child needs of the environment; tokens and the like stay with the parent.
+# The variables that the child needs. Tokens and other secrets stay with the parent.
 _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-# How long a child that closed its pipe may take to be gone, so that its exit status can be asked for.
+# Seconds to wait for the exit status of a child that closed its pipe.
 _SECONDS_TO_END = 10.0
 
 
@@ -53,7 +53,7 @@ class Parser(NamedTuple):
 
 
 _PYDICOM = ("pydicom",)
-# What the child can do. Each parser is loaded on first use, so a PNG never loads pydicom.
+# The operations of the child. Each parser is loaded on first use, so a PNG never loads pydicom.
 OPERATIONS: Mapping[str, Parser] = {
     "raster": Parser("groundglass.read.raster", "decode", ("PIL.Image",)),
     "dicom_header": Parser("groundglass.read.dicom", "header", _PYDICOM),
@@ -67,7 +67,7 @@ OPERATIONS: Mapping[str, Parser] = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one item: the JSON header and, where it announced one, an array (D, H, W)."""
+    """The reply for one item: the JSON header and, if it announced one, an array (D, H, W)."""
 
     header: Header
     array: Planes | None
@@ -119,18 +119,18 @@ class Decoder:
         """Stop the worker; the next request starts a new one."""
         running = self._child
         if running is not None:
-            running.kill()  # a thread inside `ask` sees the end of its pipe and lets go of the lock
+            running.kill()  # a thread inside `ask` then reads the end of its pipe and releases the lock
         with self._lock:
             child, self._child = self._child, None
             if child is not None:
                 child.end()
 
     def ask(self, operation: str, item: Mapping[str, Any], place: Place | None = None) -> Reply:
-        """Have the worker do `operation` on `item` and return its header and array (D, H, W).
+        """Let the worker do `operation` on `item`, and return its header and array (D, H, W).
 
         `place` is given the checked header and returns the array to fill, for example a view into a volume.
-        Raises InputError: the worker's own refusal; `decode_limit` where it went over a limit of memory or time;
-        `decoder_crash` where it died of the item, or sent what no worker sends.
+        Raises InputError: the worker's own refusal; `decode_limit` if it went over a limit of memory or time;
+        `decoder_crash` if it died of the item, or sent what no worker sends.
         """
         with self._lock:
             return self._ask(operation, item, place)
@@ -202,7 +202,7 @@ class Decoder:
         try:
             array = np.empty(shape, dtype) if place is None else place(header)
         except BaseException:
-            self.close()  # the planes are on their way and nobody will take them
+            self.close()  # the worker still sends the planes, which nothing will read
             raise
         if array.shape != shape or not np.can_cast(dtype, array.dtype):
             raise Gone("worker_crash", "unexpected array")
@@ -229,7 +229,7 @@ class Decoder:
 
 
 def _lost(gone: Gone, status: int | None, limits: Limits) -> InputError:
-    """Why an item has no answer: a limit that was reached, or a decoder that died of it."""
+    """Why an item has no answer: a limit was reached, or the decoder crashed."""
     if gone.code == "time_limit":
         reached = f"decodes within {limits.worker_wall_seconds} s"
     elif status == -signal.SIGXCPU:
@@ -288,7 +288,7 @@ def serve(operations: Mapping[str, Parser] = OPERATIONS) -> None:
                 else:
                     write_frame(replies, memoryview(np.ascontiguousarray(part).data).cast("B"), b"D")
             write_frame(replies, {"done": True})
-        except BaseException as error:  # the one parser boundary: what libraries raise need be no Exception
+        except BaseException as error:  # the parser boundary; libraries may raise a BaseException
             refusal = _refusal(error, limits)
             write_frame(replies, {"error": refusal.parts})
 
@@ -301,7 +301,7 @@ def _load(parser: Parser) -> Operation:
 
 
 def _refusal(error: BaseException, limits: Limits) -> InputError:
-    """What is said of an item that ended in this exception."""
+    """The refusal of an item that ended in this exception."""
     match error:
         case InputError():
             return error
@@ -312,10 +312,10 @@ def _refusal(error: BaseException, limits: Limits) -> InputError:
             without = "an installation without them"
             return InputError("unsupported", "the image libraries", without, "install groundglass again")
         case Exception():
-            # The type only: a library's message may quote what it found in the file.
+            # Only the type, because the message of a library may quote the file.
             what = f"one that its parser refused ({type(error).__name__})"
             return InputError("unreadable", "a well-formed file", what, "export it again")
-    return _crashed()  # a panic of Rust code, or a library that wants to leave
+    return _crashed()  # a panic of Rust code, or a library that calls exit
 
 
 def _confine(limits: Limits) -> None:

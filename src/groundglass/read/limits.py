@@ -1,4 +1,4 @@
-"""How much of anything the reading room takes before it says no. Every limit has a default and an environment name."""
+"""Limits on input size, time and memory. Every limit has a default and a name in the environment."""
 
 from __future__ import annotations
 

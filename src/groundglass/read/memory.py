@@ -1,4 +1,4 @@
-"""What a Python program holds in memory instead of a path: the bytes of a file, an open file, or an array."""
+"""Input from memory instead of a path: the bytes of a file, an open file, or an array."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundglass.types import Float32, Float64, Notice, Scan, Unit, Voxels
 _ORIENTATION = 0x0112
 # The longest path that Linux takes.
 _LONGEST_PATH = 4096
-# What to call, for whoever gave something else.
+# The advice for an argument of another type.
 HOW = "gg.read(path), gg.read(data) with bytes or a binary file, or gg.read(array, unit='HU', spacing=(1.5, 0.7, 0.7))"
 
 
@@ -32,7 +32,7 @@ def require_content(source: Any) -> None:
 
 
 def upright(source: Any) -> tuple[Any, tuple[Notice, ...]]:
-    """A PIL image as its EXIF orientation says, and what there is to tell; anything else as it is.
+    """A PIL image turned by its EXIF orientation, with notices; anything else as it is.
 
     Raises InputError `not_grayscale` for a palette image, whose array holds numbers of colours and no gray.
     """
@@ -48,7 +48,7 @@ def upright(source: Any) -> tuple[Any, tuple[Notice, ...]]:
 
 
 def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
-    """The bytes that were given or that a binary file still holds, and what they go by.
+    """The bytes of the argument, or the rest of a binary file, and a name for them.
 
     Raises InputError (`too_large`, `empty`), TypeError for a text file.
     """
@@ -83,7 +83,7 @@ def _called(source: Any) -> str:
 
 @contextlib.contextmanager
 def as_file(data: bytes) -> Iterator[Path]:
-    """The bytes as a file for the worker, which only its owner can read and which goes with the block."""
+    """The bytes as a file for the worker, readable by its owner only, and removed at the end of the block."""
     import tempfile  # only here: it costs a start some milliseconds
 
     with tempfile.TemporaryDirectory(prefix="groundglass-read-") as folder:

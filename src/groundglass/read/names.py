@@ -7,7 +7,7 @@ import os
 from groundglass.errors import ConfigError
 from groundglass.read.sniff import UNKNOWN, foreign, sniff
 
-# The longest path that Linux takes; what is longer is no name but content.
+# The longest path of Linux; anything longer is content and not a name.
 _LONGEST_PATH = 4096
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"

@@ -30,7 +30,7 @@ _ALIKE_COSINE = 0.7
 
 
 class _Source:
-    """Bytes in order from a plain or gzipped stream; memory is bounded by what is asked for."""
+    """Bytes in order from a plain or gzipped stream. It holds no more in memory than a call asks for."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class _Source:
         self._gzip = zlib.decompressobj(wbits=31) if self._rest == b"\x1f\x8b" else None
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes, fewer at the end. Raises InputError where gzip data are damaged."""
+        """The next `count` bytes, fewer at the end. Raises InputError if gzip data are damaged."""
         parts: list[bytes] = []
         while count > 0:
             part = self._inflate(count) if self._gzip is not None else self._plain(count)
@@ -186,7 +186,7 @@ def _all_whole(dtype: np.dtype[Any], slope: float, intercept: float) -> bool:
 
 
 def _affine(head: Any) -> list[list[float]]:
-    """RAS mm affine for (i, j, k, 1). Raises InputError `bad_affine`, or `no_geometry` where the file has none."""
+    """RAS mm affine for (i, j, k, 1). Raises InputError `bad_affine`, or `no_geometry` if the file has none."""
     steps = [float(step) for step in head["pixdim"][1 : 1 + min(3, int(head["dim"][0]))]]
     scale = _to_millimetres(int(head["xyzt_units"]), steps)
     if not all(math.isfinite(step) and 0.0 < step * scale <= _LARGEST_STEP for step in steps):

@@ -121,7 +121,7 @@ def _check_png(data: bytes, limits: Limits) -> None:
         if name == b"IEND":
             break
         at = end
-    # Pillow leaves rows black, and says nothing, where the data end cleanly but early.
+    # If the data end cleanly but early, Pillow leaves rows black and raises nothing.
     try:
         got = len(zlib.decompressobj().decompress(b"".join(packed), expected))
     except zlib.error as error:
@@ -226,7 +226,7 @@ def _refuse_flat(gray: NDArray[Any]) -> None:
 def _refuse_narrow(gray: NDArray[Any]) -> None:
     """A slice that holds HU with an offset, or 12 bits in 16, is almost black or flat gray after value / 65535.
 
-    What is constant around it, black or white, says nothing of its range.
+    A constant border, black or white, does not count.
     """
     inside = gray[(gray != gray.min()) & (gray != gray.max())]
     if inside.size == 0:

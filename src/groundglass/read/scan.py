@@ -41,13 +41,13 @@ Array = NDArray[Any]
 
 
 class HasArray(Protocol):
-    """What NumPy sees as an array without its library here, such as a PIL image or a torch tensor."""
+    """An object that NumPy can convert to an array, such as a PIL image or a torch tensor."""
 
     def __array__(self) -> Array: ...
 
 
 class HasInterface(Protocol):
-    """The same, as older libraries say it."""
+    """The same protocol of older libraries."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
@@ -59,7 +59,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | A
 def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None) -> Found:
     """List the scans at `path`, from headers only; refused files are listed beside them and never stop the rest.
 
-    Raises InputError where nothing at `path` can be read.
+    Raises InputError if nothing at `path` can be read.
     """
     if not os.fspath(path):  # Path("") would be the working directory
         raise InputError("not_found", "a path", "an empty one", "is a variable unset?")
@@ -73,7 +73,7 @@ def read(
     source: Source, decoder: Decoder | None = None, *,
     as_scan: bool = False, unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> Scan:  # fmt: skip
-    """Read one scan: voxels (D, H, W) in HU where the file says so, else gray in [0, 1].
+    """Read one scan: voxels (D, H, W) in HU if the file says so, else gray in [0, 1].
 
     HU are int16 where all are whole numbers, else float32; gray is float32.
 
@@ -88,8 +88,8 @@ def read(
 
     `spacing` is the step in mm from slice to slice, row to row and column to column. Slices of an array run from feet
     to head, rows from front to back, columns from the patient's right to left. Only uint8 needs no `unit`: it is gray.
-    Raises InputError: `several_scans` if `source` holds more than one, and every refusal; TypeError for what is
-    none of these.
+    Raises InputError: `several_scans` if `source` holds more than one, and every refusal; TypeError for another
+    type of `source`.
     """
     if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
         limits = Limits.from_environment(os.environ)
@@ -111,7 +111,7 @@ def read(
 
 
 def _read_content(source: Any, decoder: Decoder, as_scan: bool) -> Scan:
-    """The scan in bytes or an open file. It has no files: what it was read from is gone."""
+    """The scan in bytes or an open file. Its `files` are empty, because its temporary file is removed."""
     data, name = content_of(source, decoder.limits)
     with as_file(data) as path:
         scan = _read_path(path, decoder, as_scan)
@@ -238,7 +238,7 @@ def _read_dicom(source: Input, decoder: Decoder) -> Scan:
 
 
 def _conflict(slices: int, places: int) -> InputError:
-    """Why images that differ cannot be one scan: they lie at one place, or no place of theirs is known."""
+    """Why different images are not one scan: they have the same position, or their position is not known."""
     if places == 1:
         instead = "export the series again with its positions, or give one slice"
         return InputError(
@@ -263,7 +263,7 @@ def _decoded(file: File, decoder: Decoder, place: Place | None = None) -> Reply:
 class _Volume:
     """The volume that slices of a series are decoded into, and a view of it in the order of the files.
 
-    It holds int16 until a slice comes whose HU are no whole numbers, and float32 from then on.
+    It holds int16 until a slice has HU that are not whole numbers, and float32 from then on.
     """
 
     shape: tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""Sorts the slices of a DICOM series by where they lie, and says what is odd about it. File names play no part.
+"""Sorts the slices of a DICOM series by position and reports irregularities. File names do not matter.
 
 Geometry: DICOM PS3.3 C.7.6.2.1.1 (position, orientation, spacing).
 """
@@ -26,15 +26,15 @@ SHEAR_MM = 0.5
 # Share of slices that may be missing or unreadable before a series is refused.
 MISSING_SHARE = 0.10
 THICK_MM = 5.0
-# As often as this in a row, a wide step is no gap.
+# A wide step that repeats this often in a row is not a gap.
 _STEPS_IN_A_ROW = 3
-# What has fewer slices is no volume of its own.
+# A group with fewer slices is not a volume of its own.
 _FEWEST_OF_A_VOLUME = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SliceHeader:
-    """What sorts and groups one DICOM slice. Identifiers are digests; nothing here names a patient."""
+    """The values that sort and group one DICOM slice. Identifiers are digests, so nothing here names a patient."""
 
     series: str | None
     patient: Identity
@@ -69,7 +69,7 @@ class SliceHeader:
 
 
 def slice_header(reply: Mapping[str, Any]) -> SliceHeader:
-    """The worker's header of one slice, checked. Raises InputError where it is not what a worker sends."""
+    """The worker's header of one slice, checked. Raises InputError if it is not what a worker sends."""
 
     def text(name: str) -> str | None:
         value = reply.get(name)
@@ -134,8 +134,8 @@ class Arrangement:
 def split(headers: Sequence[SliceHeader]) -> list[list[int]]:
     """Split a series that holds several volumes: other occasions, coordinate systems, phases, repeats, kernels.
 
-    What no volume can share always parts it. By the rest it is split where places repeat, if each part then covers
-    them once, or where the parts lie between each other; else it stays whole, and the pixels decide.
+    Values that one volume cannot mix always split it. The other values split it if positions repeat and each part then
+    has every position once, or if the parts are interleaved. Else it stays whole, and the pixels decide.
     """
     everything = list(range(len(headers)))
     for key in ("occasion", "frame"):
@@ -168,7 +168,7 @@ def _most_at_a_place(headers: Sequence[SliceHeader]) -> int:
 
 
 def _interleaved(headers: Sequence[SliceHeader], parts: Sequence[Sequence[int]]) -> bool:
-    """Whether volumes were taken of the same stretch of the body, so that slices of one lie between those of another.
+    """Whether volumes cover the same stretch of the body, so that slices of one lie between those of another.
 
     Two runs that follow each other along the body overlap by a few slices at most.
     """
@@ -260,7 +260,7 @@ def _close(
 
 
 def _unlike(headers: Sequence[SliceHeader], aspect: _Aspect) -> list[int]:
-    """The headers that differ in one aspect from most of the others."""
+    """The indices of headers that differ in one aspect from most others."""
     ((usual, _),) = Counter(map(aspect.key, headers)).most_common(1)
     model = next(header for header in headers if aspect.key(header) == usual)
     return [n for n, header in enumerate(headers) if aspect.differs(header, model)]
@@ -269,7 +269,7 @@ def _unlike(headers: Sequence[SliceHeader], aspect: _Aspect) -> list[int]:
 def agreeing(headers: Sequence[SliceHeader]) -> tuple[list[int], Counter[str]]:
     """The slices of one volume, and by code the number of those to be left out: a capture, a reformat, a stray image.
 
-    Up to a tenth of the series may be such; if more differ, all stay, and `arrange` refuses the series.
+    Up to a tenth of the series may be left out. If more differ, all stay, and `arrange` refuses the series.
     """
     kept, odd = list(range(len(headers))), Counter[str]()
     for aspect in _ASPECTS:
@@ -307,7 +307,7 @@ def _places(headers: Sequence[SliceHeader]) -> list[tuple[int, ...]]:
 
 
 def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> tuple[Float64, list[Notice]]:
-    """The vector from one slice to the next, and what the distances tell. Raises InputError `gap`."""
+    """The vector from one slice to the next, and notices about the distances. Raises InputError `gap`."""
     first = headers[0]
     if len(places) == 1:
         return first.normal * (first.thickness or 1.0), []
@@ -335,9 +335,9 @@ def _step(headers: Sequence[SliceHeader], places: Sequence[tuple[int, ...]]) -> 
 
 
 def _whole(images: Sequence[int | None], distances: Float64) -> bool:
-    """Whether wide steps are how the series was made, and nothing is missing.
+    """Whether the series was made with wide steps, so that no slice is missing.
 
-    So it is if the slices are numbered one by one, and if each step comes three times in a row or more, as in
+    This is so if the slices are numbered one by one, and if each step comes three times in a row or more, as in
     a protocol of thin slices here and wide steps there.
     """
     numbered = [number for number in images if number is not None]

@@ -1,4 +1,4 @@
-"""Says from its first bytes what a file is. The name's ending is never asked."""
+"""Finds the kind of a file from its first bytes. The file extension does not matter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 SNIFF_BYTES = 2048
 
 _RASTER = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
-# What marks a PNG of ours (`report.picture.to_png`): a result, and no image of a patient to be judged.
+# The mark of a PNG that Groundglass made (`report.picture.to_png`): a result, not an image to judge.
 MADE_BY = ("Software", "Groundglass")
 _OWN_PICTURE = b"tEXt" + "\0".join(MADE_BY).encode()
 OWN_RESULT = ("own_result", "a CT image", "a result of Groundglass", "give the images that it was made from")
@@ -20,7 +20,7 @@ BARE_DICOM = (
     "a bare data set without it (no preamble, no DICM mark)",
     "write it again as DICOM Part 10, for example with dcmconv",
 )
-# Kinds that are never read, and the parts of the error that says so.
+# Kinds that are never read, and the parts of their error.
 REFUSED = {"own_result": OWN_RESULT, "bare_dicom": BARE_DICOM}
 
 
@@ -55,7 +55,7 @@ _FOREIGN: Mapping[bytes, Foreign] = {
     b"\x93NUMPY": Foreign("a NumPy file", "in Python call gg.predict(array, unit='HU')"),
     b"version https://git-lfs": Foreign("a pointer of Git LFS in place of the file", "fetch it with git lfs pull"),
 }
-# The box `ftyp` of ISO media says what is in it (ISO 14496-12, 4.3).
+# The box `ftyp` of ISO media names the content (ISO 14496-12, 4.3).
 _PHONE = Foreign("a HEIC or AVIF picture", _SAVE)
 _PAIR = Foreign("the header of a pair of files (.hdr and .img)", _NIFTI_INSTEAD)
 _WEB_PAGE = Foreign("a web page", "download the file again, signed in where that is asked for")
@@ -94,7 +94,7 @@ def _is_bare_dicom(head: bytes) -> bool:
 
 
 def foreign(head: bytes) -> Foreign:
-    """What a file that is none of the above is, as far as its first bytes tell."""
+    """The kind of a file that is never read, as far as its first bytes show."""
     if head[257:262] == b"ustar":
         return Foreign("a tar archive", _UNPACK)
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):

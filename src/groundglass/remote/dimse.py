@@ -1,7 +1,7 @@
-"""DICOM associations: a C-STORE receiver that bears with bad peers, and a sender (PS3.7, PS3.8).
+"""DICOM associations: a C-STORE receiver that tolerates faulty peers, and a sender (PS3.7, PS3.8).
 
-Needs the `dicom` extra. pynetdicom reads PDUs of any length and waits for the rest of one as long as it likes; both are
-bounded here, at the socket, before it sees a byte.
+Needs the `dicom` extra. pynetdicom reads PDUs of any length and waits for the rest of one without a limit. This module
+limits both at the socket, before pynetdicom reads a byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PDU_BYTES = MIB
 # Seconds: for the first PDU of a connection, for silence inside a PDU, for one whole PDU, between PDUs.
 GREETING, SILENCE, WHOLE_PDU, IDLE = 4.0, 5.0, 30.0, 30.0
 CONNECT = 5.0
-# Never the deflated syntax, whose 2 MB may be 4 GB, and no compressed one: whoever holds such CT can decompress it.
+# Not the deflated syntax, whose 2 MB may inflate to 4 GB, and no compressed one: the sender can decompress such CT.
 SYNTAXES: list[str | UID] = [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
 # A-ABORT by the service provider, no reason given (PS3.8 9.3.8).
 _ABORT = bytes.fromhex("07000000000400000200")
@@ -66,7 +66,7 @@ class Peer:
 
 
 def quieten() -> None:
-    """Keep pynetdicom and pydicom from saying what they received: values in their logs and warnings are a patient's."""
+    """Silence the logs and warnings of pynetdicom and pydicom, because they quote values of patients."""
     logging.captureWarnings(True)
     for name in ("pynetdicom", "pydicom", "py.warnings"):
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -115,7 +115,7 @@ class Receiver:
         self._ae.shutdown()
 
     def _admit(self, event: evt.Event) -> None:
-        """Reject a peer that is not known under its title at its address (PS3.8 9.3.4: calling AE not recognised)."""
+        """Reject a peer whose title and address are not known (PS3.8 9.3.4: calling AE not recognised)."""
         assoc: Any = event.assoc
         caller = (str(assoc.requestor.primitive.calling_ae_title).strip(), _plain(assoc.requestor.address))
         if caller not in self._addresses:
@@ -126,7 +126,7 @@ class Receiver:
     def _store(self, event: evt.Event) -> int:
         try:
             return self._taken(event)
-        except Exception:  # a door: the peer is told that we failed, and the next instance is taken
+        except Exception:  # the peer gets a failure status, and the next instance is received
             return _OURS
 
     def _taken(self, event: evt.Event) -> int:
@@ -146,7 +146,7 @@ class Receiver:
 
 
 def _guard(event: evt.Event) -> None:
-    """Bound what pynetdicom reads of a connection, and end it if pynetdicom breaks on what it read."""
+    """Limit what pynetdicom reads from a connection, and end the connection if pynetdicom fails."""
     assoc: Any = event.assoc
     _bound(assoc)
     machine = assoc.dul.state_machine
@@ -155,7 +155,7 @@ def _guard(event: evt.Event) -> None:
     def acted(happened: str) -> None:
         try:
             act(happened)
-        except Exception:  # else its thread ends with a traceback, which may quote a patient's data
+        except Exception:  # else its thread would end with a traceback, which may quote data of a patient
             with contextlib.suppress(OSError):
                 assoc.dul.socket.send(_ABORT)
             assoc.is_aborted, assoc.is_established = True, False
@@ -165,11 +165,11 @@ def _guard(event: evt.Event) -> None:
 
 
 def _bound(assoc: Any) -> None:
-    """Bound PDU length, time, and the size of one message."""
+    """Limit PDU length, time, and the size of one message."""
     wrapped: Any = assoc.dul.socket
     raw: socket.socket = wrapped.socket
-    between = SILENCE if assoc.is_acceptor else IDLE  # an archive may take its time to take what it is sent
-    most = 2 * 32 * MIB  # an instance over the limit is refused by status; one far over it ends the association
+    between = SILENCE if assoc.is_acceptor else IDLE  # an archive may be slow to receive
+    most = 2 * 32 * MIB  # a status refuses an instance over the limit; one far over it ends the association
 
     def recv(length: int) -> bytearray:
         message = assoc.dimse.message
@@ -214,9 +214,9 @@ def _plain(address: str) -> str:
 def sender(
     target: Peer, own_aet: str, sending: Callable[[str], None], waiting: Callable[[str], None]
 ) -> Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]:  # fmt: skip
-    """What delivers objects to `target` by C-STORE, in one association a call.
+    """A function that delivers objects to `target` by C-STORE, in one association a call.
 
-    `sending` is told of an object before its first byte goes, `waiting` where it is certain that it did not arrive.
+    It calls `sending` before the first byte of an object, and `waiting` if the object certainly did not arrive.
     """
 
     def deliver(items: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, str | None]]:
@@ -281,9 +281,9 @@ def _send(association: Any, item: Outgoing) -> int | None:
 
 
 def _has(association: Any, item: Outgoing) -> bool:
-    """Whether the peer knows an instance; False if it answers no queries, and a second copy does no harm there.
+    """Whether the peer has an instance; False if it answers no queries, because a second copy does no harm.
 
-    Raises RemoteError if it stops answering on the way: nothing is known then.
+    Raises RemoteError if the peer stops answering, because then the state is unknown.
     """
     if not any(c.abstract_syntax == StudyRootQueryRetrieveInformationModelFind for c in association.accepted_contexts):
         return False

@@ -1,4 +1,4 @@
-"""What a node and a watch do with a worklist: answer for studies that are quiet, and deliver what was made."""
+"""The work of a node and a watch on a worklist: answer studies that are complete, and deliver the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundglass.types import Refusal
 # RemoteError if the destination cannot be reached: what was not yielded then was not delivered.
 Deliver = Callable[[Sequence[Outgoing]], Iterator[tuple[Outgoing, str | None]]]
 KINDS = ("sr", "sc")
-# After so many failures in a row the destination is left alone for the longest pause.
+# After this many failures in a row the longest pause begins.
 FAILURES_TO_OPEN, LONGEST_PAUSE = 5, 300.0
 _PURGED = Reason("whole series", "some images after others of their series were purged", "send them all again")
 _LOST = Reason("every image that arrived", "some whose files are gone from the disk", "send them all again")
@@ -29,7 +29,7 @@ _LOST = Reason("every image that arrived", "some whose files are gone from the d
 class Circuit:
     """When to try a destination again: pauses double with jitter, five minutes at most.
 
-    `clock` gives seconds that nobody sets back.
+    `clock` gives seconds and is monotonic.
     """
 
     clock: Callable[[], float]
@@ -65,13 +65,13 @@ class Service:
         self.circuit = circuit
 
     def answer(self, quiet_seconds: float) -> Iterator[str]:
-        """Answer for each study that is quiet, and yield one line that says what came of it."""
+        """Answer each study that got nothing new for a while, and yield one line with the outcome."""
         for study, arrivals in self._worklist.quiet(quiet_seconds):
             try:
                 line = self._answer(study, arrivals)
             except (ModelError, OutputError):
                 raise
-            except Exception as error:  # one study must never stop the rest
+            except Exception as error:  # one study must not stop the others
                 if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                     raise
                 self._worklist.failed(
@@ -93,7 +93,7 @@ class Service:
         assert isinstance(outcome, Answer)
         try:
             reported = dicom.report(outcome, self._model, self._decoder)
-        except InputError as error:  # an answer that no object may carry, for it would be filed wrongly
+        except InputError as error:  # an answer without objects, because a PACS would file them under a wrong patient
             return self._refused(study, arrivals, Refusal(study, error.code, error.detail))
         made = [
             (str(ds.SOPInstanceUID), str(ds.SOPClassUID), dicom.to_bytes(ds))
@@ -107,7 +107,7 @@ class Service:
         return f"refused, {outcome.code}" if kept else "more arrived, waiting again"
 
     def deliver(self) -> Iterator[str]:
-        """Deliver what waits, unless the destination is being left alone; yield a line for what went wrong."""
+        """Deliver what waits, unless the destination is in a pause. Yields a line for each problem."""
         if not self.circuit.closed:
             return
         waiting = []
@@ -131,7 +131,7 @@ class Service:
             yield f"destination failed {self.circuit.failures} times: {error.detail}"
         except OutputError:
             raise
-        except Exception as error:  # what a peer or a library does must never stop the receiving
+        except Exception as error:  # no fault of a peer or a library may stop receiving
             if os.environ.get("GROUNDGLASS_DEBUG") == "1":
                 raise
             self.circuit.failed(Reason("a delivery", f"{type(error).__name__}, an internal error"))

@@ -62,7 +62,7 @@ def digest(text: str) -> str:
 class Worklist:
     """The folder of one node or watch; a context manager. `clock` gives seconds since 1970.
 
-    Raises OutputError: `locked` where another process uses the folder, `write_failed` where it cannot be written.
+    Raises OutputError: `locked` if another process uses the folder, `write_failed` if it cannot be written.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float], *, exclusive: bool = True) -> None:
@@ -315,7 +315,7 @@ class Worklist:
     def lost(self, uid: str) -> bool:
         """Note that the file of an object is damaged or gone. Its study is answered again, which makes it anew.
 
-        False where the images are gone too: then the object is left, and `reasons` says so.
+        False if the images are gone too: then the object is left, and `reasons` says so.
         """
         with self._transaction() as db:
             (study,) = db.execute("SELECT study FROM outbox WHERE uid=?", (uid,)).fetchone()

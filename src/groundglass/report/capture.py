@@ -33,7 +33,7 @@ def captures(reported: Reported) -> list[Dataset]:
 
 
 def _named(reported: Reported) -> Prediction:
-    """The result under the name that the archive knows its series by; the path it was read from may name a person."""
+    """The result under the archive's name of its series, because the path of the file may name a person."""
     number = reported.sources[0].get("SeriesNumber")
     return replace(reported.result, source="CT series" if number is None else f"CT series {number}")
 
@@ -60,7 +60,7 @@ def _capture(reported: Reported, number: int, picture: RGB, of: Sequence[Dataset
         **reported.place("sc", number),
     )
     made.ImageType = ["DERIVED", "SECONDARY"]
-    made.BurnedInAnnotation = "YES"  # the words of the verdict; no patient's
+    made.BurnedInAnnotation = "YES"  # the words of the verdict, no patient data
     made.RecognizableVisualFeatures = "NO"
     what = "Opacity map" if reported.findings.opacities else "Heat"
     made.DerivationDescription = f"{what} of model {reported.model.name}, sha256 {reported.model.sha256}"

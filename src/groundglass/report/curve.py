@@ -65,6 +65,6 @@ def curve(prediction: Prediction, key: Collection[int], depth: int, width: int, 
 def overview(
     slices: Sequence[tuple[Float32, Look]], prediction: Prediction, depth: int, names: Mapping[int, str] | None = None
 ) -> RGB:
-    """The highest slices of a scan of `depth` slices with what was found, and below them the curve; as `montage`."""
+    """The highest slices of a scan of `depth` slices as in `montage`, and below them the curve."""
     tiles = montage(slices, prediction, names)
     return np.concatenate([tiles, curve(prediction, {look.index for _, look in slices}, depth, tiles.shape[1])])

@@ -1,8 +1,8 @@
-"""An answer as DICOM objects that go back into the study it was given for.
+"""An answer as DICOM objects for the study of its scan.
 
-Every object shares StudyInstanceUID, patient and frame of reference with its source, lies in a new series, and says
-that it is research. UIDs derive from all that objects differ by: source instances, patient, model, threshold, views,
-version of the software, and for a report its warnings. The same run twice makes the same objects, and a PACS keeps one
+Every object has the StudyInstanceUID, patient and frame of reference of its source, is in a new series, and says that
+it is for research. UIDs derive from everything that objects differ by: source instances, patient, model, threshold,
+views, version of the software, and for a report its warnings. A second run makes the same objects, so a PACS keeps one
 of them (PS3.5 B.2 for the root 2.25).
 """
 
@@ -36,10 +36,10 @@ _EMPTY = (
 
 
 def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
-    """What the objects of an answer state.
+    """The content that all objects of an answer share.
 
-    Raises InputError: `unsupported` if the scan is no DICOM series, as there is no study to go back into;
-    `several_patients` and `patient_identity` if the objects could be filed under somebody else or nobody.
+    Raises InputError: `unsupported` if the scan is not a DICOM series, because it then has no study;
+    `several_patients` and `patient_identity` if the objects could be filed under another patient or under none.
     """
     result = answer.examination.result
     if not isinstance(result, Prediction):
@@ -47,7 +47,7 @@ def report(answer: Answer, model: Model, decoder: Decoder) -> Reported:
     sources = source_instances(answer.scan, decoder)
     name = str(sources[0].PatientName)
     for source in sources:
-        source.PatientName = ""  # highdicom warns aloud of names it finds odd; `finished` puts it back
+        source.PatientName = ""  # highdicom would print a warning with the name; `finished` puts it back
     return Reported(answer, result, findings(answer), model, sources, name, installed_version("groundglass"))
 
 
@@ -77,7 +77,7 @@ def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
     whose: dict[str, str] = {}
     for name in _WHOSE:
         said = [one[name] for one in values if name in one]
-        if len(set(said)) > 1 and name != "PatientName":  # of one patient, a name may be spelled in two ways
+        if len(set(said)) > 1 and name != "PatientName":  # the name of one patient may be spelled in two ways
             raise InputError(
                 "several_patients", "images of one patient", "several", "give each patient's by themselves"
             )
@@ -86,7 +86,7 @@ def _whose(values: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _instance(values: Mapping[str, str]) -> Dataset:
-    """One source, with what highdicom and the standard accept of its values; what they do not is left empty."""
+    """One source. Values that highdicom or the standard do not accept are left empty."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import DSfloat
 
@@ -105,7 +105,7 @@ def _instance(values: Mapping[str, str]) -> Dataset:
             setattr(ds, name, int(text))
         else:
             setattr(ds, name, text)
-    if "RescaleSlope" in ds or "RescaleIntercept" in ds:  # a state takes both or none
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:  # a presentation state needs both or none
         ds.setdefault("RescaleSlope", DSfloat(1.0, auto_format=True))
         ds.setdefault("RescaleIntercept", DSfloat(0.0, auto_format=True))
     return ds

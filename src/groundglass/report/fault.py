@@ -1,4 +1,4 @@
-"""What is said of a fault of ours: one sentence in the result, and where it lies only for who asks."""
+"""Internal errors: one sentence in the result, and the traceback only if GROUNDGLASS_DEBUG=1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from groundglass.report.schema import Failure
 
 
 def show_traceback(error: Exception) -> None:
-    """Print where an error arose on stderr, if GROUNDGLASS_DEBUG=1: it may name files of people."""
+    """Print the traceback on stderr if GROUNDGLASS_DEBUG=1. It may hold names of patients' files."""
     if os.environ.get("GROUNDGLASS_DEBUG") == "1":
         import traceback
 
@@ -17,7 +17,7 @@ def show_traceback(error: Exception) -> None:
 
 
 def internal(source: str, error: Exception) -> Failure:
-    """The row of an input that we failed on."""
+    """The row of an input that ended in an internal error."""
     show_traceback(error)
     got = f"an internal error ({type(error).__name__})"
     return Failure(source, "internal", Reason("an answer", got, "GROUNDGLASS_DEBUG=1 shows where, please report it"))

@@ -28,7 +28,7 @@ def numeric(column: str) -> bool:
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Cell]:
-    """A published row by `COLUMNS`: objects in parts, lists as their codes, of the slices their number alone."""
+    """A published row by `COLUMNS`: a column for each part of an object, codes for lists, and the number of slices."""
     model = row["model"] or {"name": None, "sha256": None}
     opaque = row["opaque"] or dict.fromkeys(("total", "left", "right", "sides"))
     cells = {**row, "model": model["name"], "model_sha256": model["sha256"]}

@@ -1,4 +1,4 @@
-"""A folder of pictures that explain results, with a page that shows them and a manifest that says what made them."""
+"""A folder of pictures that explain results, with a page of them and a manifest of model and software."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from groundglass.types import Prediction, Scan, Window
 from groundglass.write import write_bytes
 
 SCHEMA = "groundglass.gallery/1"
-# Pictures lie inside the page; with more of them a browser would choke. Every picture is in the folder.
+# The page holds this many pictures, because a browser is slow with more. Every picture is in the folder.
 PICTURES_ON_PAGE = 100
 _PAGE, _MANIFEST = "index.html", "manifest.json"
 _PICTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}-[0-9a-f]{12}\.png")
@@ -38,8 +38,8 @@ _LIBRARIES = ("numpy", "onnxruntime", "pillow", "pydicom", "scipy")
 class Gallery:
     """Writes each picture as it comes; `finish` writes `index.html` and `manifest.json`.
 
-    The pictures show heat where `activation` is asked for or the model has no opacity map.
-    `earlier` names the pictures that lay in the folder before; those that are not made again go. Raises OutputError
+    The pictures show heat with `activation`, or if the model has no opacity map. `earlier` names the pictures that were
+    in the folder before; those that are not made again are removed. Raises OutputError
     if the folder cannot be written.
     """
 
@@ -92,9 +92,9 @@ def _is_ours(path: Path) -> bool:
 
 
 def earlier_pictures(folder: Path) -> frozenset[str]:
-    """The pictures in a folder that its manifest lists, and those of a run that was cut off before it wrote one.
+    """The pictures in a folder that its manifest lists, and those of a run that ended before it wrote one.
 
-    Raises OutputError (`not_a_gallery`) if anything else lies there, for it is somebody's. Names that begin with a dot
+    Raises OutputError (`not_a_gallery`) if the folder holds anything else, which stays. Names that begin with a dot
     do not count.
     """
     try:
@@ -104,7 +104,7 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
         raise OutputError("not_a_gallery", "a folder that can be listed", repr(reason), "choose another") from error
     listed: frozenset[str] = frozenset()
     if _MANIFEST in there:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # then it is not one of ours
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # then it is not a manifest of a gallery
             manifest = json.loads((folder / _MANIFEST).read_bytes())
             if manifest["schema"] == SCHEMA:
                 names = [row["picture"] for row in manifest["results"] if row["picture"] is not None]
@@ -124,7 +124,7 @@ def earlier_pictures(folder: Path) -> frozenset[str]:
 def draw(result: Prediction, scan: Scan, examination: Examination, window: Window, activation: bool = False) -> bytes:
     """The picture of one answer as PNG: one slice with what was found, or of a scan the highest slices and the curve.
 
-    What was found is the opacity map where the model has one; else, or where `activation` is asked for, the heat.
+    What was found is the opacity map where the model has one; else, or if `activation` is asked for, the heat.
     """
     most = MONTAGE_TILES if len(scan.voxels) > 1 else 1
     looked: Sequence[Look] = () if activation else examination.opacities(most)

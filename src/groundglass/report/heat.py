@@ -1,6 +1,6 @@
-"""What was found as data: a Parametric Map of all judged slices, and a frame around it on the original images.
+"""The finding as data: a Parametric Map of all judged slices, and a box around it on the original images.
 
-That is the opacity map where the model has one, else the heat of the class activation.
+The finding is the opacity map if the model has one, else the heat of the class activation.
 
 PS3.3 A.75 and A.33.1. Needs the `dicom` extra.
 """
@@ -31,7 +31,7 @@ from groundglass.report.structured import SCHEME
 from groundglass.report.words import of_lung, percent
 from groundglass.types import Float32, Float64, Mask, Opacity
 
-# Maps are stored at this many pixels a side or slightly more: their own resolution is far below.
+# Maps are stored with this many pixels a side or slightly more; their own resolution is far lower.
 _SIDE = 128
 _EVIDENCE = Code("covid-evidence", SCHEME, "Evidence for COVID-19 pneumonia (logit)")
 _OPAQUE = Code("opaque-lung", SCHEME, "Probability that lung is opaque")
@@ -39,7 +39,7 @@ _OPAQUE = Code("opaque-lung", SCHEME, "Probability that lung is opaque")
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """The values of a map f32 (N, H, W), what they are, and the range that they lie in."""
+    """The values of a map f32 (N, H, W), their meaning and their range."""
 
     pixels: Float32
     low: float
@@ -116,7 +116,7 @@ def parametric_map(reported: Reported) -> list[Dataset]:
 
 
 def _thick(source: Dataset, thickness: float) -> Dataset:
-    """The source; where it states no SliceThickness, which CT may leave empty (type 2), with the step of the slices."""
+    """The source. If it states no SliceThickness (type 2, so it may be empty), the step of the slices is put in."""
     if "SliceThickness" in source:
         return source
     stated = Dataset()

@@ -75,7 +75,7 @@ def page(
 def write_page(path: Path, text: str) -> None:
     """Write a page whole or not at all.
 
-    Raises OutputError where the place cannot be written.
+    Raises OutputError if the place cannot be written.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -146,7 +146,7 @@ def _opaque(result: Prediction) -> str:
 
 
 def _second(result: Prediction) -> str:
-    """The second question in words; empty where the model does not answer it."""
+    """The second question in words; empty if the model does not answer it."""
     return "" if result.differential is None else f"<p>{_text(second_question(result.differential))}</p>"
 
 
@@ -180,7 +180,7 @@ def _reading() -> str:
 
 
 def _pictures(pictures: str, heat: bool) -> str:
-    """All pictures with what their colours mean; nothing where there is none."""
+    """All pictures with what their colours mean; nothing if there is none."""
     if not pictures:
         return ""
     if not heat:

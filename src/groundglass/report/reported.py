@@ -1,4 +1,4 @@
-"""What all DICOM objects of one answer state: where they belong, their UIDs, and that they are research."""
+"""The attributes that all DICOM objects of one answer share: study, patient, UIDs and the note on research use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERIES_NUMBERS = {"sr": 901, "key-images": 902, "sc": 903, "gsps": 904, "heat-ma
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An answer with all that its objects state: the source instance of each slice, in order of slices."""
+    """An answer with the content of its objects: the source instance of each slice, in order of slices."""
 
     answer: Answer
     result: Prediction
@@ -38,7 +38,7 @@ class Reported:
         return None if self.result.operating_point is None else self.result.operating_point.name
 
     def uid(self, *role: object) -> str:
-        """The UID of one part of this answer: the same on every run, another one for another content."""
+        """The UID of one part of this answer. It is the same on every run and differs if the content differs."""
         digest = hashlib.sha256(f"groundglass {self.version} {self.model.sha256} {self.model.field.sha256}".encode())
         digest.update(repr((self.result.threshold, self.point, self.answer.examination.views)).encode())
         for source in sorted(str(s.SOPInstanceUID) for s in self.sources):
@@ -50,7 +50,7 @@ class Reported:
         return f"2.25.{int.from_bytes(digest.digest()[:16], 'big')}"
 
     def place(self, kind: str, number: int) -> Mapping[str, Any]:
-        """Series and instance of object `number` of a kind, as highdicom takes them."""
+        """Series and instance of object `number` of a kind, as arguments of highdicom."""
         return {
             "series_instance_uid": self.uid(kind, "series"),
             "series_number": SERIES_NUMBERS[kind],
@@ -61,7 +61,7 @@ class Reported:
 
     @property
     def equipment(self) -> Mapping[str, Any]:
-        """What made the objects, as highdicom takes it."""
+        """The equipment that made the objects, as arguments of highdicom."""
         return {
             "manufacturer_model_name": self.model.name,
             "software_versions": f"groundglass {self.version}",
@@ -70,7 +70,7 @@ class Reported:
 
 
 def finished(ds: Dataset, reported: Reported, description: str) -> Dataset:
-    """What highdicom leaves to the caller: character set, description, body part, and the accession of the study."""
+    """Set what highdicom does not: character set, description, body part, and the accession number of the study."""
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SeriesDescription = f"{description}; {RESEARCH}"
     if ds.Modality not in ("SR", "KO"):  # documents have no such attribute

@@ -55,7 +55,7 @@ _SINCE_2 = ("opaque", "ct_class", "differential")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An input that got no answer because we failed, not because of what it holds: `code` and one sentence."""
+    """An input without an answer because of an internal error: `code` and one sentence."""
 
     source: str
     code: str
@@ -68,7 +68,7 @@ Result = Prediction | Refusal | Failure
 def to_row(result: Result, version: str | None = None) -> dict[str, Any]:
     """A result as a JSON object with exactly `FIELDS`; `version` is that of the software, the installed one by default.
 
-    What a refused or failed input does not have is null; it is never a number.
+    A value that a refused or failed input does not have is null, never a number.
     """
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row |= {"schema": SCHEMA, "input": well_formed(result.source), "detail": "", "warnings": []}
@@ -113,7 +113,7 @@ def _escaped(surrogate: int) -> str:
 def from_row(row: Mapping[str, Any]) -> Result:
     """The result that a JSON object states, by version 2 of the schema or by version 1.
 
-    Raises ValueError where the object is of neither.
+    Raises ValueError if the object is of neither.
     """
     if row.get("schema") == SCHEMA_1:
         row = _as_version_2(row)
@@ -215,7 +215,7 @@ def _no_constant(name: str) -> None:
 def from_json(line: str) -> Result:
     """The result in one line of JSON.
 
-    Raises ValueError where the line is not strict JSON or not of this schema.
+    Raises ValueError if the line is not strict JSON or not of this schema.
     """
     row = json.loads(line, parse_constant=_no_constant)
     if not isinstance(row, dict):

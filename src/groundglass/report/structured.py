@@ -28,7 +28,7 @@ COVID_PNEUMONIA = Code("882784691000119100", "SCT", "Pneumonia caused by SARS-Co
 CT_OF_CHEST = Code("169069000", "SCT", "CT of chest")
 POSITIVE, NEGATIVE = Code("10828004", "SCT", "Positive"), Code("260385009", "SCT", "Negative")
 PROBABILITY = Code("122157", "DCM", "Probability")
-# No standard code means these.
+# The standard has no codes for these.
 THRESHOLD = Code("threshold", SCHEME, "Operating threshold of the probability")
 OPAQUE_SHARE = Code("opaque-share", SCHEME, "Share of lung on judged slices that is opaque")
 CT_CLASS = Code("ct-class", SCHEME, "CT severity class by share of lung on judged slices")

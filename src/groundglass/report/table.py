@@ -1,4 +1,4 @@
-"""Results as a table for people: a row for each, then what the columns mean and what there is to remark, in words."""
+"""Results as a table for people: a row for each, then the meaning of the columns and the remarks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STYLES = {
 _GAP = "  "
 # Words get at least so many columns, however narrow the terminal is.
 _NARROWEST = 24
-# Of more inputs with the same remark, the first of them and how many more.
+# A remark names this many inputs; of the others it gives the number.
 _NAMED = 3
 
 
@@ -49,7 +49,7 @@ class _Column:
 
 
 def _second(result: Prediction) -> str:
-    """The answer to the second question; a dash where it was not asked."""
+    """The answer to the second question; a dash if it was not asked."""
     said = result.differential
     return "" if said is None else "-" if said.probability is None else percent(said.probability)
 
@@ -111,7 +111,7 @@ def _rows(results: Sequence[Result], answers: Sequence[Prediction], width: int) 
 
 
 def _meanings(answers: Sequence[Prediction]) -> Iterator[str]:
-    """What each column means, and what its numbers are worth; nothing where there is no answer."""
+    """What each column means, and what its numbers are worth; nothing if there is no answer."""
     for threshold, point, what in dict.fromkeys((a.threshold, a.operating_point, asked(a)) for a in answers):
         known = "" if point is None else f" {worth(point)}"
         yield f"probability: of {what}. The label is covid from {percent(threshold)} on.{known}"

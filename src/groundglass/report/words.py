@@ -88,7 +88,7 @@ def of_lung(share: float, say: Say = english) -> str:
 
 
 def severity(result: Prediction, say: Say = english) -> str:
-    """How much of the lung looks opaque, in one line; empty where the model has no opacity map."""
+    """How much of the lung looks opaque, in one line; empty if the model has no opacity map."""
     if result.opaque is None or result.ct_class is None:
         return ""
     sides = (("right", result.opaque.right), ("left", result.opaque.left))

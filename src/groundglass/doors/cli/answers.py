@@ -76,7 +76,7 @@ def settings(given: dict[str, Any]) -> Settings:
 
 
 def require_no_image(output: Path) -> None:
-    """Raises OutputError (`taken`) if an image or archive, perhaps an input, stands where the results are to go."""
+    """Raises OutputError (`taken`) if an image or archive, perhaps an input, stands if the results are to go."""
     from groundglass.read.archive import open_regular
     from groundglass.read.sniff import SNIFF_BYTES, sniff
 
@@ -94,7 +94,7 @@ def _listed() -> list[str]:
 
 
 def exit_status(counts: Mapping[type[Result], int]) -> int:
-    """0 where every input has an answer, 3 where none has, 4 where some have, 1 where we failed on any."""
+    """0 if every input has an answer, 3 where none has, 4 where some have, 1 if we failed on any."""
     if counts.get(Failure):
         return 1
     answered, refused = counts.get(Prediction), counts.get(Refusal)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def result_folders(given: dict[str, Any]) -> dict[str, Path]:
-    """Where each kind of DICOM object goes; empty where none is wanted. What fails, fails before any work."""
+    """Where each kind of DICOM object goes; empty if none is wanted. What fails, fails before any work."""
     folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
     if given.pop("key_images"):
         if folders["sr"] is None:
@@ -54,7 +54,7 @@ class DicomResults:
     def add(self, scan: Scan | None, examination: Examination | None) -> None:
         """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
 
-        Raises OutputError where they cannot be written.
+        Raises OutputError if they cannot be written.
         """
         if not self._folders or scan is None or examination is None or not isinstance(examination.result, Prediction):
             return

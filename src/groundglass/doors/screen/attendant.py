@@ -1,6 +1,6 @@
 """Supervises child processes: starts one, gives it items, replaces it if it hangs, dies or runs out of memory.
 
-An item is tried three times at most; then it is a row that says what it did. The same class serves the local pool, a
+An item is tried at most three times; then its row states the failure. The same class serves the local pool, with one
 thread each, and the workers of a cluster.
 """
 
@@ -20,7 +20,7 @@ from groundglass.child import JSON, Child, Gone
 from groundglass.doors.screen.work import Settings, failed
 
 TRIES = 3
-# Failures that another try may mend, and the seconds to wait before it.
+# Failures that may pass at another try, and the seconds to wait before it.
 _WORTH_ANOTHER = ("store", "changed")
 _PAUSE = 1.0
 # Loading the networks and running their golden vectors takes a second; a machine under load many.
@@ -39,7 +39,7 @@ class Abandoned(Exception):
 
 
 class Unprepared(Exception):
-    """A worker of a scheduler that was restarted: it knows nothing of the run."""
+    """The worker of a scheduler was restarted and does not know the run."""
 
 
 class _NotStarted(Exception):
@@ -85,7 +85,7 @@ class Attendant:
                 code = (answer.get("row") or {}).get("code")
                 again = code in _WORTH_ANOTHER
                 if code == "memory_limit":
-                    self._end()  # what is left of the process is not worth trusting
+                    self._end()  # the state of the process is unknown
             if self._closed:
                 raise Abandoned
             if not again or number == TRIES:
@@ -95,7 +95,7 @@ class Attendant:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Stop at once; an item in the works is abandoned."""
+        """Stop at once; an item that is being answered is abandoned."""
         self._closed = True
         running = self._child
         if running is not None:
@@ -117,7 +117,7 @@ class Attendant:
         self._end()
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix=f"groundglass-screen-{os.getpid()}-"))
-        # in a session of its own: Ctrl-C is for whoever reads the terminal; the child ends with its pipe
+        # in a session of its own, so that Ctrl-C does not reach it; the child ends with its pipe
         self._child = Child([*self._command, str(self._folder)], os.environ, own_session=True)
         if self._closed:  # `close` may have looked before the child was there
             self._child.kill()
@@ -162,7 +162,7 @@ class Attendants:
             self._free.put(attendant)
 
     def answer(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of whichever attendant is free. Raises Abandoned after `close`."""
+        """The answer of the first attendant that is free. Raises Abandoned after `close`."""
         attendant = self._free.get()
         try:
             return attendant.answer(task)
@@ -170,7 +170,7 @@ class Attendants:
             self._free.put(attendant)
 
     def close(self) -> None:
-        """Abandon what is in the works, end every child, leave no temporary file."""
+        """Abandon the items that are being answered, end every child, and remove temporary files."""
         for attendant in self._all:
             attendant.close()
         for _ in self._all:  # each comes back once its thread has seen the end
@@ -180,7 +180,7 @@ class Attendants:
 
 
 def sweep() -> None:
-    """Remove the temporary folders of runs whose process is no more: `kill -9` leaves them."""
+    """Remove the temporary folders of runs whose process was killed."""
     for folder in Path(tempfile.gettempdir()).glob("groundglass-screen-*-*"):
         owner = folder.name.split("-")[2]
         if owner.isdigit() and not _alive(int(owner)) and folder.stat().st_uid == os.getuid():

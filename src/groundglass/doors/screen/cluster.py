@@ -24,7 +24,7 @@ from groundglass.errors import RemoteError
 _SECONDS_TO_CONNECT = 30
 # How often the workers are counted.
 _SECONDS_BETWEEN = 2.0
-# A scheduler gives a task up when this many workers died under it. Items cannot kill workers: they were unlucky.
+# A scheduler gives a task up after this many workers died with it. An item cannot kill a worker, so it may try again.
 _UNLUCKY = 10
 
 
@@ -83,8 +83,8 @@ class Cluster:
             return self._executor.submit(_on_worker, self._name, task)
 
     def close(self) -> None:
-        """Take the attendants off the workers; what is in the works is abandoned."""
-        with suppress(ValueError):  # a scheduler that was restarted knows nothing of them
+        """Remove the attendants from the workers and abandon the items that are being answered."""
+        with suppress(ValueError):  # a scheduler that was restarted does not know them
             self._client.unregister_worker_plugin(self._name)
 
 
@@ -132,7 +132,7 @@ def _client(to: Any) -> Any:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Whatever a scheduler that is not there makes dask raise, as one failure."""
+    """Every error of dask for a scheduler that is not there, as RemoteError."""
     try:
         yield
     except (OSError, TimeoutError, ValueError) as error:  # dask's CommClosedError is an OSError

@@ -56,7 +56,7 @@ def discover(
 ) -> None:
     """Bring files and items of the ledger up to date with the source; `show` receives the number of files so far.
 
-    Stopped at any moment it leaves the items as they were, and the next run continues with the files found. Raises
+    If it is stopped, the items stay as they were, and the next run continues with the files found. Raises
     InputError (`no_images`) if the whole source, not only the shard, has nothing to screen, RemoteError
     (`source_gone`) where it went away meanwhile.
     """
@@ -65,7 +65,7 @@ def discover(
     anchor = source.anchor()
     own = _of_shard(source, shard)
     skipped = _see_files(own, ledger, decoder, fetcher, shard, number, show)
-    if source.anchor() != anchor:  # then what was not seen may still be there
+    if source.anchor() != anchor:  # then files that were not found may still exist
         raise gone()
     with ledger.whole():
         items, elsewhere = 0, len(source.roots) - len(own.roots)
@@ -170,7 +170,7 @@ def _refused(path: str, member: int | None, shown: str, stamp: str, error: Input
 
 
 def _shared(row: SeenFile) -> SeenFile:
-    """A refusal that the files of a folder tend to share: together they are one item."""
+    """A refusal that all files of a folder may share; together they are one item."""
     return replace(row, scan=digest("shared", str(PurePosixPath(row.shown).parent), row.header["refused"][0]))
 
 

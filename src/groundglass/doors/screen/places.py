@@ -63,7 +63,7 @@ class Source:
             yield from _walk_remote(shown, path) if path.startswith(REMOTE) else _walk(shown, path)
 
     def anchor(self) -> str:
-        """What tells this archive from an empty mount point in its place; raises RemoteError if it is gone."""
+        """Identifies this archive, so that an empty mount point differs. Raises RemoteError if the archive is gone."""
         if not self.roots:
             return ""
         first = self.roots[0][1]
@@ -73,7 +73,7 @@ class Source:
                 _store().ls(bucket, refresh=True)
                 return bucket
         local = [path for _, path in self.roots if not path.startswith(REMOTE)]
-        # of a list the folders count: a file that is not there is a row, not the end of the archive
+        # for a list its folders count: a missing file is a row, and does not mean that the archive is gone
         common = os.path.commonpath([os.path.dirname(path) for path in local]) if self.listed else local[0]
         try:
             found = os.stat(common)
@@ -85,7 +85,7 @@ class Source:
 
 
 def gone() -> RemoteError:
-    """What is raised where the whole archive is no longer there."""
+    """The error if the whole archive is no longer there."""
     return RemoteError("source_gone", "the archive where it was", "nothing there", "mount it and run again to go on")
 
 
@@ -187,7 +187,7 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Any error of a store becomes one kind of failure, without the message of the store."""
+    """Errors of a store as RemoteError, without the message of the store."""
     try:
         yield
     except GroundglassError:
@@ -260,6 +260,6 @@ class Fetcher:
         return self._copies[path]
 
     def drop(self, but: Sequence[str] = ()) -> None:
-        """Remove the copies of all objects but these: what one item has read, the next rarely reads."""
+        """Remove the copies of all objects except `but`, because the next item rarely needs them."""
         for path in [p for p in self._copies if p not in but]:
             Path(self._copies.pop(path)).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from groundglass.infer.model import Model
 
 _LOCK = ".lock"
-# What a run folder is held to, in words for people.
+# The settings that must not change within a run folder, in words for people.
 _HELD = {
     "source": "source",
     "base": "folder that relative paths are relative to (of a list the working directory, of a manifest --data)",
@@ -40,9 +40,9 @@ _HELD = {
     "shard": "shard",
     "every_slice": "choice of slices (with or without --every-slice)",
 }
-# Failures that may come from an archive that went away and not from the item.
+# Failures whose cause may be a missing archive and not the item.
 _PERHAPS_GONE = ("not_found", "unreadable", "store", "worker_crash", "time_limit")
-# How long a scheduler may be away before the run stops; all that was done is kept either way.
+# Seconds that a scheduler may be unreachable before the run stops. All results are kept.
 _SECONDS_TO_RETURN = 300.0
 
 
@@ -117,9 +117,9 @@ class Local:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Lock]:
-    """Hold a run folder for this process; the lock goes with the process, however that ends.
+    """Lock a run folder for this process. The lock ends with the process.
 
-    Raises OutputError (`taken`) with the holder's process id where another one has it.
+    Raises OutputError (`taken`) with the holder's process id if another one has it.
     """
     require_folder(folder)
     try:
@@ -135,14 +135,14 @@ def locked(folder: Path) -> Iterator[Lock]:
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds a run folder, in words; None if nobody does."""
+    """The holder of a run folder, in words; None if it is free."""
     return lock_holder(folder / _LOCK)
 
 
 def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress, dict[str, int]]:
-    """Answer every input of the source that has no answer yet, write tables and summary, and say what became of all.
+    """Answer every input of the source that has no answer yet, write tables and summary, and return the counts.
 
-    Stopped at any moment, it goes on when it is run again. Raises OutputError if the folder is taken, cannot be
+    If it is stopped at any moment, the next run continues. Raises OutputError if the folder is taken, cannot be
     written or belongs to another source; ModelError, InputError, RemoteError and ConfigError as their parts do.
     """
     from groundglass.infer.model import load
@@ -165,7 +165,7 @@ def screen(wanted: Wanted, watcher: Watcher, signals: Signals) -> tuple[Progress
 
 
 def _hold_to(ledger: Ledger, wanted: Wanted) -> None:
-    """A run folder belongs to one source and one shard of it; otherwise half of its rows would vanish."""
+    """Check that the run folder belongs to this source and this shard of it; else rows would be lost."""
     facts = {
         "source": wanted.source.identity,
         "base": wanted.source.base,
@@ -235,7 +235,7 @@ def _as_dict(limits: Limits) -> dict[str, int]:
 
 
 def _keep(folder: Path, answer: Mapping[str, Any], kind: str) -> str | None:
-    """Write a file of an answer; its name comes from the content, so that it names nobody and repeats."""
+    """Write a file of an answer. Its name derives from the content, so it names no person and is always the same."""
     if kind == "report" and "unreported" in answer:
         return UNREPORTED + str(answer["unreported"])
     if not answer.get(kind):
@@ -247,7 +247,7 @@ def _keep(folder: Path, answer: Mapping[str, Any], kind: str) -> str | None:
 
 
 def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
-    """What opens the pool, and opens it again where a scheduler went away and came back."""
+    """A function that opens the pool, also again after a scheduler was restarted."""
     if wanted.scheduler is None:
         return lambda: Local(settings, wanted.workers, wanted.command)
     try:
@@ -266,7 +266,7 @@ def _opener(wanted: Wanted, settings: Settings) -> Callable[[], Any]:
 def _answers(
     opened: Callable[[], Any], ledger: Ledger, model: str, extras: Extras, settings: Settings
 ) -> Generator[tuple[Item, dict[str, Any]], None, None]:
-    """Every open item with its answer, as they come; a lost scheduler is waited for."""
+    """Every open item with its answer, in order of completion. Waits for a lost scheduler."""
     away_since: float | None = None
     begun = False
     while True:
@@ -289,7 +289,7 @@ def _answers(
 
 
 class _Lost(Exception):
-    """The pool went away with items in it; they are still open."""
+    """The pool was lost with items in it; they are still open."""
 
 
 def _from_pool(
@@ -297,7 +297,7 @@ def _from_pool(
 ) -> Generator[tuple[Item, dict[str, Any]], None, None]:
     """Keep every slot busy.
 
-    A slot gets its next item only after its last answer was taken, so what is lost by a kill is bounded by the slots.
+    A slot gets its next item only after its last answer was stored, so a kill loses at most one item a slot.
     """
     open_items = ledger.pending(model, extras)
     running: dict[Future[dict[str, Any]], tuple[Item, dict[str, Any], int]] = {}

@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its ledger: tables, a page for people, and a manifest of what made them."""
+"""The output of a finished run beside its ledger: tables, a page for people, and a manifest of model and software."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Tally:
 
 
 def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[str, int]:
-    """Write tables, page and manifest, and give the numbers of the conservation law, to which the run is held.
+    """Write tables, page and manifest. Returns the counts, after a check that they add up.
 
     Raises GroundglassError (`conservation`) if seen is not ok + refused + error + skipped: an internal error.
     """
@@ -87,7 +87,7 @@ def finish(folder: Path, ledger: Ledger, model: Model, limits: Limits) -> dict[s
 
 
 def _drop(folder: Path, kept: Collection[str]) -> None:
-    """Remove the overlays and reports that no row names any more; they show and name patients."""
+    """Remove the overlays and reports that no row names any more, because they show and name patients."""
     for place, suffix in KEPT.values():
         for path in (folder / place).glob(f"*{suffix}") if (folder / place).is_dir() else ():
             if f"{place}/{path.name}" not in kept and _OURS.fullmatch(path.stem):
@@ -95,7 +95,7 @@ def _drop(folder: Path, kept: Collection[str]) -> None:
 
 
 def conservation(ledger: Ledger, model: str) -> dict[str, int]:
-    """Inputs seen by discovery and what became of each: ok, refused, error, skipped.
+    """The number of inputs that discovery found, and how many are ok, refused, error and skipped.
 
     Raises GroundglassError (`conservation`) if the sum is another than what was seen.
     """
@@ -112,7 +112,7 @@ def conservation(ledger: Ledger, model: str) -> dict[str, int]:
 
 
 def in_words(conserved: Mapping[str, int]) -> str:
-    """The conservation law with its numbers."""
+    """The sum of the counts, as one line."""
     parts = " + ".join(f"{name} {conserved[name]}" for name in ("ok", "refused", "error", "skipped"))
     return f"seen {conserved['seen']} = {parts}"
 
@@ -156,7 +156,7 @@ def reference_of(name: str, model: Model) -> Reference | None:
 def _manifest(
     folder: Path, ledger: Ledger, model: Model, limits: Limits, conserved: Mapping[str, int], outputs: Mapping[str, str]
 ) -> bytes:
-    """What made these tables. It holds no date: the same inputs give the same bytes."""
+    """The model and software behind these tables. It holds no date, so the same inputs give the same bytes."""
     libraries = {}
     for name in _LIBRARIES:
         try:

@@ -226,7 +226,7 @@ def _input(task: Mapping[str, Any], local: Mapping[str, str]) -> Input:
 
 
 def look_of(scan: Scan, result: Prediction, model: Model) -> dict[str, Any]:
-    """What drift is measured on: numbers about the scan that name nobody; None for what the file does not record."""
+    """The numbers that drift is measured on. They name no person; None if the file does not record a number."""
     affine, middle = scan.affine, scan.voxels[result.slices[len(result.slices) // 2]]
     gray = to_gray(middle, scan.unit, model.card.window)
     mm = None if affine is None else np.linalg.norm(affine[:3, :3], axis=0)
@@ -244,13 +244,13 @@ def look_of(scan: Scan, result: Prediction, model: Model) -> dict[str, Any]:
 
 
 def unread(task: Mapping[str, Any]) -> str:
-    """What stands for the content of an item whose bytes nobody could read."""
+    """The content hash of an item whose bytes could not be read."""
     known = json.dumps([task["kind"], task["files"], task["refusal"]])
     return "unread-" + hashlib.sha256(known.encode()).hexdigest()[:57]
 
 
 def failed(task: Mapping[str, Any], code: str, content: str | None, settings: Settings) -> dict[str, Any]:
-    """The answer for an item that took its process down, every time."""
+    """The answer for an item that ended its process at every try."""
     details = {
         "worker_crash": Reason(
             "an answer", "a process that died", "look at the file by itself with `groundglass predict`"

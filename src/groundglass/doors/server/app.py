@@ -60,7 +60,7 @@ def build(service: Service) -> Guard:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    """A path or a verb that is not there."""
+    """Answers an unknown path or method."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
@@ -73,7 +73,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A parameter outside its range; what was given is not repeated."""
+    """Answers a parameter outside its range, without repeating its value."""
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     name = str(first["loc"][-1])
@@ -89,13 +89,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """A failure of ours that the error contract knows, such as a full disk or a model that is not there."""
+    """Answers a failure of the service that has a code, such as a full disk or a missing model."""
     assert isinstance(error, GroundglassError)
     return Answer(problem_of(error))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The client has left in the middle of its body; nobody reads the answer, but the log has a line."""
+    """The client left before its body was complete. Nobody reads the answer, but the log gets a line."""
     return Answer(Problem(408, "client_gone", "the whole body", "part of it", "send it again"))
 
 
@@ -106,7 +106,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 def logger() -> logging.Logger:
     """A logger that writes bare lines to stderr.
 
-    Of what libraries log or warn of, only the fact is written: their words may quote a patient's data.
+    Of messages of libraries only source and level are written, because their text may quote data of a patient.
     """
     log = logging.getLogger("groundglass.server")
     log.setLevel(logging.INFO)
@@ -121,7 +121,7 @@ def logger() -> logging.Logger:
 
 
 class _Redacted(logging.Formatter):
-    """Who said something and how grave it is, but not what."""
+    """Writes source and level of a message, but not its text."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps({"event": "library", "logger": record.name, "level": record.levelname})

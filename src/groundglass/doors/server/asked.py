@@ -1,4 +1,4 @@
-"""What the routes of jobs and pictures share: their parameters, and what these name."""
+"""The parameters that the routes of jobs and pictures share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def only(request: Request, *names: str) -> None:
 
 
 def outcome_of(service: Service, id: str, scan: int) -> Outcome:
-    """The outcome of one scan of a job. Raises Problem (404) where there is none."""
+    """The outcome of one scan of a job. Raises Problem (404) if there is none."""
     outcomes = service.jobs.get(id).outcomes
     if scan >= len(outcomes):
         raise Problem(404, "no_scan", "the number of a scan that has a result", "another", "see /v1/jobs/{id}")
@@ -32,5 +32,5 @@ def outcome_of(service: Service, id: str, scan: int) -> Outcome:
 
 
 def download(name: str) -> dict[str, str]:
-    """Headers that have a browser save an answer under a name of ours."""
+    """Headers with which a browser saves an answer as `name`."""
     return {"Content-Disposition": f'attachment; filename="groundglass-{name}"'}

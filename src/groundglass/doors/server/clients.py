@@ -1,4 +1,4 @@
-"""How much one client may ask where others than this machine can connect: so many at once, so many a minute."""
+"""Limits for each client if other machines can connect: requests at a time and requests a minute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Client:
 
 
 class Clients:
-    """A token bucket for each address; addresses that have been quiet are forgotten."""
+    """A token bucket for each address; addresses without requests for a while are forgotten."""
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds, self._clock = bounds, clock

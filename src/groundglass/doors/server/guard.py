@@ -1,4 +1,4 @@
-"""Before every route: who may ask, how large and how slow a request may be, and what every answer carries."""
+"""Before every route: access, the size and the time of a request, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), payment=()",
 }
-# What anybody may see without a token: the state of the service, and the page with its parts, which hold no data.
+# Open without a token: the state of the service and the page with its parts, because they hold no data.
 _OPEN_PATHS = ("/health/live", "/health/ready", "/", "/help")
 _OPEN_BELOW = "/static/"
 _REQUEST_ID, _MODEL_HEADER = "x-request-id", "x-groundglass-model"
@@ -44,8 +44,8 @@ Headers = list[tuple[bytes, bytes]]
 class Guard:
     """ASGI around the routes. `model` gives the name and hash of the loaded model for every answer.
 
-    `refuse_if_full` raises Problem (503) if there is no room for more work: then a request for it goes no further,
-    because a refusal must cost next to nothing.
+    `refuse_if_full` raises Problem (503) if there is no room for more work. It is called first, because a refusal must
+    cost next to nothing.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Guard:
             await exchange.refuse(problem)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # a door: whatever is wrong, the client gets a problem and the log a line
+        except Exception as error:  # after any error the client gets a problem and the log a line
             exchange.fault = type(error).__name__
             await exchange.refuse(Problem(500, "internal", "an answer", "an internal error", "please report it"))
         finally:
@@ -152,7 +152,7 @@ class Guard:
             raise Problem(403, "origin", "our own origin", "another", "open our page")
 
     def _tell(self, scope: Scope, exchange: Exchange) -> None:
-        """One line of log for an exchange: allowed fields only, and of the path only its template."""
+        """Write one line of log for an exchange: allowed fields only, and the template instead of the path."""
         if exchange.reported:
             return
         exchange.reported = True
@@ -255,7 +255,7 @@ class Exchange:
         self.code = problem.code
         if self.status:
             return  # an answer is on its way already
-        if problem.code == "busy":  # clients that ask again at once must not take the time of those that are answered
+        if problem.code == "busy":  # clients that retry at once must not slow down the others
             await asyncio.sleep(self._bounds.busy_seconds)
         content = body(problem, self.id) if page is None else page.encode("utf-8")
         kind = MEDIA_TYPE if page is None else "text/html; charset=utf-8"
@@ -281,7 +281,7 @@ class Exchange:
 
     async def _linger(self) -> None:
         if self.headers.get("expect", "").lower() == "100-continue" and not self.received:
-            return  # it waits for our word and has sent nothing
+            return  # the client waits for "100 Continue" and has sent nothing
         end, dropped = time.monotonic() + self._bounds.linger_seconds, 0
         while (left := end - time.monotonic()) > 0 and dropped < self._bounds.linger_bytes:
             try:
@@ -323,8 +323,8 @@ def _is_open(scope: Scope) -> bool:
 def _client_of(scope: Scope, behind_proxy: bool) -> str:
     """The address that a request is counted under.
 
-    Behind a proxy it is the last one of X-Forwarded-For: that one the proxy itself has added, while those before it are
-    what the client claims. Nothing but the count depends on it.
+    Behind a proxy it is the last one of X-Forwarded-For, which the proxy has added; those before it are claims of the
+    client. Only the count depends on it.
     """
     if behind_proxy:
         addresses = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
@@ -346,7 +346,7 @@ def _require_token(header: str, token: str) -> None:
 
 
 def same_token(given: str, token: str) -> bool:
-    """Whether both are equal, in a time that does not tell how far they are."""
+    """Whether both are equal. The time of the comparison does not depend on the number of equal characters."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Work that takes long: known by an unguessable id, held in memory for a while, never on disk."""
+"""Long work: each job has an unguessable id and is held in memory for a while, never on disk."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one service. An ended one goes after a while, or when newer ones need its place.
+    """The jobs of one service. An ended job is removed after a while, or if newer ones need its place.
 
-    The one touched last stays for its whole while however large it is: somebody is about to look at it.
+    The job that was used last is not removed earlier, however large it is, because its user may still look at it.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -70,7 +70,7 @@ class Jobs:
         return len(self._jobs)
 
     def add(self, watch: Watch) -> Job:
-        """A new job. Older ended ones go where there are too many."""
+        """A new job. If there are too many, older ended ones are removed."""
         self.sweep()
         job = Job(secrets.token_urlsafe(16), watch)
         self._jobs[job.id] = job
@@ -92,7 +92,7 @@ class Jobs:
         self._jobs.pop(job.id, None)
 
     def sweep(self) -> None:
-        """Forget ended jobs that are old, too many, or hold too many bytes; the longest untouched go first."""
+        """Remove ended jobs that are old, too many, or hold too many bytes; those longest unused first."""
         now = time.monotonic()
         ended = sorted((job for job in self._jobs.values() if job.ended), key=lambda job: job.touched)
         held, count = sum(job.size for job in ended), len(self._jobs)

@@ -28,7 +28,7 @@ class Language:
         return self.messages.get(text, text).format(**values)
 
     def about(self, kind: str, code: str) -> str:
-        """What this language says of a stable code (`refusal` or `notice`); empty where it says nothing of its own."""
+        """What this language says of a stable code (`refusal` or `notice`); empty if it says nothing of its own."""
         return self.messages.get(f"{kind} {code}", "")
 
 

@@ -1,4 +1,4 @@
-"""Counters for Prometheus; no label holds anything of a patient or of a client."""
+"""Counters for Prometheus. No label holds data of a patient or a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and answers; every status that a route can give is declared here."""
+"""Bodies and answers for the OpenAPI document. Every status that a route can give is declared here."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _POLICY_HEADERS = {
 
 
 def problems(*more: int) -> dict[int | str, Schema]:
-    """The answers that are no result; the guard before every route can give all of them."""
+    """The error answers; the guard before every route can give all of them."""
     return {
         status: {
             "description": TITLES[status],

@@ -1,4 +1,4 @@
-"""From the files of a request to results: reads in the decoder child, predicts, and says how far it is."""
+"""From the files of a request to results: reads in the decoder child, predicts, and reports progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundglass.read.scan import Input, find, read
 from groundglass.report.schema import Failure, Result
 from groundglass.types import Prediction, Refusal, Scan
 
-# The name of whatever was sent; what a client calls its files may be a patient's name.
+# The name of every upload, because the file names of a client may name a patient.
 NAME = "upload"
 
 
@@ -89,7 +89,7 @@ class Judge:
             return Outcome(Refusal(name, error.code, error.detail))
         except (Stopped, ModelError):
             raise
-        except Exception as error:  # a door: one scan must never stop the rest
+        except Exception as error:  # one scan must not stop the others
             return Outcome(failure(name, error))
 
     def _read_and_judge(self, entry: Input, name: str, decoder: WatchedDecoder, watch: Watch, look: bool) -> Outcome:
@@ -121,7 +121,7 @@ def _kind(scan: Scan) -> str:
 
 
 def at_threshold(result: Prediction, threshold: float) -> Prediction:
-    """The same result, labelled at a threshold that no operating point has, so that nothing is known of its worth."""
+    """The same result with the label at another threshold, which is no operating point and has no measured figures."""
     found = label(result.probability, threshold)
     return dataclasses.replace(result, threshold=threshold, label=found, operating_point=None)
 

@@ -54,7 +54,7 @@ class Samples:
         self._lock = asyncio.Lock()
 
     async def get(self, name: str) -> tuple[bytes, str]:
-        """The bytes of a sample and their media type. Raises Problem: 404, and 507 where there is no room to draw."""
+        """The bytes of a sample and their media type. Raises Problem: 404, and 507 if there is no room to draw."""
         if name not in SAMPLES:
             raise Problem(404, "no_sample", ", ".join(SAMPLES), "another", "choose one", about="a sample")
         file = SAMPLES[name][1]

@@ -17,7 +17,7 @@ from groundglass.errors import OutputError
 from groundglass.read.limits import Limits
 
 T = TypeVar("T")
-# Of the threads that compute, so that the thread that answers clients goes first.
+# The niceness of threads that compute, so that the thread that answers clients runs first.
 _NICENESS = 5
 
 
@@ -36,7 +36,7 @@ class _Work(Generic[T]):
 class Pool:
     """`workers` threads; single slices go first, and at most one study is worked on at a time.
 
-    A whole study is a volume in memory. One at a time bounds the memory of the service whatever is asked of it.
+    A whole study is a volume in memory. One at a time limits the memory of the service.
     """
 
     def __init__(self, workers: int, room: int, limits: Limits) -> None:
@@ -115,7 +115,7 @@ class Pool:
     def _work(self, decoder: WatchedDecoder) -> None:
         if sys.platform == "linux":  # elsewhere niceness is a process's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        with contextlib.suppress(OutputError, OSError):  # no process to be had now; the first request asks again
+        with contextlib.suppress(OutputError, OSError):  # no process is available now; the first request tries again
             decoder.start("raster")  # it is as nice as the thread that starts it
         while (work := self._next()) is not None:
             try:
@@ -136,5 +136,5 @@ class Pool:
             if work.watch.stopped or self._closed:
                 raise Stopped
             work.future.set_result(work.run(decoder))
-        except BaseException as error:  # the thread must live on; whoever waits for the future gets it
+        except BaseException as error:  # the thread must go on; the future passes the error on
             work.future.set_exception(error)

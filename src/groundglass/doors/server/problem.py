@@ -1,4 +1,4 @@
-"""Every answer that is no result, as `application/problem+json` (RFC 9457) with a stable `code`."""
+"""Every error answer, as `application/problem+json` (RFC 9457) with a stable `code`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a DICOM series has beside its result: objects to keep, why there are none, and what its header says."""
+"""A DICOM series beside its result: objects to save, or why there are none, and values of its header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groundglass.types import Prediction, Scan
 
 # kind of `report.dicom` -> what the page calls it
 TITLES = {"sr": "Structured report (DICOM SR)", "sc": "Picture (DICOM Secondary Capture)"}
-# What says how the series was made, and what says whose it is (keywords of DICOM PS3.6).
+# The attributes of acquisition, and those of the patient (keywords of DICOM PS3.6).
 _MADE = (
     "Modality", "Manufacturer", "BodyPartExamined", "PatientPosition", "SeriesNumber", "SliceThickness", "PixelSpacing",
     "Rows", "Columns",
@@ -41,7 +41,7 @@ class Missing:
 class Series:
     """Part 10 files by name (`sr-1`, `sc-1`, ...), or why there are none; the header by keyword of DICOM.
 
-    `header` names nobody. `patient` does: it leaves the service only where somebody asks for it.
+    `header` does not identify the patient. `patient` does, so the service sends it only on request.
     """
 
     objects: Mapping[str, bytes] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Series:
 
 
 def series_of(scan: Scan, examination: Examination, model: Model, decoder: Decoder) -> Series:
-    """What the series of an answered scan has; nothing where the scan was refused.
+    """What the series of an answered scan has; nothing if the scan was refused.
 
-    An internal error costs the answer its objects and is logged by its kind alone; it never costs the answer.
+    After an internal error the answer has no objects, and the log gets the kind of the error alone.
     """
     if not isinstance(examination.result, Prediction):
         return Series()
@@ -74,7 +74,7 @@ def series_of(scan: Scan, examination: Examination, model: Model, decoder: Decod
                 {}, Missing("extra", Reason("the dicom extra", "no highdicom", "ask who runs it")), header, patient
             )
         return Series(_objects(reported), None, header, patient)
-    except InputError as error:  # it has an answer, and no study to go back into
+    except InputError as error:  # the scan has an answer, but no study for its objects
         return Series(missing=Missing(error.code, error.detail))
     except Exception as error:
         logging.getLogger(__name__).error("no DICOM results: %s", type(error).__name__)

@@ -51,7 +51,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While entered the service works; it is live at once and ready as soon as the model has passed its test."""
+        """The service works inside this block. It is live at once, and ready when the model has passed its test."""
         self.pool.start()
         self._begin(self._load())
         self._begin(self._sweep())
@@ -86,7 +86,7 @@ class Service:
     async def _load(self) -> None:
         try:
             self.judge = await asyncio.to_thread(self._loaded)
-        except Exception as error:  # a door: whatever it is, the service says so and ends
+        except Exception as error:  # after any error the service reports it and ends
             self.failed = error
             code = error.code if isinstance(error, GroundglassError) else "internal"
             self.log.error(json.dumps({"event": "model", "code": code, "fault": type(error).__name__}))
@@ -120,7 +120,7 @@ class Service:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place in the queue, given back at the end; it is taken when the files are there, which may be slow."""
+        """A place in the queue until the end of the block. It is taken after the files, which may be slow."""
         self.reserve()
         try:
             yield
@@ -161,7 +161,7 @@ class Service:
 
         def admitted(texts: Mapping[str, str]) -> None:
             admit(texts)
-            self.refuse_if_full()  # it may have filled since the head came, and nothing is written yet
+            self.refuse_if_full()  # the queue may have filled since the head came, and nothing is written yet
             self.spool.make(folder)
 
         exchange_of(request.scope).limit((file_bytes if files == 1 else limits.study_bytes) + MIB)
@@ -176,7 +176,7 @@ class Service:
         )
 
     async def run(self, request: Request, work: Callable[[WatchedDecoder], T], watch: Watch, *, study: bool) -> T:
-        """Have a worker do it, and stop it where the client goes away. Raises whatever `work` does."""
+        """Run `work` in a worker, and stop it if the client leaves. Raises what `work` raises."""
         future = asyncio.wrap_future(self.pool.submit(work, watch, study=study))
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -192,7 +192,7 @@ class Service:
             gone.cancel()
 
     def note(self, outcome: Outcome, name: str) -> None:
-        """Count an outcome and, where asked, keep it; in the worker's thread."""
+        """Count an outcome and keep it if the settings say so; called in the worker's thread."""
         self.metrics.outcome(outcome)
         keep = self.settings.keep
         if keep is not None:
@@ -228,7 +228,7 @@ class Service:
             job.watch.stop()
             job.end("stopped")
             raise
-        except Exception as error:  # a door: the job says so, and the service lives on
+        except Exception as error:  # the job reports the error, and the service goes on
             row = outcome.failure(outcome.NAME, error)
             self.metrics.error(row.code)
             self.log.error(json.dumps({"event": "job", "code": row.code, "fault": type(error).__name__}))

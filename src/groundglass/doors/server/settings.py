@@ -1,4 +1,4 @@
-"""What the service is started with, and what it refuses to start with."""
+"""The settings of the service, and their checks before it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_TOKEN_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of a request is waited for, and how long; bytes and seconds."""
+    """Limits of a request in bytes and seconds."""
 
     target_bytes: int = 8192
     header_bytes: int = 16 * 1024
@@ -82,7 +82,7 @@ class Settings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can ask: loopback, and no proxy that hands on what others ask."""
+        """Whether only this machine can connect: loopback, and no proxy that forwards requests of others."""
         return is_loopback(self.host) and not self.behind_proxy
 
     @property
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
 def read_token(path: Path) -> str:
     """The token in a file that its owner alone may read, or a credential that systemd hands over.
 
-    systemd keeps credentials of root with an access list for the service, which shows as 0440; nobody else gets into
+    systemd keeps credentials of root with an access list for the service, which shows as 0440; no other user may open
     their folder. Raises ConfigError (`token`) for a file that others may read, and for a token shorter than 32 bytes.
     """
     try:

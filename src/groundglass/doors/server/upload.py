@@ -42,11 +42,11 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def name(self) -> Path:
-        """Where the files of a request may lie: a name that nobody guesses."""
+        """A path with an unguessable name for the files of a request."""
         return self.folder / secrets.token_hex(16)
 
     def make(self, folder: Path) -> None:
-        """Make the folder of one request, which `remove` takes away. Raises Problem (507) if the disk is full."""
+        """Make the folder of one request, which `remove` deletes. Raises Problem (507) if the disk is full."""
         with full_disk():
             state = os.statvfs(self.folder)
             free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
@@ -55,13 +55,13 @@ class Spool:
             folder.mkdir(0o700)
 
     def remove(self, folder: Path) -> None:
-        """Take the folder of a request away."""
+        """Delete the folder of a request."""
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """A full disk as the problem that it is for the client."""
+    """A full disk as Problem (507)."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def full_disk() -> Iterator[None]:
 
 
 def _sweep(base: Path) -> None:
-    """Remove what a service of ours that was killed has left; one that lives holds its lock."""
+    """Remove the folders of killed services. A service that runs holds a lock on its folder."""
     for folder in base.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
@@ -92,7 +92,7 @@ Admit = Callable[[Mapping[str, str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What came: files in the order of their parts, and the text fields."""
+    """The content of a request: files in the order of their parts, and the text fields."""
 
     files: tuple[Path, ...]
     fields: dict[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ async def receive(
 
     `fields` names the text fields that may come too. `admit` gets those that came before the first file, and raises
     Problem if nothing may be written. Raises Problem: 400 for a broken body, 413 over a limit, 415 for anything but
-    multipart/form-data, 422 for a wrong field, 507 where the disk is full.
+    multipart/form-data, 422 for a wrong field, 507 if the disk is full.
     """
     parser = _Parser(_boundary(content_type), folder, most_files, file_bytes, frozenset(fields), admit)
     waiting = bytearray()

@@ -28,7 +28,7 @@ class View:
     """A scan of shape (D, H, W) and what the model found in it; `spacing` is row and column in mm, or None.
 
     `scale` is the strongest heat of either sign on any slice: full colour for all of them. `opaque_at` is that of the
-    model, None where it has no opacity map. `position` is the height of the first slice and the step to the next, in
+    model, None if it has no opacity map. `position` is the height of the first slice and the step to the next, in
     mm of LPS, or None.
     """
 
@@ -69,13 +69,13 @@ class View:
         return self.seen.attribution(self.result.slices.index(index), self.mask(index), index)
 
     def opacity(self, index: int) -> Opacity | None:
-        """What looks opaque on a slice, or None where it was not judged or the model has no opacity map."""
+        """What looks opaque on a slice, or None if it was not judged or the model has no opacity map."""
         if self.opaque_at is None or index not in self.result.slices:
             return None
         return self.seen.opacity_at(self.result.slices.index(index), self.mask(index), index, self.opaque_at)
 
     def found(self, index: int, activation: bool = False) -> Look | None:
-        """What a picture of a slice shows: what looks opaque, or what decided; None where it was not judged."""
+        """What a picture of a slice shows: what looks opaque, or what decided; None if it was not judged."""
         return (None if activation else self.opacity(index)) or self.attribution(index)
 
     def ranked(self) -> list[int]:
@@ -167,7 +167,7 @@ def opacity_png(opacity: Opacity) -> bytes:
 
 
 def found_png(view: View, index: int, activation: bool) -> bytes | None:
-    """What was found on one slice as a transparent PNG; None where it was not judged."""
+    """What was found on one slice as a transparent PNG; None if it was not judged."""
     shown = view.found(index, activation)
     if shown is None:
         return None
@@ -192,7 +192,7 @@ def _rgba(values: NDArray[np.uint8]) -> bytes:
 
 def picture(view: View) -> bytes:
     """The picture that `groundglass explain` draws, as PNG: one slice, or of a scan the highest ones."""
-    result = replace(view.result, source="")  # what was sent has no name here
+    result = replace(view.result, source="")  # an upload has no name
     shown = []
     for index in view.ranked()[:MONTAGE_TILES]:
         found = view.found(index)

@@ -15,7 +15,7 @@ from groundglass.types import Float32
 
 
 class Stopped(Exception):
-    """Whoever asked has gone."""
+    """The client has left, so the work stops."""
 
 
 class Watch:
@@ -27,7 +27,7 @@ class Watch:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Have the work end at its next step."""
+        """Stop the work at its next step."""
         self._stop.set()
 
     @property
@@ -35,12 +35,12 @@ class Watch:
         return self._stop.is_set()
 
     def enter(self, stage: str, total: int = 0) -> None:
-        """A new stage with `total` steps, or 0 where nobody knows."""
+        """A new stage with `total` steps, or 0 if nobody knows."""
         self.stage, self.done, self.total = stage, 0, total
         self.step(0)
 
     def step(self, count: int = 1) -> None:
-        """Raises Stopped if the work shall end."""
+        """Count steps. Raises Stopped after `stop`."""
         if self._stop.is_set():
             raise Stopped
         self.done += count
@@ -71,7 +71,7 @@ class _WatchedNetwork(Network):
 
 
 def watched(model: Model, watch: Watch) -> Model:
-    """The same model, each slice of which is a step."""
+    """The same model; each slice that it sees is a step."""
 
     def of(network: Network) -> _WatchedNetwork:
         values = {f.name: getattr(network, f.name) for f in dataclasses.fields(network)}

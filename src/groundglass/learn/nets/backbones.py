@@ -195,7 +195,7 @@ def _gluon(prefix: str, name: str) -> str:
 def load_imagenet(trunk: MobileNetV2 | ResNet50V2, path: Path) -> None:
     """Fill a trunk from `name -> array` weights of the ONNX model zoo (.npz, no pickled objects).
 
-    Raises ModelError (`weights_missing`, `weights_mismatch`) where the file is absent or lacks a layer.
+    Raises ModelError (`weights_missing`, `weights_mismatch`) if the file is absent or lacks a layer.
     """
     if not path.is_file():
         raise ModelError(
@@ -229,7 +229,7 @@ TRUNKS: Mapping[str, Callable[[], MobileNetV2 | ResNet50V2]] = {
 
 
 def make_trunk(name: str) -> MobileNetV2 | ResNet50V2 | TimmTrunk:
-    """A trunk by its name in a recipe. Raises ConfigError where nobody knows it."""
+    """A trunk by its name in a recipe. Raises ConfigError for an unknown name."""
     if name.startswith(PREFIX):
         return TimmTrunk(name.removeprefix(PREFIX))
     if name not in TRUNKS:
@@ -240,7 +240,7 @@ def make_trunk(name: str) -> MobileNetV2 | ResNet50V2 | TimmTrunk:
 
 
 def load_weights(trunk: MobileNetV2 | ResNet50V2 | TimmTrunk, weights: str, root: Path) -> None:
-    """Fill a trunk from what a recipe names: a file below `root`, or `timm`. Raises ModelError where that fails."""
+    """Fill a trunk from what a recipe names: a file below `root`, or `timm`. Raises ModelError if that fails."""
     if isinstance(trunk, TimmTrunk):
         trunk.load(weights, root)
     else:

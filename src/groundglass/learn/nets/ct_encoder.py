@@ -92,7 +92,7 @@ def make_encoder(trunk: str) -> CtEncoder:
 def load_encoder(encoder: CtEncoder) -> None:
     """Fill an encoder with the published weights, which a Python package brings; nothing is downloaded.
 
-    Raises ConfigError where the package is not installed, ModelError where its file is not the pinned one.
+    Raises ConfigError if the package is not installed, ModelError where its file is not the pinned one.
     """
     path = _weights_file()
     if _sha256(path) != SHA256:

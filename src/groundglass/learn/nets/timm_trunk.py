@@ -17,7 +17,7 @@ PREFIX = "timm:"
 class TimmTrunk(nn.Module):
     """The feature map of a timm network: gray (N, 1, H, W) in [0, 1] -> (N, channels, h, w).
 
-    Raises ConfigError where timm is absent, does not know the name, or the network's last map is not convolutional.
+    Raises ConfigError if timm is absent, does not know the name, or the network's last map is not convolutional.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,7 +53,7 @@ class TimmTrunk(nn.Module):
     def load(self, weights: str, root: Path) -> None:
         """Fill from a local .safetensors file of timm's names, or `timm`: from timm's own store, over the network.
 
-        Raises ModelError (`weights_missing`, `weights_mismatch`) where that fails.
+        Raises ModelError (`weights_missing`, `weights_mismatch`) if that fails.
         """
         timm = import_timm()
         if weights == "timm":
@@ -85,7 +85,7 @@ class TimmTrunk(nn.Module):
 def import_timm() -> Any:
     """timm. Its torchvision may be a CUDA wheel beside a CPU torch, and then lacks two operators that it looks up.
 
-    Declaring them lets the import pass; nothing here calls them. Raises ConfigError where timm is not installed.
+    Declaring them lets the import pass; nothing here calls them. Raises ConfigError if timm is not installed.
     """
     from importlib.metadata import PackageNotFoundError, version
 

@@ -142,8 +142,8 @@ class ClassifierTask:
     def start_head(self, device: torch.device) -> None:
         """Set the linear head by logistic regression on the trunk's features of the undisturbed pictures.
 
-        Where real positives are not to be learned from, on drawn pictures, of which some are painted. The strength of
-        its regularisation is the one of five with the best mean AUROC on validation.
+        Without real positives it uses drawn pictures, some of them painted. Of five strengths of regularisation it
+        takes the one with the best mean AUROC on validation.
         """
         from sklearn.linear_model import LogisticRegression
 

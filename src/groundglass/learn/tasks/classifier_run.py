@@ -119,7 +119,7 @@ def _start(setup: Setup, task: ClassifierTask) -> None:
     if recipe.weights not in (None, "none"):
         load_weights(net.trunk, recipe.weights, setup.root)  # type: ignore[arg-type]
     if recipe.start_from is not None and not setup.options.fast_dev_run:
-        # what was started with the leak, or from another seed, goes on so
+        # a run with the leak or another seed continues the run that has the same suffix
         earlier = recipe.start_from + setup.options.suffix
         load_average(setup.folder.parent / earlier / "checkpoint.safetensors", net)
     if recipe.head_start == "logistic" and not setup.options.resume:

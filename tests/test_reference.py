@@ -37,6 +37,7 @@ def test_every_command_and_every_option_stands_on_its_page(command_line: str) ->
 def test_every_public_name_stands_on_its_page() -> None:
     page = REFERENCE["python"]()
     assert [name for name in gg.__all__ if f"## `gg.{name}`\n" not in page] == ["__version__"]
+    assert all(f"## `{held.__name__}`\n" in page for held in REFERENCE["HELD"])
 
 
 def test_the_examples_of_the_python_page_parse_and_keep_their_indentation() -> None:

@@ -19,11 +19,21 @@ import click
 
 import groundglass as gg
 from groundglass.doors.cli.main import cli
-from groundglass.errors import INPUT_CODES
+from groundglass.errors import INPUT_CODES, Reason
+from groundglass.infer.predict import Examination
+from groundglass.types import Differential, Estimate, Opaque, OperatingPoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "docs/schema/prediction-2.json"
 Json = Mapping[str, Any]
+HELD = (
+    Examination,
+    Opaque,
+    Differential,
+    OperatingPoint,
+    Estimate,
+    Reason,
+)  # no name of `gg`, but what its results hold
 
 
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
@@ -74,7 +84,7 @@ def _options(command: click.Command, context: click.Context) -> str:
 
 
 def rest() -> str:
-    """Every route of the service by its OpenAPI document: what people call first, and what all may answer once."""
+    """Every route of the service by its OpenAPI document; what all may answer is said once."""
     routes = [
         (f"{verb.upper()} {path}", route)
         for path, routes in _openapi()["paths"].items()
@@ -88,7 +98,7 @@ def rest() -> str:
         "As `application/problem+json`, with a `code` for programs and a `detail` for people:\n",
         table(("status", "answer"), ((status, shared[status]["description"]) for status in sorted(of_all))),
     ]
-    for title, route in sorted(routes, key=lambda named: ("/v1/" not in named[0], not named[0].startswith("POST"))):
+    for title, route in routes:
         parts += _route(title, route, of_all)
     return "\n".join(parts)
 
@@ -129,6 +139,11 @@ def python() -> str:
         if dataclasses.is_dataclass(thing):
             fields = ((f"`{f.name}`", f"`{f.type}`") for f in dataclasses.fields(thing))
             parts.append(table(("field", "type"), fields))
+    parts.append("# What results hold\n\nThese have no name in `gg`. You read their fields; you need not make one.\n")
+    for held in HELD:
+        parts += [f"## `{held.__name__}`\n", _doc(held)]
+        if dataclasses.is_dataclass(held):
+            parts.append(table(("field", "type"), ((f"`{f.name}`", f"`{f.type}`") for f in dataclasses.fields(held))))
     return "\n".join(parts)
 
 

@@ -56,10 +56,10 @@ Look = Annotated[bool, Query(description="Hold pictures for /v1/overlay and /sca
 def router(service: Service) -> APIRouter:
     """All REST routes of one service."""
     routes = APIRouter(default_response_class=Response)  # the default would declare JSON beside every picture
-    _add_health(routes, service)
-    _add_predict(routes, service)
+    _add_predict(routes, service)  # the reference has them in this order: what is called first, first
     _add_jobs(routes, service)
     pictures.add(routes, service)
+    _add_health(routes, service)
     return routes
 
 

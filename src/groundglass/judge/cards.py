@@ -107,7 +107,7 @@ def model_card(model: Model, results: Path) -> str:
 _LIMITS = """- It was built on few people from few places; at a hospital that no set came from it can be much worse.
 - Other lung disease looks like COVID-19 to it: the negatives of most sets are healthy lungs.
 - Mild disease is often missed on a single slice.
-- The verdict on a scan is the mean over a fifth of its lung; its scale was fitted on slices, not on patients.
+- The verdict on a scan is the mean over half of its lung; its scale was fitted on slices, not on patients.
 - It replaces no test, and below the threshold does not mean healthy.
 """
 

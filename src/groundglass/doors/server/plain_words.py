@@ -18,7 +18,7 @@ _PLAIN = {
     "hu_unknown": "This is a picture, not a DICOM file: its gray values are not in HU. DICOM is better.",
     "annotation": "There are coloured marks in the picture. The model may have seen them.",
     "scan_not_calibrated": (
-        "The number for the whole scan is the mean over the fifth of its lung with the highest slices. It was checked "
+        "The number for the whole scan is the mean over the half of its lung with the highest slices. It was checked "
         "on single slices, not on whole patients."
     ),
     "narrow_range": "Only part of the gray range is used. The picture may have been exported too dark.",

@@ -6,7 +6,7 @@ differential: COVID-19 or another disease? It is asked of COVID-CT, whose negati
 
 Writes results/MODEL/questions_SPLIT.csv and the scores of every slice beside it. With --scores the rows are made again
 from such a table, and no slice is opened. With --source only the rows of one source are scored, for a model that never
-saw it.
+saw it. With --seed the rows go to results/MODEL/seeds.csv, in place of those that this seed had there.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ def write_answers(path: Path, cases: Sequence[Case]) -> None:
         known = [c.traits.get(name, "") for name in ("opaque_share", "differential")]
         probability = "" if c.probability is None else f"{c.probability:.6f}"
         writer.writerow((c.path, c.traits["label"], probability, *known))
+    write_bytes(path, out.getvalue().encode(), PUBLIC)
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Rows as a CSV file, the head first."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
     write_bytes(path, out.getvalue().encode(), PUBLIC)
 
 
@@ -114,6 +121,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--source", help="only the rows of this source, in every split of a P2 manifest's test part")
     parser.add_argument("--scores", type=Path, help="the scores that an earlier run of this wrote")
+    parser.add_argument("--seed", type=int, help="the seed of the recipe that made this model")
     parser.add_argument("--output", type=Path, help="the table [default: results/MODEL/questions_SPLIT.csv]")
     given = parser.parse_args()
     model = gg.load(given.model)
@@ -121,17 +129,21 @@ def main() -> None:
     rows = [r for r in of_split(records, given.split) if given.source in (None, r.source)]
     cases = read_scores(given.scores, cases_of(rows, None)) if given.scores else answers(rows, given.data, model)
     output = given.output or ROOT / "results" / model.name / f"questions_{given.split}.csv"
-    if not given.scores:
+    if not given.scores and given.seed is None:
         write_answers(output.with_name(f"{output.stem}_scores.csv"), cases)
     found = [*first(cases, model.operating_point.threshold, model.card.temperature), *second(cases)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEAD)
+    made: list[tuple[str, ...]] = []
     for question, group, slices, measure, e in found:
         print(f"{question:13} {group:45} {measure:28} {e}  n={e.patients}")
         about = (question, model.sha256, manifest.sha256(records), given.split, group, str(slices), measure)
-        writer.writerow((*about, *cells(e)))
-    write_bytes(output, out.getvalue().encode(), PUBLIC)
+        made.append((*about, *cells(e)))
+    if given.seed is None:
+        write_rows(output, [HEAD, *made])
+    else:
+        path, seed = ROOT / "results" / model.name / "seeds.csv", str(given.seed)
+        with path.open(encoding="utf-8", newline="") as file:
+            others = [tuple(row) for row in csv.reader(file) if row[0] not in ("seed", seed)]
+        write_rows(path, [("seed", *HEAD), *sorted([*others, *((seed, *row) for row in made)], key=lambda row: row[0])])
 
 
 if __name__ == "__main__":

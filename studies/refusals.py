@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +36,7 @@ from groundglass.learn import frames, refusals
 from groundglass.learn.dataset import read_slice
 from groundglass.phantom.elsewhere import ELSEWHERE
 from groundglass.phantom.refused import abdomen_slice, head_slice
-from groundglass.read.scan import Decoder, Limits
+from groundglass.read.scan import Decoder
 from groundglass.types import Estimate, Float32, Mask, Prediction, Record, Scan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -258,7 +257,7 @@ def main() -> None:
     model = gg.load()
     records = sample(list(manifest.read(ROOT / "manifests/p7.csv", given.data)), given.whole)
     rng = np.random.default_rng(7)
-    with Decoder(Limits.from_environment(os.environ)) as decoder:
+    with Decoder() as decoder:
         rows, chosen = whole(records, given.data, model, decoder, given.most)
         _write(rows, given.output)
         rows.update(made_of_slices(chosen, model, rng))

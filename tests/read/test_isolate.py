@@ -267,3 +267,11 @@ def test_limits_come_from_the_environment() -> None:
 def test_a_bad_limit_is_a_config_error(name: str, value: str) -> None:
     with pytest.raises(ConfigError):
         Limits.from_environment({f"GROUNDGLASS_LIMIT_{name}": value})
+
+
+def test_a_decoder_without_limits_obeys_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDGLASS_LIMIT_LONGEST_SIDE", "100")
+    assert Decoder().limits.longest_side == 100
+    monkeypatch.setenv("GROUNDGLASS_LIMIT_LONGEST_SIDE", "wide")
+    with pytest.raises(ConfigError):
+        Decoder()

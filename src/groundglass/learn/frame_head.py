@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from groundglass.infer.transforms import resize
 from groundglass.learn import refusals
 from groundglass.learn.dataset import read_slices
 from groundglass.learn.frame_examples import FrameExamples, add_phantoms, draw_picture, source_chances
-from groundglass.read.scan import Decoder, Limits
+from groundglass.read.scan import Decoder
 from groundglass.types import Float32, Record
 from groundglass.write import PUBLIC, write_bytes
 
@@ -69,7 +68,7 @@ def collect(
     ]
     for _, gray in read_slices(heads, root):
         found.add_elsewhere(gray, "head")
-    with Decoder(Limits.from_environment(os.environ)) as decoder:
+    with Decoder() as decoder:
         for gray in refusals.without_lung(root, split == "train", decoder):
             found.add_elsewhere(gray, "tcga-luad")
     add_phantoms(found, _PHANTOMS[split], np.random.default_rng([_SEED, split == "val"]))

@@ -78,11 +78,12 @@ class Decoder:
 
     The child is started by the first request, or earlier by `start`. It is replaced after a crash, a kill, a limit,
     and after `limits.worker_items` items. Threads that share a Decoder wait for each other; only `close` does not wait,
-    and the item that is being decoded is then refused.
+    and the item that is being decoded is then refused. Without `limits`, those of the environment hold
+    (GROUNDGLASS_LIMIT_*). Raises ConfigError if one of them is wrong.
     """
 
     def __init__(self, limits: Limits | None = None, command: Sequence[str] | None = None) -> None:
-        self.limits = limits if limits is not None else Limits()
+        self.limits = limits if limits is not None else Limits.from_environment(os.environ)
         self._command = list(command or (sys.executable, "-m", "groundglass.read.isolate"))
         self._child: Child | None = None
         self._items = 0

@@ -65,7 +65,7 @@ def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decode
         raise InputError("not_found", "a path", "an empty one", "is a variable unset?")
     if decoder is not None:
         return _find(Path(path), as_scan=as_scan, decoder=decoder)
-    with Decoder(Limits.from_environment(os.environ)) as own:
+    with Decoder() as own:
         return _find(Path(path), as_scan=as_scan, decoder=own)
 
 
@@ -101,7 +101,7 @@ def read(
     if unit is not None or spacing is not None:
         raise TypeError("expected unit and spacing with an array only, got them with a file, which states its own")
     if decoder is None:
-        with Decoder(Limits.from_environment(os.environ)) as own:
+        with Decoder() as own:
             return read(source, own, as_scan=as_scan)
     if isinstance(source, Input):
         return _READERS[source.kind](source, decoder)
@@ -139,7 +139,7 @@ def read_all(
 ) -> Iterator[tuple[str, Scan | InputError]]:
     """Read every scan at `path`, one by one, as (name, Scan) or (name, InputError). Bad input raises nothing."""
     if decoder is None:
-        with Decoder(Limits.from_environment(os.environ)) as own:
+        with Decoder() as own:
             yield from read_all(path, as_scan=as_scan, decoder=own)
         return
     try:

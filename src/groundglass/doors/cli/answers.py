@@ -21,7 +21,7 @@ from groundglass.doors.streams import console as console_for
 from groundglass.doors.streams import require_stdout
 from groundglass.errors import ConfigError, GroundglassError, InputError, ModelError, OutputError, Reason, no_resources
 from groundglass.read.ahead import Ahead
-from groundglass.read.scan import Decoder, Limits
+from groundglass.read.scan import Decoder
 from groundglass.report import flat, schema
 from groundglass.report.fault import internal
 from groundglass.report.schema import Failure, Result
@@ -104,7 +104,7 @@ def exit_status(counts: Mapping[type[Result], int]) -> int:
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Ahead, Model]]:
     """The inputs and the model. Reading starts before the networks are loaded, and runs one scan ahead of them."""
-    with Decoder(Limits.from_environment(os.environ)) as decoder:
+    with Decoder() as decoder:
         decoder.start()
         with Ahead(settings.paths, decoder, as_scan=settings.as_scan, best_series=settings.best_series) as ahead:
             from groundglass.infer.model import load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -31,14 +30,13 @@ def deid(ctx: click.Context, source: Path, output: Path) -> None:
             "extra", "the dicom extra", f"no {error.name}", "pip install '.[dicom]' in the clone", about="deid"
         ) from error
     from groundglass.read.isolate import Decoder
-    from groundglass.read.limits import Limits
 
     output_folder(output)
     here, there = source.resolve(), output.resolve()
     if in_use(output) or there in (here, *here.parents) or here in there.parents:
         raise OutputError("not_empty", "an empty folder away from IN", "another", "choose a new one")
     tally = Tally()
-    with Decoder(Limits.from_environment(os.environ)) as decoder, whole(output) as place:
+    with Decoder() as decoder, whole(output) as place:
         for file, refusal, so_far in deidentify(source, place, decoder):
             tally = so_far
             if refusal is not None:

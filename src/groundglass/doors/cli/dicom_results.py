@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from groundglass.errors import GroundglassError, InputError
-from groundglass.read.scan import Decoder, Limits
+from groundglass.read.scan import Decoder
 from groundglass.report.fault import internal
 from groundglass.types import Prediction, Scan
 from groundglass.write import require_folder, write_bytes
@@ -43,7 +42,7 @@ class DicomResults:
     def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
         self._folders, self._model = folders, model
         self.faults = self.missing = 0
-        self._decoder = Decoder(Limits.from_environment(os.environ))
+        self._decoder = Decoder()
 
     def __enter__(self) -> DicomResults:
         return self

@@ -168,14 +168,13 @@ def watch(
     with _opened(**how) as (archive, identifier):
         from groundglass.infer.model import load
         from groundglass.read.isolate import Decoder
-        from groundglass.read.limits import Limits
         from groundglass.remote.fetch import Watch, stow
         from groundglass.remote.service import Circuit, Service
         from groundglass.remote.worklist import Worklist
         from groundglass.report.dicom import require_highdicom
 
         require_highdicom()
-        with Worklist(store, time.time) as worklist, Decoder(Limits.from_environment(os.environ)) as decoder:
+        with Worklist(store, time.time) as worklist, Decoder() as decoder:
             deliver = stow(archive, identifier, worklist.sending)
             circuit = Circuit(time.monotonic, random.Random())
             service = Service(worklist, load(model, threads), decoder, deliver, circuit)

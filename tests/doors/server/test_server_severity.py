@@ -72,6 +72,7 @@ def test_the_page_tells_share_class_and_the_worth_of_the_second_question(service
         assert shown["result"]["ct_class"] in said["severity"]
         assert "85 of 100 pairs (95 % interval 76 to 91, 94 people)" in said["second_worth"]
         assert "58 of 100 pairs" in said["second_worth"]
+        assert "On validation data it put a patient with each in the right order in 85 of 100 pairs" in said["second"]
         assert "opacities as in" in said["answer"]
         assert said["heat"] == ""
         assert shown["view"]["map"] is True

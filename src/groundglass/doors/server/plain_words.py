@@ -123,7 +123,7 @@ def _second(said: Differential, to: Language) -> str:
     if said.probability is None:
         return second_answer(said, to.say)
     order = to.say(
-        "On test data it put a patient with each in the right order in {value} of 100 pairs; 50 would be chance.",
+        "On validation data it put a patient with each in the right order in {value} of 100 pairs; 50 would be chance.",
         value=f"{100 * said.auroc.value:.0f}",
     )
     return f"{second_answer(said, to.say)} {order}"

@@ -76,7 +76,7 @@ def settings(given: dict[str, Any]) -> Settings:
 
 
 def require_no_image(output: Path) -> None:
-    """Raises OutputError (`taken`) if an image or archive, perhaps an input, stands if the results are to go."""
+    """Raises OutputError (`taken`) if the output file exists and is an image or archive, which may be an input."""
     from groundglass.read.archive import open_regular
     from groundglass.read.sniff import SNIFF_BYTES, sniff
 
@@ -94,7 +94,7 @@ def _listed() -> list[str]:
 
 
 def exit_status(counts: Mapping[type[Result], int]) -> int:
-    """0 if every input has an answer, 3 where none has, 4 where some have, 1 if we failed on any."""
+    """0 if every input has an answer, 3 if none has, 4 if some have, 1 if there was an internal error."""
     if counts.get(Failure):
         return 1
     answered, refused = counts.get(Prediction), counts.get(Refusal)
@@ -130,9 +130,9 @@ def answers(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
 
 
 def _in_order(ahead: Ahead, model: Model, settings: Settings) -> Iterator[Answer]:
-    """The answers in the order of the inputs. Pictures are in work side by side; a volume has all threads to itself.
+    """The answers in the order of the inputs. Pictures run in parallel; a volume has all threads to itself.
 
-    So at most two volumes are in memory: the one in work, and the next.
+    So at most two volumes are in memory: the current one and the next.
     """
     waiting: deque[Future[Answer]] = deque()
     with ThreadPoolExecutor(model.at_once) as pool:
@@ -169,7 +169,7 @@ def _answer(name: str, outcome: Scan | Exception, model: Model, settings: Settin
 
 @contextmanager
 def finished(gallery: Gallery, signals: Signals) -> Iterator[Gallery]:
-    """The gallery, with its page and manifest also where the work is cut short: no picture stays unexplained."""
+    """The gallery. Its page and manifest are written even if the work is interrupted."""
     try:
         yield gallery
     finally:
@@ -231,7 +231,7 @@ class Output:
             self._show()  # what was finished is not lost
 
     def add(self, result: Result) -> None:
-        """Take one result, and write it at once where that is how it goes out."""
+        """Take one result. Lines are written at once, a table at the end."""
         self.counts[type(result)] += 1
         if self._form == "table":
             self._results.append(result)

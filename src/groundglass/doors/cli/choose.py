@@ -1,4 +1,4 @@
-"""`groundglass judge choose` and `groundglass cards`: which model ships, and what is said of it."""
+"""`groundglass judge choose` and `groundglass cards`: the model that ships, and its card."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def _line(c: Candidate) -> str:
 
 
 @click.command()
-@click.option("--results", type=_FOLDER, default="results", show_default=True, help="Where the figures lie.")
-@click.option("--manifests", type=_FOLDER, default="manifests", show_default=True, help="Where the splits lie.")
-@click.option("--model", metavar="NAME|FILE.onnx", envvar="GROUNDGLASS_MODEL", help="Whose card to write.")
-@click.option("-o", "--output", type=_FOLDER, default="docs", show_default=True, help="Where the cards go.")
+@click.option("--results", type=_FOLDER, default="results", show_default=True, help="The folder of results.")
+@click.option("--manifests", type=_FOLDER, default="manifests", show_default=True, help="The folder of manifests.")
+@click.option("--model", metavar="NAME|FILE.onnx", envvar="GROUNDGLASS_MODEL", help="The model of the card.")
+@click.option("-o", "--output", type=_FOLDER, default="docs", show_default=True, help="The folder for the cards.")
 def cards(results: Path, manifests: Path, model: str | None, output: Path) -> None:
     """Write model-card.md and data-card.md from the results: every figure in them stands in a file of --results."""
     from groundglass.infer.model import load

@@ -34,7 +34,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @data_option
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
 @seed_option
-@click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="Where page and table go.")
+@click.option("-o", "--output", type=_FOLDER, required=True, metavar="FOLDER", help="The folder for page and table.")
 @cache_option
 @no_cache_option
 @threads_option
@@ -51,7 +51,7 @@ def controls(
     threads: int | None,
     no_progress: bool,
 ) -> None:
-    """Compare a model with what can be known without the disease, on the same slices.
+    """Compare a model with classifiers that do not see the disease, on the same slices.
 
     Small classifiers see file traits, border ring, gray histogram, thumbnail or source alone, trained on the training
     part; the model itself sees its inputs with the lungs blanked, and with nothing but the lungs. A verdict says in

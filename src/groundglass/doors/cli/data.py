@@ -78,7 +78,7 @@ def sources(name: str | None, as_json: bool) -> None:
 @click.option("--accept-licence", is_flag=True, help="You have read the licence line and accept its terms.")
 @click.option("--retries", type=click.IntRange(1), default=5, show_default=True, help="Attempts without progress.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence to bear."
+    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence before a retry."
 )
 @data_option
 @_json
@@ -97,8 +97,8 @@ def collect(
 ) -> None:
     """Bring the data set NAME (or the one a TOML file describes) into a manifest: download it, or adopt a folder.
 
-    A download that was cut goes on where it stopped; checksums must hold. Nothing is written before the whole folder is
-    found to be what the set's TOML says; otherwise the first twenty problems are listed and the exit status is 3.
+    A download that was interrupted continues where it stopped, and checksums must match. Nothing is written unless the
+    whole folder is as the set's TOML says; otherwise the first twenty problems are listed and the exit status is 3.
     Paths in the manifest are relative to --data, by default the folder's parent.
     """
     source = known.find(name)
@@ -124,7 +124,7 @@ def collect(
 
 @click.command()
 @click.argument("path", metavar="[MANIFEST]", type=_PATH, required=False)
-@click.option("--by", type=click.Choice(["patient", "block", "file", "list"]), help="What must not be cut.")
+@click.option("--by", type=click.Choice(["patient", "block", "file", "list"]), help="The unit that stays in one part.")
 @click.option("--fractions", default="70/10/20", show_default=True, help="Shares of train/val/test.")
 @click.option(
     "--gap",
@@ -159,8 +159,8 @@ def split(
 
     \b
     --by patient   whole patients, stratified by source, folder and label
-    --by block     contiguous blocks of file numbers, where a set has no patients but its numbers follow them
-    --by file      single files at random; refused where patients are known, and loudly doubtful where they are not
+    --by block     contiguous blocks of file numbers, for a set without patient ids whose numbers follow patients
+    --by file      single files at random; refused if patients are known, with a warning if they are not
     --by list      keep the official split that came with the set, and check it
     """
     if of_protocol:
@@ -218,7 +218,7 @@ def audit(
     as_json: bool,
     no_progress: bool,
 ) -> None:
-    """Look for what would make a model trained or tested on MANIFEST worth less than it seems.
+    """Look for faults of the data that make a model trained or tested on MANIFEST look too good.
 
     Exact and near duplicates, patients across splits, contradictory labels, labels that can be read off source, file,
     border, histogram or thumbnail, unreadable, coloured, annotated, turned and out-of-place images, and balance.
@@ -286,7 +286,7 @@ def curate(
 
 @click.command()
 @click.argument("path", metavar="MANIFEST", type=_PATH)
-@click.option("--transform", type=click.Choice(TRANSFORMS), required=True, help="What is done to every image alike.")
+@click.option("--transform", type=click.Choice(TRANSFORMS), required=True, help="The change that every image gets.")
 @click.option("-o", "--output", type=_FOLDER, required=True, help="A new folder.")
 @click.option("--per-class", type=click.IntRange(1), help="Bring each class to this many pictures, within its split.")
 @data_option
@@ -309,7 +309,7 @@ def prepare(
     blur-mask   box blur, median and threshold as a mask, in both settings for every image
     lungs       cropped to the lungs, with air and tissue at fixed gray levels
 
-    The folder appears when it is whole. Prints the path of the new manifest.
+    The folder appears when it is complete. Prints the path of the new manifest.
     """
     records = manifest.read(path)
     field = _field(False, needed=True) if transform == "lungs" else None

@@ -18,8 +18,8 @@ from groundglass.write import in_use, whole
 def deid(ctx: click.Context, source: Path, output: Path) -> None:
     """Write de-identified copies of the DICOM images of IN, a file or a folder, to OUT, an empty or new folder.
 
-    A list says what stays; everything else goes. Names, identifiers, UIDs and dates are replaced, alike in all files of
-    one run. OUT holds all copies or, if the run is cut off, none. Captures and files that say they show text are
+    Only listed attributes stay. Names, identifiers, UIDs and dates are replaced, in the same way in all files of one
+    run. OUT holds all copies or, if the run is interrupted, none. Captures and files that say they show text are
     refused; text in other pixels is not looked for, so look at the pictures before you share them. Exit status: 0 all
     copied, 3 none, 4 some refused. Needs the `dicom` extra: pip install '.[dicom]' in the clone.
     """

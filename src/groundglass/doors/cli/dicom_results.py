@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def result_folders(given: dict[str, Any]) -> dict[str, Path]:
-    """Where each kind of DICOM object goes; empty if none is wanted. What fails, fails before any work."""
+    """The folder for each kind of DICOM object; empty if none is wanted. Errors come before any work."""
     folders = {kind: given.pop(kind.replace("-", "_")) for kind in ("sr", "sc", "gsps", "heat-map")}
     if given.pop("key_images"):
         if folders["sr"] is None:
@@ -37,7 +37,7 @@ def result_folders(given: dict[str, Any]) -> dict[str, Path]:
 
 
 class DicomResults:
-    """Writes the DICOM objects of each answer; with a reader of its own, as the first one reads ahead."""
+    """Writes the DICOM objects of each answer. It has its own reader, because the first one reads ahead."""
 
     def __init__(self, folders: Mapping[str, Path], model: Model) -> None:
         self._folders, self._model = folders, model
@@ -51,7 +51,7 @@ class DicomResults:
         self._decoder.close()
 
     def add(self, scan: Scan | None, examination: Examination | None) -> None:
-        """Write the objects of an answer; where it has none, such as that of a PNG, or we fail, stderr says so.
+        """Write the objects of an answer. If it has none, as for a PNG, or after an internal error, stderr says so.
 
         Raises OutputError if they cannot be written.
         """

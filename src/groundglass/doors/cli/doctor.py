@@ -1,4 +1,4 @@
-"""`groundglass doctor`: does this machine have what a prediction needs, and does a prediction keep to itself?"""
+"""`groundglass doctor`: does this machine have what a prediction needs, and does a prediction use no network?"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _DATA = {
     "sources": Part("The known data sets: size, labels, licence, how to get them.", "data"),
     "collect": Part("Download a data set, or take a folder, and list it in a manifest.", "data"),
     "split": Part("Divide a manifest into train, val and test.", "data"),
-    "audit": Part("Look for what makes a data set worth less than it seems.", "data"),
+    "audit": Part("Look for faults of a data set that make models look too good.", "data"),
     "curate": Part("Keep the images that meet the rules for quality.", "data"),
     "prepare": Part("Write a data set as prepared images, in a folder for each label.", "data"),
 }
@@ -70,7 +70,7 @@ SECTIONS: Mapping[str, Mapping[str, Part]] = {
     },
 }
 COMMANDS: Mapping[str, Part] = {name: part for section in SECTIONS.values() for name, part in section.items()}
-# Names of version 0.1, and what stands for them now. They go with version 0.3.
+# Names of version 0.1 and their new names. The old ones go with version 0.3.
 RENAMED = {name: (group, name) for group in ("data", "judge") for name in COMMANDS[group].parts}
 # \b keeps the sentence on one line, so that it can be searched for.
 _EPILOG = f"\b\n{RESEARCH_USE_ONLY}"
@@ -135,7 +135,7 @@ def _made(name: str, part: Part) -> click.Command:
 
 
 def _not_installed(name: str, missing: ModuleNotFoundError) -> click.Command:
-    """What stands for a command whose libraries are not there."""
+    """Replaces a command whose libraries are not installed."""
 
     def refuse() -> None:
         raise missing
@@ -145,7 +145,7 @@ def _not_installed(name: str, missing: ModuleNotFoundError) -> click.Command:
 
 
 def _meant(name: str, known: Mapping[str, str]) -> str:
-    """What somebody may have meant by a name that is no command; `known` says how each command is called."""
+    """The most similar command for an unknown name; `known` maps names to full names."""
     if os.path.exists(name):
         return f" For an answer: groundglass predict {shlex.quote(printable(name))}"
     close = difflib.get_close_matches(name, known, n=1)

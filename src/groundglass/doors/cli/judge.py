@@ -68,7 +68,9 @@ _split = click.option("--split", default="val", show_default=True, type=click.Ch
     show_default=True,
     help="Of a model with two questions: opacities or none, or COVID-19 or another disease.",
 )
-@click.option("--scores", type=_PATH, help="A CSV of anybody's scores (path, probability) instead of running a model.")
+@click.option(
+    "--scores", type=_PATH, help="A CSV of scores (path, probability), from any program, instead of running a model."
+)
 @click.option(
     "--by",
     default="source",
@@ -270,8 +272,8 @@ def calibrate(
 ) -> None:
     """Fit temperature, thresholds and prediction sets on validation, and write them into a model's card.
 
-    What each operating point is worth is measured by cross-fitting over patients and written beside it, so that
-    `predict --operating-point` can say so. The weights stay as they are; the file's hash changes.
+    Sensitivity and specificity of each operating point are measured by cross-fitting over patients and written beside
+    it, so that `predict --operating-point` can state them. The weights stay as they are; the file's hash changes.
     """
     from groundglass.judge.calibrate import calibrate as fit
 

@@ -41,13 +41,13 @@ from groundglass.write import require_file
     default=None,
     help="Instead of the recipe's, for example to leave another source out.",
 )
-@click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the same recipe.")
+@click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the same recipe.")
 @click.option("--leaky", is_flag=True, help="Split by picture as the original did, to show what that leak is worth.")
 @click.option("--fast-dev-run", is_flag=True, help="A few images and two steps, to see that a recipe runs.")
 @click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too; needs the tensorboard extra.")
 @no_progress_option
 def train(recipe: Path, data: Path, output: Path | None, no_progress: bool, **options: Any) -> None:
-    """Train what RECIPE (a TOML file) says and leave an ONNX file with its card.
+    """Train by RECIPE (a TOML file) and write an ONNX file with its card.
 
     Needs the `learn` extra: pip install '.[learn]' in the clone. Progress goes to stderr, the path of the file to
     stdout.
@@ -79,7 +79,7 @@ def export(
 ) -> None:
     """Fit temperature and thresholds of CHECKPOINT on its validation split and write it as ONNX, with its card inside.
 
-    What was measured goes to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds.
+    The measurements go to stdout as JSON: SHA-256, the largest difference from torch, temperature, thresholds.
     """
     export_run = learn_module("ship").export_run
     require_file(output)

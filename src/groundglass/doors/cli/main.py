@@ -54,7 +54,7 @@ class Root(Commands):
             raise click.exceptions.Exit(_CLOSED_BY_READER) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """No argument of any command may be empty: a path that is would name the working directory."""
+        """Refuse an empty argument, because an empty path would name the working directory."""
         if any(not arg or (arg.startswith("--") and arg.endswith("=")) for arg in args):
             ctx.fail(Reason("a value", "an empty argument", "is a variable unset?"))
         return super().parse_args(ctx, args)
@@ -121,7 +121,7 @@ def _report(error: BaseException) -> int:
 
 
 def _drop_stdout() -> None:
-    """What is still buffered can go nowhere; without this the interpreter would try again on exit and complain."""
+    """Drop what is still buffered. Else the interpreter would try to write it at exit and print an error."""
     with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""`groundglass models`: which models are here, what each says of itself, and whether its file is whole."""
+"""`groundglass models`: the models on this machine, their cards, and a check of their files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def list_models() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
 def card(name: str | None, as_json: bool) -> None:
-    """What a model says of itself: intended use, data, thresholds, measured figures, licence."""
+    """The card of a model: intended use, data, thresholds, measured figures, licence."""
     from groundglass.infer.model import load
 
     model = load(name)

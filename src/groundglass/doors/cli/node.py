@@ -119,7 +119,7 @@ def _run(
 @click.option("--echo", metavar="AET@HOST:PORT", help="Also ask this peer for a C-ECHO, and fail where it gives none.")
 @click.option("--aet", default="GROUNDGLASS", show_default=True, help="Our AE title for --echo.")
 def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
-    """What a node has received, answered and delivered, and why not; without names."""
+    """Counts of what a node received, answered and delivered, with reasons for the rest, and without names."""
     from groundglass.remote.worklist import Worklist, holder
 
     if echo is not None and not _has_run(store):
@@ -145,7 +145,7 @@ def status(store: Path, as_json: bool, echo: str | None, aet: str) -> None:
 @node.command(short_help="Offer results again that the destination refused.")
 @_store_option
 def retry(store: Path) -> None:
-    """Offer again what the destination refused, from the first try; a node or watch that runs does so at once."""
+    """Send again what the destination refused. A running node or watch does so at once."""
     from groundglass.remote.worklist import Worklist
 
     _require_store(store)

@@ -1,4 +1,4 @@
-"""Options that several commands have, so that they are called and explained alike."""
+"""Options that several commands share, with one name and one help text."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ keep_option = click.option(
 
 
 def quiet_time_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """How long nothing may have come of `what` until it is whole."""
+    """The seconds without new images after which `what` counts as complete."""
     return click.option(
         "--quiet-time",
         type=click.FloatRange(1, 3600),
@@ -95,7 +95,7 @@ def quiet_time_option(what: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def store_option(door: str, who: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Where a door keeps what it received, and what it still has to deliver."""
+    """The folder for what was received and what is still to be delivered."""
 
     def default() -> Path:
         return user_folder("state") / door

@@ -33,7 +33,7 @@ _FILTERS = {"patient": "PatientID", "date": "StudyDate", "study": "StudyInstance
 
 
 def _archive_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which archive, and how it knows us."""
+    """The options of the archive and of the access to it."""
     for decorate in reversed(
         (
             click.option("--url", required=True, help="The DICOMweb root, such as http://127.0.0.1:8042/dicom-web."),
@@ -76,7 +76,7 @@ def _search_options(command: Callable[..., None]) -> Callable[..., None]:
 def pacs() -> None:
     """Fetch studies from a DICOMweb archive, and store results in it.
 
-    Needs the `dicom` extra: pip install '.[dicom]' in the clone. Only the archive of --url is talked to.
+    Needs the `dicom` extra: pip install '.[dicom]' in the clone. It connects only to the archive of --url.
     """
 
 
@@ -149,10 +149,14 @@ def push(paths: tuple[Path, ...], **how: Any) -> None:
 @pacs.command(short_help="Answer for each new study, and store the results in it.")
 @_archive_options
 @_search_options
-@click.option("--every", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Seconds between looks.")
+@click.option(
+    "--every", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Seconds between queries."
+)
 @quiet_time_option("a series")
 @keep_option
-@click.option("--once", is_flag=True, help="Stop when everything that is there is answered and delivered, or left.")
+@click.option(
+    "--once", is_flag=True, help="Stop when every study is answered and every result is delivered or given up."
+)
 @model_option
 @threads_option
 @store_option("pacs", "watch")
@@ -160,7 +164,7 @@ def watch(
     patient: str | None, date: str | None, study: str | None, every: float, quiet_time: float, keep: float, once: bool,
     model: str | None, threads: int | None, store: Path, **how: Any,
 ) -> None:  # fmt: skip
-    """Answer for each study with CT, again if it grows, and store report and pictures in it.
+    """Answer each study with CT, again if it grows, and store report and pictures in it.
 
     Without a search it watches the studies of today.
     """

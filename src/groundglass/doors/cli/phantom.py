@@ -1,4 +1,4 @@
-"""`groundglass phantom`: synthetic chest CT to try things on, with no patient behind it."""
+"""`groundglass phantom`: synthetic chest CT for trials, without any patient."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def phantom(
 
     Without --seed and --set the set that `make demo` runs on: three slices, a volume as DICOM and NIfTI, and two
     pictures that must be refused. With --seed one chest as slice.png, series/ (DICOM) and volume.nii.gz. With --set N
-    pictures as LABEL/PATIENT/PATIENT.png, which `collect image-folder` takes. The same words give the same bytes.
+    pictures as LABEL/PATIENT/PATIENT.png, which `collect image-folder` takes. The same options give the same bytes.
     """
     given = {p for p in ("lesion", "slices", "size") if ctx.get_parameter_source(p) is _GIVEN}
     needless = given if seed is None and count is None else given - {"size"} if count is not None else set()

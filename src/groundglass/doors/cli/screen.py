@@ -14,7 +14,7 @@ from groundglass.errors import Reason
 
 
 class Screen(click.Group):
-    """`screen SOURCE` is `screen run SOURCE`: what is no subcommand and no option is a source."""
+    """`screen SOURCE` is `screen run SOURCE`: an argument that is neither subcommand nor option is a source."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names and args[0] != "-":
@@ -104,7 +104,7 @@ def run(
     ctx: click.Context, /, source: str, folder: Path, overlays: bool, reports: bool, shard: tuple[int, int],
     data: Path | None, model: str | None, **given: Any,
 ) -> None:  # fmt: skip
-    """Answer every scan of SOURCE that has no answer yet; stopped at any moment, it goes on when run again.
+    """Answer every scan of SOURCE that has no answer yet. If it is stopped, the next run continues.
 
     SOURCE is a folder, a file, s3://bucket/prefix, a manifest (.csv), a text file of paths, or - for paths on standard
     input. RUN gets results.jsonl, results.csv, results.parquet, index.html and manifest.json.
@@ -120,7 +120,7 @@ def run(
 @_shared
 @click.pass_context
 def retry(ctx: click.Context, /, folder: Path, codes: tuple[str, ...], **given: Any) -> None:
-    """Answer those inputs of RUN again that have one of these codes, and whatever is open besides.
+    """Answer again the inputs of RUN that have one of these codes, and those without an answer.
 
     Source, shard, model, overlays, reports and the choice of slices are those of the run. A run over standard input is
     retried by giving it again.

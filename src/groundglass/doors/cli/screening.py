@@ -64,7 +64,7 @@ def retry(ctx: click.Context, folder: Path, codes: tuple[str, ...], **given: Any
 
 
 def status(folder: Path, as_json: bool) -> None:
-    """Print how far a run is."""
+    """Print the progress of a run."""
     with tables.opened(folder) as known:
         model = known.about("model_sha256") or ""
         counts, codes = known.counts(model), known.codes(model)
@@ -152,7 +152,7 @@ def _screened(
 
 
 def _exit_status(progress: Progress) -> int:
-    """0 if every input has all that was asked for, 3 if none has an answer, 4 between, 1 if we failed."""
+    """0 if every input has an answer and its reports, 3 if none has an answer, 4 between, 1 for an internal error."""
     if progress.internal or "internal" in progress.unreported:
         return 1
     without = progress.counts["refused"] + progress.counts["error"]

@@ -96,7 +96,7 @@ def serve(
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal comes. Raises what keeps the model from loading, and OutputError if the port is taken."""
+    """Serve until a signal comes. Raises the error of loading the model, and OutputError if the port is taken."""
     import uvicorn
 
     from groundglass.doors.server.app import build, logger
@@ -142,7 +142,7 @@ def run(settings: Settings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is said before anything is loaded."""
+    """A listening socket, opened first, so that a taken port is reported before anything is loaded."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)

@@ -19,6 +19,13 @@ def test_the_parts_of_an_error_make_one_sentence() -> None:
     assert InputError("empty", "an image", 0).detail == "expected an image, got 0"
 
 
+def test_errors_come_out_of_a_pool_of_processes_as_they_were() -> None:
+    for error in (InputError("empty", "an image", 0, "copy it again", "a.png"), ManifestError("split", ["one", "two"])):
+        again = copy.copy(error)  # by what a pool of processes makes it again from
+        assert (type(again), str(again), again.detail.parts) == (type(error), str(error), error.detail.parts)
+    assert again.problems == ("one", "two")
+
+
 def test_an_error_survives_json_and_a_copy_with_its_parts() -> None:
     error = InputError("empty", "an image", "a file of 0 bytes", "copy it again", "a.png")
     again = InputError(*json.loads(json.dumps(error.parts)))

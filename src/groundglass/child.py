@@ -96,6 +96,11 @@ class Child:
         """Kill it. A thread that waits for an answer then reads the end of the pipe."""
         self._process.kill()
 
+    def forget(self) -> None:
+        """Let go of a child of the process that this one was forked from, which goes on using it."""
+        for pipe in self._pipes:
+            pipe.close()
+
     def status(self, seconds: float) -> int | None:
         """Wait at most `seconds` for the end. Returns the exit status, minus a signal, or None if it still runs."""
         try:

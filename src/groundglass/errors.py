@@ -125,6 +125,10 @@ class GroundglassError(Exception):
         """Code, expected, got, instead, about: what makes this error again, as text that JSON can carry."""
         return self.code, *self.detail.parts
 
+    def __reduce__(self) -> tuple[type[GroundglassError], tuple[object, ...]]:
+        """Pickled as what it was made from: an error has to come out of a pool of processes."""
+        return type(self), self.parts
+
 
 class InputError(GroundglassError):
     """The input gets no answer; `code` is a key of `INPUT_CODES`."""
@@ -156,6 +160,9 @@ class ManifestError(GroundglassError):
         lines = [*self.problems[: self.LISTED], *([f"and {more} more"] if more > 0 else [])]
         listed = "".join(f"\n  {line}" for line in lines)
         super().__init__(code, "no problems", str(len(self.problems)), f"correct them and run again:{listed}")
+
+    def __reduce__(self) -> tuple[type[GroundglassError], tuple[object, ...]]:
+        return type(self), (self.code, self.problems)
 
 
 class ConfigError(GroundglassError):

@@ -275,3 +275,21 @@ def test_a_decoder_without_limits_obeys_those_of_the_environment(monkeypatch: py
     monkeypatch.setenv("GROUNDGLASS_LIMIT_LONGEST_SIDE", "wide")
     with pytest.raises(ConfigError):
         Decoder()
+
+
+def test_processes_that_share_a_decoder_after_a_fork_get_their_own_images(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(png_of(gray(seed=number)))
+    program = (
+        "import os, sys; from pathlib import Path; from groundglass.read.scan import Decoder, read\n"
+        f"files = sorted(Path({str(tmp_path)!r}).iterdir())\n"
+        "with Decoder() as own: right = [read(f, own).voxels.sum() for f in files]\n"
+        "shared = Decoder(); read(files[0], shared)\n"
+        "child = os.fork()\n"
+        "order = [n % 4 for n in range(0, 40, 1 if child else 3)]\n"
+        "same = all(read(files[n], shared).voxels.sum() == right[n] for n in order)\n"
+        "shared.close()\n"
+        "if not child: os._exit(not same)\n"
+        "sys.exit(not same or os.waitpid(child, 0)[1])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=300, check=False).returncode == 0

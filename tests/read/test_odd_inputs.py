@@ -60,6 +60,7 @@ def refused(source: Any, decoder: Decoder, **more: Any) -> InputError:
     [("a.png/IM1", "not_found", "check the path"), ("x" * 300, "not_found", "a longer one"),
      ("loop", "not_found", "back to itself"), ("https://host/a.zip", "not_found", "an address"),
      ("~/a.png", "not_found", "home folder"), ("*.png", "not_found", "pattern"), ("a.png ", "not_found", "blanks"),
+     ("a.png;covid", "not_found", "without columns"),
      ("C:\\scan\\IM1", "not_found", "Windows"), ("a\0b", "not_found", "NUL"),
      ("socket", "unsupported", "a pipe, device"), ("/dev/null", "unsupported", "a pipe, device")],
 )  # fmt: skip
@@ -296,3 +297,23 @@ def test_a_turned_pil_image_is_read_upright(decoder: Decoder) -> None:
     scan = read(Image.open(out), decoder)
     assert np.array_equal(np.round(scan.voxels[0] * 255), gray())
     assert "orientation_applied" in {notice.code for notice in scan.notices}
+
+
+class _Slow(io.RawIOBase):
+    """A stream that gives a few bytes at a time, as one from a network does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(min(size, 999))
+
+
+def test_a_stream_that_comes_in_pieces_is_read_to_its_end(decoder: Decoder) -> None:
+    assert np.array_equal(np.round(read(_Slow(png_of(gray())), decoder).voxels[0] * 255), gray())
+
+
+@pytest.mark.parametrize("source", [["a.png", "b.png"], b"a.png", 3])
+def test_what_is_no_path_says_what_to_call(source: Any, decoder: Decoder) -> None:
+    with pytest.raises(TypeError, match=r"expected one path, got a .*; call it for each path"):
+        find(source, decoder=decoder)

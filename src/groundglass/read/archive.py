@@ -178,6 +178,7 @@ def absent(path: str) -> InputError:
         (r"~", "no file of that name, for ~ stands for nothing here", "write the home folder out"),
         (r".*[*?[]", "a pattern that no file has", "check the pattern and the folder"),
         (r"[\s\"'\u201c\u2018]|.*[\s\"'\u201d\u2019]\Z", "none", "check the blanks or quotes around the path"),
+        (r".+[,;\t]", "none", "check the path; a list has one path a line, without columns"),
     )
     for form, got, instead in hints:
         if re.match(form, path, re.DOTALL):

@@ -77,9 +77,9 @@ class Decoder:
     """One worker process that decodes one item after another; a context manager.
 
     The child is started by the first request, or earlier by `start`. It is replaced after a crash, a kill, a limit,
-    and after `limits.worker_items` items. Threads that share a Decoder wait for each other; only `close` does not wait,
-    and the item that is being decoded is then refused. Without `limits`, those of the environment hold
-    (GROUNDGLASS_LIMIT_*). Raises ConfigError if one of them is wrong.
+    and after `limits.worker_items` items; a process that was forked gets one of its own. Threads that share a Decoder
+    wait for each other; only `close` does not wait, and the item that is being decoded is then refused. Without
+    `limits`, those of the environment hold (GROUNDGLASS_LIMIT_*). Raises ConfigError if one of them is wrong.
     """
 
     def __init__(self, limits: Limits | None = None, command: Sequence[str] | None = None) -> None:
@@ -88,6 +88,7 @@ class Decoder:
         self._child: Child | None = None
         self._items = 0
         self._lock = threading.RLock()
+        self._process = os.getpid()
 
     def __enter__(self) -> Decoder:
         return self
@@ -104,6 +105,7 @@ class Decoder:
 
     def start(self, operation: str | None = None) -> None:
         """Start the worker without waiting for it; `operation` names the parser that it should load at once."""
+        self._own()
         with self._lock:
             if self._child is None:
                 self._child = self._spawn(operation)
@@ -116,8 +118,17 @@ class Decoder:
             [*self._command, json.dumps(asdict(self.limits)), *([operation] if operation else [])], environment
         )
 
+    def _own(self) -> None:
+        """After a fork the worker is that of the other process: two that share it would get each other's images."""
+        if self._process == os.getpid():
+            return
+        child, self._child, self._lock, self._process = self._child, None, threading.RLock(), os.getpid()
+        if child is not None:
+            child.forget()
+
     def close(self) -> None:
         """Stop the worker; the next request starts a new one."""
+        self._own()
         running = self._child
         if running is not None:
             running.kill()  # a thread inside `ask` then reads the end of its pipe and releases the lock
@@ -133,6 +144,7 @@ class Decoder:
         Raises InputError: the worker's own refusal; `decode_limit` if it went over a limit of memory or time;
         `decoder_crash` if it died of the item, or sent what no worker sends.
         """
+        self._own()
         with self._lock:
             return self._ask(operation, item, place)
 

@@ -58,14 +58,23 @@ def content_of(source: Any, limits: Limits) -> tuple[bytes, str]:
             raise TypeError("expected what a file holds, got its path as bytes; call gg.read(os.fsdecode(path))")
     else:
         given = getattr(source, "name", None)
-        data, name = source.read(limits.study_bytes + 1), given if isinstance(given, str) and given else "file"
-        if not isinstance(data, bytes):
-            raise TypeError("expected a binary file, got one of text; open it with open(path, 'rb')")
+        data, name = _all_of(source, limits.study_bytes + 1), given if isinstance(given, str) and given else "file"
         if not data and _position(source) > 0:
             raise InputError("empty", "an image", "a stream that stands at its end", "call seek(0) first")
     if len(data) > limits.study_bytes:
         raise InputError("too_large", f"at most {limits.study_bytes // MIB} MiB", "more", "give less")
     return data, name
+
+
+def _all_of(source: Any, most: int) -> bytes:
+    """What a stream still holds, `most` bytes of it: one that comes over a network gives it in pieces."""
+    parts: list[bytes] = []
+    while most > 0 and (part := source.read(most)):
+        if not isinstance(part, bytes):
+            raise TypeError("expected a binary file, got one of text; open it with open(path, 'rb')")
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 def _position(source: Any) -> int:

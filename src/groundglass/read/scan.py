@@ -61,12 +61,19 @@ def find(path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decode
 
     Raises InputError if nothing at `path` can be read.
     """
+    _require_path(path)
     if not os.fspath(path):  # Path("") would be the working directory
         raise InputError("not_found", "a path", "an empty one", "is a variable unset?")
     if decoder is not None:
         return _find(Path(path), as_scan=as_scan, decoder=decoder)
     with Decoder() as own:
         return _find(Path(path), as_scan=as_scan, decoder=own)
+
+
+def _require_path(path: object) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        kind = type(path).__name__
+        raise TypeError(f"expected one path, got a {kind}; call it for each path, and gg.read for bytes or an array")
 
 
 def read(
@@ -94,7 +101,8 @@ def read(
     if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
         limits = Limits.from_environment(os.environ)
         picture, told = upright(source)
-        scan = scan_of(np.asanyarray(picture), unit, spacing, limits)  # keeps a mask, which is refused
+        masked = isinstance(picture, np.ma.MaskedArray)
+        scan = scan_of(picture if masked else np.asarray(picture), unit, spacing, limits)
         return replace(scan, notices=(*scan.notices, *told))
     if not isinstance(source, (str, os.PathLike, Input)):
         require_content(source)
@@ -137,7 +145,10 @@ def _read_path(source: str | os.PathLike[str], decoder: Decoder, as_scan: bool) 
 def read_all(
     path: str | os.PathLike[str], *, as_scan: bool = False, decoder: Decoder | None = None
 ) -> Iterator[tuple[str, Scan | InputError]]:
-    """Read every scan at `path`, one by one, as (name, Scan) or (name, InputError). Bad input raises nothing."""
+    """Read every scan at `path`, one by one, as (name, Scan) or (name, InputError). Bad input raises nothing.
+
+    Raises TypeError, once it is iterated, for what is no path.
+    """
     if decoder is None:
         with Decoder() as own:
             yield from read_all(path, as_scan=as_scan, decoder=own)

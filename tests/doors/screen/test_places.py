@@ -48,9 +48,10 @@ def test_a_list_and_a_manifest_name_what_a_tree_holds(tmp_path: Path, monkeypatc
 
 def test_a_listed_file_that_is_not_there_is_a_row(tmp_path: Path) -> None:
     there = put(tmp_path / "a.png", png())
-    put(tmp_path / "list.txt", f"{there}\n{tmp_path / 'missing.png'}\n".encode())
+    put(tmp_path / "list.txt", f"{there}\n{tmp_path / 'missing.png'}\nhttps://host/a.png\n".encode())
     _, conserved = run(tmp_path / "list.txt", tmp_path / "run")
-    assert conserved == {"seen": 2, "ok": 1, "refused": 1, "error": 0, "skipped": 0}
+    assert conserved == {"seen": 3, "ok": 1, "refused": 2, "error": 0, "skipped": 0}
+    assert "an address" in results(tmp_path / "run")["https://host/a.png"].line
     assert results(tmp_path / "run")[str(tmp_path / "missing.png")].code == "not_found"
 
 

@@ -123,7 +123,9 @@ class Worker:
                 raise InputError(*task["refusal"])
             return self._examined(task, local, clock) | {"content": content, "seconds": clock.laps}
         except InputError as error:
-            row = to_row(Refusal(task["name"], error.code, error.detail))
+            known = task["refusal"]  # what was seen when it was found, by the name that it has there
+            told = InputError(*known) if known is not None and known[0] == error.code else error
+            row = to_row(Refusal(task["name"], told.code, told.detail))
         except GroundglassError as error:  # a store that fails, a network that answers NaN
             row = to_row(Failure(task["name"], error.code, error.detail))
         except MemoryError:

@@ -56,7 +56,7 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except BaseException as error:  # a signal too must leave nothing half-written
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -71,8 +71,8 @@ def _failed(error: OSError) -> OutputError:
     return OutputError("write_failed", "a place to write to", repr(reason), "choose another folder")
 
 
-def _flush_folder(folder: Path) -> None:
-    """The new name is durable only once the folder is on disk too."""
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to disk: only then is a new name in it durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -157,7 +157,7 @@ def whole(folder: Path) -> Iterator[Path]:
                     yield content
                     for path in sorted(content.iterdir()):
                         os.replace(path, folder / path.name)
-                    _flush_folder(folder)
+                    flush_folder(folder)
                 finally:
                     shutil.rmtree(work, ignore_errors=True)
     except Taken as error:

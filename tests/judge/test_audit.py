@@ -220,7 +220,7 @@ def test_the_known_duplicates_of_sars_cov_2_ct_are_named(data_root: Path) -> Non
 
 
 def test_an_audit_can_be_told_to_programs(rows: list[Record], tmp_path: Path) -> None:
-    from groundglass.doors.cli.data import _audit_json
+    from groundglass.doors.cli.audit import _audit_json
 
     said = json.loads(json.dumps(_audit_json(audited(rows, tmp_path))))
     assert said["failed"] is False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from groundglass.read.choice import one_a_study, ranked
-from groundglass.read.find import Found, Input
+from groundglass.read.entries import Input
+from groundglass.read.find import Found
 from groundglass.read.limits import Limits
 from groundglass.read.patients import NOBODY
 from groundglass.read.series import SliceHeader

@@ -5,25 +5,14 @@ from __future__ import annotations
 import struct
 import time
 import warnings
-import zlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from openjpeg.utils import encode_array
 from pydicom import Dataset, dcmread
-from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
@@ -31,11 +20,9 @@ from pydicom.uid import (
 
 from groundglass.errors import InputError
 from groundglass.read.limits import MIB
-from groundglass.read.scan import Decoder, Limits, find, read
 from groundglass.types import Scan
 from tests.read.builders import (
-    CANARY,
-    chest,
+    CT,
     dataset,
     dicom,
     element,
@@ -44,23 +31,9 @@ from tests.read.builders import (
     with_element,
     written,
 )
+from tests.read.dicom_samples import GOOD, HU, JP2_SIGNATURE, STORED, codes, compressed, deflated, j2k_frame, sample
 
-HU = chest()
-GOOD = dicom()
-STORED = HU.astype(np.int32) + 1024
 PIXELS = b"\xe0\x7f\x10\x00OW\0\0"
-SERIES_CT = "1.2.840.10008.5.1.4.1.1.2"
-JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
-
-
-def _codes(scan: Scan) -> set[str]:
-    return {notice.code for notice in scan.notices}
-
-
-def _sample(name: str) -> bytes:
-    path = get_testdata_file(name, download=False)
-    assert isinstance(path, str), f"pydicom ships {name}"
-    return Path(path).read_bytes()
 
 
 def _pixels_at() -> int:
@@ -83,62 +56,35 @@ def _tiny_elements(count: int) -> bytes:
     return with_element(GOOD, one * count)
 
 
-def _deflated(surplus: int = 0) -> bytes:
-    ds = dataset()
-    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    good = written(ds)
-    if not surplus:
-        return good
-    end = 144 + struct.unpack_from("<I", good, 140)[0]
-    engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    body = GOOD[144 + struct.unpack_from("<I", GOOD, 140)[0] :]
-    packed = engine.compress(body + struct.pack("<HH2sHI", 0xFFFC, 0xFFFC, b"OB", 0, surplus))
-    packed += b"".join(engine.compress(bytes(MIB)) for _ in range(surplus // MIB))
-    return good[:end] + packed + engine.flush()
-
-
-def _compressed(syntax: str, **tags: Any) -> bytes:
-    ds = dataset(STORED.astype(np.int16), **{"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, **tags})
-    ds.PixelData = STORED.astype(np.uint16).tobytes()
-    if syntax == JPEG2000Lossless:
-        return encapsulated(_j2k_frame(), syntax, PixelRepresentation=0, BitsStored=12, HighBit=11)
-    ds.compress(syntax, generate_instance_uid=False)
-    return written(ds)
-
-
-def _j2k_frame() -> bytes:
-    return bytes(encode_array(STORED.astype(np.uint16), bits_stored=12))
-
-
 def _j2k_of_size(width: int, height: int) -> bytes:
-    frame = _j2k_frame()
+    frame = j2k_frame()
     return patched(frame, 8, struct.pack(">II", width, height))
 
 
 def _as_ct(name: str) -> bytes:
-    ds = dcmread(BytesIO(_sample(name)))
-    ds.SOPClassUID, ds.Modality, ds.SOPInstanceUID, ds.ImageType = SERIES_CT, "CT", "1.2.3.4", ["ORIGINAL", "PRIMARY"]
+    ds = dcmread(BytesIO(sample(name)))
+    ds.SOPClassUID, ds.Modality, ds.SOPInstanceUID, ds.ImageType = CT, "CT", "1.2.3.4", ["ORIGINAL", "PRIMARY"]
     ds.RescaleSlope, ds.RescaleIntercept = "1", "-1024"
     return written(ds)
 
 
 def _damaged(syntax: str, at: int) -> bytes:
-    data = _compressed(syntax)
+    data = compressed(syntax)
     start = data.rindex(b"\xe0\x7f\x10\x00OB")
     return patched(data, start + at, b"\xff" * 40)
 
 
 def _jpegls_precision(bits: int) -> bytes:
-    data = _compressed(JPEGLSLossless)
+    data = compressed(JPEGLSLossless)
     return patched(data, data.rindex(b"\xff\xf7") + 4, bytes([bits]))
 
 
 def _without_delimiter() -> bytes:
-    return _compressed(RLELossless)[:-8]
+    return compressed(RLELossless)[:-8]
 
 
 def _odd_offset_table() -> bytes:
-    data = _compressed(RLELossless)
+    data = compressed(RLELossless)
     at = data.rindex(b"\xe0\x7f\x10\x00OB") + 12
     length = struct.unpack_from("<I", data, at + 4)[0]
     return data[: at + 4] + struct.pack("<I", 3) + b"\0\0\0" + data[at + 8 + length :]
@@ -169,7 +115,7 @@ CT_ENHANCED = OUTSIDE + "2.1"
 REFUSED: list[tuple[str, Callable[[], bytes], str | tuple[str, ...]]] = [
     ("D01-no-dicm", lambda: GOOD[132:], "unsupported"),
     *[
-        (f"D02-{name}", lambda name=name: _sample(name), "unsupported")
+        (f"D02-{name}", lambda name=name: sample(name), "unsupported")
         for name in ("no_meta.dcm", "meta_missing_tsyntax.dcm", "ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm")
     ],
     ("D03-truncated-pixels", lambda: GOOD[:-1000], "truncated"),
@@ -180,12 +126,12 @@ REFUSED: list[tuple[str, Callable[[], bytes], str | tuple[str, ...]]] = [
     ("D08-nested-2000", lambda: _nested(2000), "unreadable"),
     ("D09-million-empty-items", lambda: _empty_items(1_000_000), "unreadable"),
     ("D10-two-million-elements", lambda: _tiny_elements(2_000_000), "unreadable"),
-    ("D11-deflated-bomb", lambda: _deflated(surplus=400 * MIB), "too_large"),
+    ("D11-deflated-bomb", lambda: deflated(surplus=400 * MIB), "too_large"),
     ("D12-no-pixel-data", lambda: dicom(PixelData=None), "no_pixels"),
     ("D12-sr", lambda: _class(OUTSIDE + "88.33", "SR", False), "no_pixels"),
     ("D12-pdf", lambda: _class(OUTSIDE + "104.1", "DOC", False), "no_pixels"),
     ("D12-rtstruct", lambda: _class(OUTSIDE + "481.3", "RTSTRUCT", False), "no_pixels"),
-    ("D12-rtdose", lambda: _sample("rtdose.dcm"), "not_ct"),
+    ("D12-rtdose", lambda: sample("rtdose.dcm"), "not_ct"),
     ("D13-rows-0", lambda: dicom(Rows=0), "too_small"),
     ("D13-rows-missing", lambda: dicom(Rows=None), "too_small"),
     ("D13-rows-65535", lambda: dicom(Rows=65535), "too_large"),
@@ -218,7 +164,7 @@ REFUSED: list[tuple[str, Callable[[], bytes], str | tuple[str, ...]]] = [
     ("D23-no-delimiter", _without_delimiter, "truncated"),
     ("D23-odd-offset-table", _odd_offset_table, "unreadable"),
     ("D23-rle-damaged", lambda: _damaged(RLELossless, 40), "unreadable"),
-    ("D21-j2k-55-bits", lambda: encapsulated(patched(_j2k_frame(), 42, b"\x36"), JPEG2000Lossless), "unreadable"),
+    ("D21-j2k-55-bits", lambda: encapsulated(patched(j2k_frame(), 42, b"\x36"), JPEG2000Lossless), "unreadable"),
     ("D23-jpegls-precision", lambda: _jpegls_precision(17), "unreadable"),
     ("D23-jpegls-damaged-head", lambda: _damaged(JPEGLSLossless, 30), "truncated"),
     ("D25-unknown-syntax", lambda: _with_syntax("1.2.3.4.5"), "unsupported"),
@@ -234,7 +180,7 @@ REFUSED: list[tuple[str, Callable[[], bytes], str | tuple[str, ...]]] = [
     ("D34-burned-in", lambda: dicom(BurnedInAnnotation="YES"), "possible_burned_in_phi"),
     ("D34-screen", lambda: dicom(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "possible_burned_in_phi"),
     ("D34-secondary-capture", lambda: _class(OUTSIDE + "7", "OT", True), "possible_burned_in_phi"),
-    ("D36-dicomdir", lambda: _sample("DICOMDIR"), "unsupported"),
+    ("D36-dicomdir", lambda: sample("DICOMDIR"), "unsupported"),
     ("S06-skewed-orientation", lambda: dicom(ImageOrientationPatient=[1, 0, 0, 0.9, 0.9, 0]), "bad_affine"),
     ("S07-coronal", lambda: dicom(ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), "not_axial"),
     ("S07-sagittal", lambda: dicom(ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "not_axial"),
@@ -275,37 +221,6 @@ def test_D04_a_file_cut_in_its_header_is_refused(read_bytes: Callable[[bytes], S
         with pytest.raises(InputError) as caught:
             read_bytes(GOOD[:end])
         assert caught.value.http_status in (415, 422)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_D07_flipped_bytes_give_a_scan_or_a_refusal(data: st.DataObject, read_bytes: Callable[[bytes], Scan]) -> None:
-    start = data.draw(st.sampled_from([GOOD, _compressed(RLELossless), _compressed(JPEG2000Lossless), _deflated()]))
-    broken = bytearray(start)
-    head = data.draw(st.booleans())
-    for _ in range(data.draw(st.integers(1, 5))):
-        broken[data.draw(st.integers(128, 1400 if head else len(broken) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        status = {"HU": 200}[read_bytes(bytes(broken)).unit]
-    except InputError as error:
-        status = error.http_status
-    assert status in (200, 413, 415, 422)
-
-
-def test_D11_a_deflated_bomb_costs_at_most_300_mib(tmp_path: Path) -> None:
-    path = tmp_path / "bomb.dcm"
-    with Decoder() as worker:
-        path.write_bytes(GOOD)
-        read(path, worker)
-        status = Path(f"/proc/{worker.pid}/status")
-        peaks = []
-        for data in (GOOD, _deflated(surplus=400 * MIB)):
-            path.write_bytes(data)
-            with nullcontext() if data is GOOD else pytest.raises(InputError, match="too_large"):
-                read(path, worker)
-            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            peaks.append(int(line.split()[1]))
-    assert peaks[1] - peaks[0] < 300 << 10
 
 
 def test_water_is_zero_and_air_is_minus_1000(read_bytes: Callable[[bytes], Scan]) -> None:
@@ -355,13 +270,13 @@ TWINS: dict[str, dict[str, Any]] = {
 def test_a_monochrome1_twin_is_the_same_scan(tags: dict[str, Any], read_bytes: Callable[[bytes], Scan]) -> None:
     twin = read_bytes(dicom(PhotometricInterpretation="MONOCHROME1", **tags))
     assert np.array_equal(twin.voxels[0], HU.astype(np.float32))
-    assert "monochrome1" in _codes(twin)
+    assert "monochrome1" in codes(twin)
 
 
 def test_D17_values_that_look_like_hu_need_no_rescale_tags_but_are_told(read_bytes: Callable[[bytes], Scan]) -> None:
     scan = read_bytes(dicom(RescaleSlope=None, RescaleIntercept=None, PixelData=HU.tobytes()))
     assert np.array_equal(scan.voxels[0], HU)
-    assert "rescale_missing" in _codes(scan)
+    assert "rescale_missing" in codes(scan)
 
 
 @pytest.mark.parametrize("tagged", [True, False], ids=["D18-tagged-padding", "D18-untagged-padding"])
@@ -371,138 +286,13 @@ def test_what_lies_outside_the_field_of_view_is_minus_1024(tagged: bool, read_by
     scan = read_bytes(dicom(PixelData=padded.tobytes(), PixelPaddingValue=-2000 if tagged else None))
     assert (scan.voxels[0, :10] == -1024).all()
     assert np.array_equal(scan.voxels[0, 10:], HU[10:])
-    assert "padding" in _codes(scan)
+    assert "padding" in codes(scan)
 
 
 def test_D18_a_few_metal_pixels_do_not_refuse_a_slice(read_bytes: Callable[[bytes], Scan]) -> None:
     metal = STORED.astype(np.int16)
     metal[50, 50:53] = 20_000
     assert read_bytes(dicom(PixelData=metal.tobytes())).voxels.max() == 18_976
-
-
-@pytest.mark.parametrize(
-    "syntax",
-    [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
-    ids=["D26-implicit", "D26-big-endian", "D26-deflated"],
-)
-def test_an_uncompressed_twin_is_the_same_scan(syntax: str, read_bytes: Callable[[bytes], Scan]) -> None:
-    ds = dataset()
-    ds.file_meta.TransferSyntaxUID = syntax
-    if syntax == ExplicitVRBigEndian:
-        ds.PixelData = STORED.astype(">i2").tobytes()
-        ds["PixelData"].VR = "OW"
-        out = BytesIO()
-        ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-        ds.preamble = bytes(128)
-        ds.save_as(out, enforce_file_format=True)
-        data = out.getvalue()
-    else:
-        data = written(ds)
-    assert np.array_equal(read_bytes(data).voxels[0], HU)
-
-
-@pytest.mark.parametrize(
-    "syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless], ids=["D26-rle", "D26-j2k", "D26-jpegls"]
-)
-def test_a_losslessly_compressed_twin_is_the_same_scan(syntax: str, read_bytes: Callable[[bytes], Scan]) -> None:
-    assert np.array_equal(read_bytes(_compressed(syntax)).voxels[0], HU)
-
-
-# pydicom's own samples: each is declared CT, so that only its codec is on trial. Name, and the sample whose stored
-# values it must equal; None compares with what pydicom decodes.
-SAMPLES = [
-    ("MR_small_RLE.dcm", "MR_small.dcm"),
-    ("MR_small_implicit.dcm", "MR_small.dcm"),
-    ("MR_small_bigendian.dcm", "MR_small.dcm"),
-    ("MR_small_expb.dcm", "MR_small.dcm"),
-    ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
-    ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"),
-    ("MR_small_padded.dcm", "MR_small.dcm"),
-    ("JPEGLSNearLossless_08.dcm", None),
-    ("JPEGLSNearLossless_16.dcm", None),
-    ("JPEG2000.dcm", None),
-    ("693_J2KI.dcm", None),
-    ("J2K_pixelrep_mismatch.dcm", None),
-    ("image_dfl.dcm", None),
-    ("CT_small.dcm", None),
-]
-
-
-@pytest.mark.parametrize(("name", "twin"), SAMPLES, ids=[f"D26-{name}" for name, _ in SAMPLES])
-def test_a_sample_of_pydicom_decodes_like_its_twin(name: str, twin: str | None, tmp_path: Path) -> None:
-    ds = dcmread(BytesIO(_sample(name)))
-    stored = dcmread(BytesIO(_sample(twin or name))).pixel_array.astype(np.float64)
-    spread = float(np.ptp(stored)) or 1.0
-    slope = 4000 / spread
-    intercept = -1024 - float(stored.min()) * slope
-    ds.SOPClassUID, ds.Modality, ds.SOPInstanceUID = SERIES_CT, "CT", "1.2.3.4"
-    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.RescaleSlope, ds.RescaleIntercept = f"{slope:.12f}"[:16], f"{intercept:.10f}"[:16]
-    for keyword in ("PixelPaddingValue", "BurnedInAnnotation", "ImageOrientationPatient", "ImagePositionPatient"):
-        if keyword in ds:
-            del ds[keyword]
-    path = tmp_path / "sample.dcm"
-    ds.save_as(path, enforce_file_format=True, little_endian=None)
-    with Decoder(Limits(shortest_side=8)) as worker:
-        got = read(path, worker).voxels[0]
-    expected = np.maximum(stored * float(ds.RescaleSlope) + float(ds.RescaleIntercept), -1024)
-    assert np.allclose(got, expected, atol=1e-2)
-
-
-@pytest.mark.parametrize("program", [b"MZ", b"\x7fELF", b"#!/bin/sh\n"], ids=["D30-pe", "D30-elf", "D30-shell"])
-def test_a_program_in_the_preamble_is_told(program: bytes, read_bytes: Callable[[bytes], Scan]) -> None:
-    scan = read_bytes(written(dataset(), preamble=program.ljust(128, b"\0")))
-    assert "executable_preamble" in _codes(scan)
-    assert np.array_equal(scan.voxels[0], HU)
-
-
-HOSTILE = {
-    "D31-bogus-charset": {"SpecificCharacterSet": "BOGUS 9"},
-    "D31-iso-2022": {"SpecificCharacterSet": ["", "ISO 2022 IR 87"]},
-    "D31-long-name": {"PatientName": CANARY * 70_000},
-    "D31-escapes": {"SeriesDescription": "\x1b[31m\n" + CANARY},
-    "D33-formula": {"SeriesDescription": "=cmd|'/c calc'!A0" + CANARY},
-    "D33-html": {"SeriesDescription": f"<img onerror=alert('{CANARY}')>"},
-}
-
-
-@pytest.mark.parametrize("tags", HOSTILE.values(), ids=list(HOSTILE))
-def test_hostile_text_changes_nothing_and_goes_nowhere(
-    tags: dict[str, Any], read_bytes: Callable[[bytes], Scan], capfd: pytest.CaptureFixture[str]
-) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        data = dicom(**tags)
-    capfd.readouterr()
-    scan = read_bytes(data)
-    assert np.array_equal(scan.voxels[0], HU)
-    seen = "".join(capfd.readouterr()) + repr(scan.notices) + scan.source
-    assert "ZZCANARY" not in seen
-    assert "CANARY-77" not in seen
-
-
-@pytest.mark.parametrize(
-    "break_it",
-    [
-        lambda data: data[:-500],
-        lambda data: data.replace(b"19010203", b"CANARY!!"),
-        lambda data: data.replace(b"B70f", b"CAN\xff"),
-        lambda data: data.replace(element(0x00281053, b"DS", b"1 "), element(0x00281053, b"DS", b"CANARY-77 ")),
-        lambda data: data.replace(b"MONOCHROME2 ", b"ZZCANARYNAME"),
-    ],
-)
-def test_no_phi_leaves_the_worker(
-    break_it: Callable[[bytes], bytes], tmp_path: Path, decoder: Decoder, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "slice.dcm"
-    path.write_bytes(break_it(GOOD))
-    try:
-        seen = repr(find(path, decoder=decoder)) + repr(read(path, decoder).notices)
-    except InputError as error:
-        seen = f"{error!s} {error!r} {error.__cause__!r} {error.__context__!r}"
-    seen += "".join(capfd.readouterr())
-    for canary in ("ZZCANARY", "CANARY-77", "CANARY!!", "19010203"):
-        assert canary not in seen
 
 
 def test_D24_lookup_tables_are_not_used(read_bytes: Callable[[bytes], Scan]) -> None:
@@ -512,8 +302,8 @@ def test_D24_lookup_tables_are_not_used(read_bytes: Callable[[bytes], Scan]) -> 
 
 
 def test_D28_another_body_part_is_told(read_bytes: Callable[[bytes], Scan]) -> None:
-    assert "body_part" in _codes(read_bytes(dicom(BodyPartExamined="HEAD")))
-    assert "body_part" not in _codes(read_bytes(dicom(BodyPartExamined="CHEST")))
+    assert "body_part" in codes(read_bytes(dicom(BodyPartExamined="HEAD")))
+    assert "body_part" not in codes(read_bytes(dicom(BodyPartExamined="CHEST")))
 
 
 def test_D35_overlay_bits_above_bits_stored_are_masked(read_bytes: Callable[[bytes], Scan]) -> None:
@@ -527,7 +317,7 @@ def test_D35_overlay_bits_above_bits_stored_are_masked(read_bytes: Callable[[byt
 def test_a_slice_without_position_is_read_without_affine(read_bytes: Callable[[bytes], Scan]) -> None:
     scan = read_bytes(dicom(ImagePositionPatient=None, ImageOrientationPatient=None))
     assert scan.affine is None
-    assert "no_geometry" in _codes(scan)
+    assert "no_geometry" in codes(scan)
 
 
 ORIENTATIONS = {
@@ -557,14 +347,3 @@ def test_rows_run_to_the_back_and_columns_to_the_left(
     world = place + row * 0.7 * 9 + column * 0.7 * 5
     index = np.round(np.linalg.inv(scan.affine) @ [*world, 1.0])[:3].astype(int)
     assert scan.voxels[tuple(index)] == value
-
-
-def test_a_frame_in_a_jp2_file_is_still_read(read_bytes: Callable[[bytes], Scan]) -> None:
-    frame = _j2k_frame()
-    box = struct.pack(">I4s", 0, b"jp2c")
-    ds = dcmread(BytesIO(_compressed(JPEG2000Lossless)))
-    head = JP2_SIGNATURE + struct.pack(">I4s4sI4s", 20, b"ftyp", b"jp2 ", 0, b"jp2 ")
-    ihdr = struct.pack(">I4sIIHBBBB", 22, b"ihdr", 96, 96, 1, 11, 7, 0, 0)
-    colr = struct.pack(">I4sBBBI", 15, b"colr", 1, 0, 0, 17)
-    ds.PixelData = encapsulate([head + struct.pack(">I4s", 45, b"jp2h") + ihdr + colr + box + frame])
-    assert np.array_equal(read_bytes(written(ds)).voxels[0], HU)

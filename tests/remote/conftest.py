@@ -15,6 +15,7 @@ import pytest
 from groundglass.infer.model import Model, load
 from groundglass.read.isolate import Decoder
 from tests.remote import peers
+from tests.remote.archive_server import Server
 
 _NEW_NETWORK = 0x40000000
 _SET_FLAGS, _UP = 0x8914, 0x1
@@ -64,3 +65,10 @@ def model() -> Model:
 def decoder() -> Iterator[Decoder]:
     with Decoder() as worker:
         yield worker
+
+
+@pytest.fixture
+def server(network: None) -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from groundglass.errors import InputError, OutputError, RemoteError
 from groundglass.infer.model import Model
@@ -43,8 +44,6 @@ def worklist(tmp_path: Path, clock: Clock) -> Iterator[Worklist]:
 
 
 def take(inbox: Inbox, folder: Path) -> None:
-    from pydicom import dcmread
-
     for path in sorted(folder.iterdir()):
         inbox.take(path.read_bytes(), str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
 

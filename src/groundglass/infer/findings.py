@@ -12,7 +12,7 @@ from groundglass.errors import InputError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
 from groundglass.read.choice import ranked, study_of, told_of
-from groundglass.read.find import Input
+from groundglass.read.entries import Input
 from groundglass.read.isolate import Decoder
 from groundglass.read.patients import by_patient
 from groundglass.read.scan import find, read

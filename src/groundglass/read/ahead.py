@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from groundglass.read.choice import one_a_study
-from groundglass.read.find import Found, Input, find_files, together
+from groundglass.read.entries import Input
+from groundglass.read.find import Found, find_files, together
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import find, read
 from groundglass.types import Scan

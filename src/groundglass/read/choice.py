@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from groundglass.errors import InputError
-from groundglass.read.find import Found, Input
+from groundglass.read.entries import Input
+from groundglass.read.find import Found
 from groundglass.read.limits import Limits
 from groundglass.read.patients import by_patient
 from groundglass.read.series import THICK_MM, arrange

@@ -6,23 +6,34 @@ Links to files are followed. Links to folders are only counted, so that no folde
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from groundglass.errors import InputError
 from groundglass.read.archive import open_regular, real_path
+from groundglass.read.entries import (
+    Entry,
+    Input,
+    Kind,
+    by_folder,
+    folders_as_scans,
+    is_fault,
+    left_out_notices,
+    natural,
+    one_a_fault,
+    series_inputs,
+    with_patient_notice,
+    with_unlike_names,
+)
 from groundglass.read.isolate import Decoder
-from groundglass.read.patients import NOBODY, by_patient
-from groundglass.read.series import SliceHeader, agreeing, slice_header, split
+from groundglass.read.series import SliceHeader, slice_header
 from groundglass.read.sniff import OWN_RESULT, REFUSED, SNIFF_BYTES, UNKNOWN, Foreign, foreign, sniff
 from groundglass.types import File, Notice
 
-Kind = Literal["raster", "dicom", "nifti"]
 # How the name of a file or folder ends that is still being written, by us or by a browser.
 PART = ".part"
 # The folder of git; git-annex keeps the files behind its links there.
@@ -39,24 +50,8 @@ _LEFT_OUT = {
     "unsafe_name": ("entries with unsafe names", "zip the images again"),
     "not_a_file": ("pipes or devices", "give image files"),
 }
-# A refused file of a series with other slices that is no fault: it was never meant to be one of them.
-_NO_SLICE = ("not_axial_original", "not_axial")
 # What is wrong with every entry of an archive alike.
 SHARED_FAULTS = ("encrypted", "unsupported")
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One scan to read. `name` is for people: the given path, and what lies below it. `headers` is for DICOM only."""
-
-    name: str
-    kind: Kind
-    files: tuple[File, ...]
-    headers: tuple[SliceHeader, ...] = ()
-    notices: tuple[Notice, ...] = ()
-
-
-Entry = Input | tuple[str, InputError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +71,6 @@ class Found:
     def inputs(self) -> tuple[Input, ...]:
         """The scans to read, without the refused files."""
         return tuple(entry for entry in self.entries if isinstance(entry, Input))
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key under which `2.png` comes before `10.png`."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def find(path: Path, *, as_scan: bool = False, decoder: Decoder) -> Found:
@@ -315,16 +305,16 @@ class _Finder:
 
     def _result(self) -> Found:
         if self.as_scan:
-            self.entries += _folders_as_scans(self.rasters)
+            self.entries += folders_as_scans(self.rasters)
         else:
             self.entries += [Input(shown, "raster", (file,)) for shown, file in self.rasters]
         self.entries += self._series()
-        for refusals in _by_folder(self.shared).values():
+        for refusals in by_folder(self.shared).values():
             self.entries += one_a_fault(refusals)
-        left_out = _left_out(self.skipped)
+        left_out = left_out_notices(self.skipped)
         entries = [
             replace(e, notices=(*e.notices, *left_out)) if isinstance(e, Input) and len(e.files) > 1 else e
-            for e in _with_unlike_names(self.entries)
+            for e in with_unlike_names(self.entries)
         ]
         entries.sort(key=lambda entry: natural(entry.name if isinstance(entry, Input) else entry[0]))
         return Found(tuple(entries), dict(self.skipped))
@@ -357,140 +347,9 @@ class _Finder:
             entries += one_a_fault(rest)
         # one of many is shown by itself; what is wrong with all of them alike is said once
         entries += unknown if groups or refused else one_a_fault(unknown)
-        return _with_patient_notice(entries)
+        return with_patient_notice(entries)
 
 
 def left_out_dicom(reply: Mapping[str, Any]) -> str | None:
     """Why a DICOM file is neither a slice nor a fault, by what the worker says of it."""
     return next((reason for reason in ("dicom_directory", "own_result") if reply.get(reason)), None)
-
-
-def is_fault(error: InputError) -> bool:
-    """Whether a user should see by itself why a file of a series was refused. A localizer is only counted."""
-    return error.code not in _NO_SLICE
-
-
-def one_a_fault(refused: Sequence[tuple[str, InputError]]) -> list[tuple[str, InputError]]:
-    """Refusals of files that belong together, one in the name of their folder for a fault that they share."""
-    entries: list[tuple[str, InputError]] = []
-    for several in by_code(refused).values():
-        (shown, error), count = several[0], len(several)
-        if count > 1:
-            folder = _common_folder([name for name, _ in several])
-            expected, got, instead, about = error.detail.parts
-            error = InputError(error.code, expected, f"{got} ({count} files)", instead, about)
-            shown = folder
-        entries.append((shown, error))
-    return entries
-
-
-def by_code(refused: Sequence[tuple[str, InputError]]) -> dict[str, list[tuple[str, InputError]]]:
-    """Refusals by their code."""
-    codes: dict[str, list[tuple[str, InputError]]] = defaultdict(list)
-    for shown, error in refused:
-        codes[error.code].append((shown, error))
-    return codes
-
-
-def _by_folder(refused: Sequence[tuple[str, InputError]]) -> dict[str, list[tuple[str, InputError]]]:
-    folders: dict[str, list[tuple[str, InputError]]] = defaultdict(list)
-    for shown, error in refused:
-        folders[str(PurePosixPath(shown).parent)].append((shown, error))
-    return folders
-
-
-def _common_folder(names: Sequence[str]) -> str:
-    """The folder of all these files; the first name if they have none, or none in common."""
-    folders = {str(PurePosixPath(name).parent) for name in names}
-    absolute = {folder.startswith("/") for folder in folders}
-    common = os.path.commonpath(folders) if len(absolute) == 1 else ""
-    return names[0] if common in ("", ".") else common
-
-
-def _left_out(skipped: Mapping[str, int]) -> tuple[Notice, ...]:
-    if not skipped:
-        return ()
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
-    return (Notice("skipped_files", f"{sum(skipped.values())} files beside the scan were left out: {reasons}"),)
-
-
-def _folders_as_scans(rasters: Sequence[tuple[str, File]]) -> list[Input]:
-    folders: dict[str, list[tuple[str, File]]] = defaultdict(list)
-    for shown, file in rasters:
-        folders[str(PurePosixPath(shown).parent)].append((shown, file))
-    return [
-        Input(
-            folder if folder != "." else files[0][0],
-            "raster",
-            tuple(file for _, file in sorted(files, key=lambda pair: natural(pair[0]))),
-        )
-        for folder, files in folders.items()
-    ]
-
-
-def series_inputs(
-    group: Sequence[tuple[str, File, SliceHeader]], refused: Sequence[tuple[str, InputError]]
-) -> list[Input]:
-    """The scans of one series: one for each patient, or one a phase. Files of it that are left out are counted on each.
-
-    No scan ever holds slices of two patients, whatever their UIDs say.
-    """
-    if len(group) == 1 and not refused:
-        shown, file, header = group[0]
-        return [Input(shown, "dicom", (file,), (header,))]
-    name = _common_folder([shown for shown, _, _ in group])
-    patients = by_patient([header.patient for _, _, header in group])
-    shared: tuple[Notice, ...] = ()
-    if len(patients) > 1:
-        words = f"files of {len(patients)} patients carry the UID of this series; each patient is answered for alone"
-        shared = (Notice("several_patients", words),)
-    return [
-        replace(one, notices=(*shared, *one.notices))
-        for numbers in patients
-        for one in _of_one_patient(name, [group[n] for n in numbers], refused)
-    ]
-
-
-def _of_one_patient(
-    name: str, group: Sequence[tuple[str, File, SliceHeader]], refused: Sequence[tuple[str, InputError]]
-) -> list[Input]:
-    kept, left = agreeing([header for _, _, header in group])
-    left.update(error.code for _, error in refused)
-    notices: tuple[Notice, ...] = ()
-    if left:
-        reasons = ", ".join(f"{code} {count}" for code, count in sorted(left.items()))
-        total = len(kept) + left.total()
-        notices = (Notice("skipped_files", f"{left.total()} of {total} files of the series were left out: {reasons}"),)
-    files, headers = [group[n][1] for n in kept], [group[n][2] for n in kept]
-    parts = split(headers)
-    if len(parts) > 1:
-        notices = (*notices, Notice("split_series", f"the series holds {len(parts)} volumes; each is read on its own"))
-    return [
-        Input(name, "dicom", tuple(files[n] for n in part), tuple(headers[n] for n in part), notices) for part in parts
-    ]
-
-
-def _with_patient_notice(entries: list[Entry]) -> list[Entry]:
-    patients = by_patient([p for e in entries if isinstance(e, Input) for h in e.headers if (p := h.patient) != NOBODY])
-    if len(patients) < 2:
-        return entries
-    notice = Notice("several_patients", f"the files name {len(patients)} different patients")
-    return [
-        replace(e, notices=(*e.notices, notice))
-        if isinstance(e, Input) and not any(told.code == notice.code for told in e.notices)
-        else e
-        for e in entries
-    ]
-
-
-def _with_unlike_names(entries: list[Entry]) -> list[Entry]:
-    """Number the series of one folder, and zip entries of one name, so that no two scans share a name."""
-    total = Counter(entry.name for entry in entries if isinstance(entry, Input))
-    seen: Counter[str] = Counter()
-    named: list[Entry] = []
-    for entry in entries:
-        if isinstance(entry, Input) and total[entry.name] > 1:
-            seen[entry.name] += 1
-            entry = replace(entry, name=f"{entry.name}#{seen[entry.name]}")
-        named.append(entry)
-    return named

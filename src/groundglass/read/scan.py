@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import InputError
-from groundglass.read.find import Entry, Found, Input, natural
+from groundglass.read.entries import Entry, Input, natural
+from groundglass.read.find import Found
 from groundglass.read.find import find as _find
 from groundglass.read.geometry import axial_affine, axial_empty, tilt_of
 from groundglass.read.isolate import Decoder, Place, Reply

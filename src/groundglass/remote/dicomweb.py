@@ -39,6 +39,8 @@ _JSON_BYTES, _PAGE, _MOST_ROWS = 64 * MIB, 500, 20_000
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _MODALITY, _STUDY, _SERIES, _INSTANCE = "00080060", "0020000D", "0020000E", "00080018"
 _CLASS, _INSTANCES_OF_SERIES = "00080016", "00201209"
+# What the libraries raise for a reply that breaks PS3.18.
+_BAD_REPLY = (OSError, ValueError, KeyError, TypeError, AttributeError)
 T = TypeVar("T")
 
 
@@ -101,9 +103,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-# ---- the connection ------------------------------------------------------------------------------------------------
 
 
 def _connected(origin: Origin, live: list[HTTPConnection]) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
@@ -205,9 +204,6 @@ def _whole(response: requests.Response, most: int) -> bytes:
     return bytes(data)
 
 
-# ---- the archive ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
     """A CT series that the archive lists, and how many instances it says there are (0020,1209)."""
@@ -248,9 +244,7 @@ class Archive:
             rows = self._rows(lambda offset, study=study: self._client.search_for_series(  # type: ignore[misc]
                 study, search_filters={"Modality": "CT"}, limit=_PAGE, offset=offset), _SERIES)  # fmt: skip
             found += [
-                SeriesRow(study, uid, _count(row))
-                for uid, row in rows.items()
-                if _first(row, _MODALITY) in (None, "CT")
+                SeriesRow(study, uid, _count(row)) for uid, row in rows.items() if _text(row, _MODALITY) in (None, "CT")
             ]
         return found
 
@@ -263,7 +257,7 @@ class Archive:
             row.study, row.series, limit=_PAGE, offset=offset), _INSTANCE, row.stated)  # fmt: skip
         if len(rows) < (row.stated or 0):
             raise RemoteError("incomplete", f"{row.stated} instances listed", len(rows), "look at the archive")
-        return [uid for uid, found in rows.items() if _first(found, _CLASS) in (None, CT)]
+        return [uid for uid, found in rows.items() if _text(found, _CLASS) in (None, CT)]
 
     def _rows(
         self, page: Callable[[int], list[dict[str, Any]]], key: str, stated: int | None = None
@@ -279,7 +273,7 @@ class Archive:
             rows = self._tried(lambda: page(len(found)))
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise RemoteError("pacs", "a list of DICOM JSON objects", "something else", "check --url")
-            new = {_uid(_first(row, key)): row for row in rows}
+            new = {_uid(_text(row, key)): row for row in rows}
             if not new.keys() - found.keys():
                 return found
             found.update(new)
@@ -330,27 +324,19 @@ class Archive:
                 if status in (400, 409, 415):
                     raise
                 if status not in _RETRIED:
-                    raise RemoteError(
-                        "pacs", "an answer from the archive", f"HTTP status {status}", _hint(status)
-                    ) from error
+                    hint = "check --token-file" if status in (401, 403) else "check --url"
+                    raise RemoteError("pacs", "an answer from the archive", f"HTTP status {status}", hint) from error
                 reason = f"HTTP status {status}"
             except requests.exceptions.SSLError as error:
-                raise RemoteError(
-                    "tls", "a certificate that holds", "another", "give its authority with --ca"
-                ) from error
+                hint = "give its authority with --ca"
+                raise RemoteError("tls", "a certificate that holds", "another", hint) from error
             except requests.JSONDecodeError as error:
                 raise RemoteError("pacs", "DICOM JSON from the archive", "something else", "check --url") from error
             except requests.RequestException as error:
                 reason = type(error).__name__
             except _Passing as error:
                 reason = str(error)
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-            ) as error:  # what libraries make of a bad reply
+            except _BAD_REPLY as error:
                 raise RemoteError("pacs", "a reply by DICOM PS3.18", type(error).__name__, "check --url") from error
         raise RemoteError("pacs", f"an answer from the archive within {ATTEMPTS} tries", reason, "is it running?")
 
@@ -363,21 +349,21 @@ def _status(error: requests.HTTPError) -> int:
     return 0 if error.response is None else error.response.status_code
 
 
-def _hint(status: int) -> str:
-    return "check --token-file" if status in (401, 403) else "check --url"
-
-
-def _first(row: Mapping[str, Any], tag: str) -> str | None:
+def _value(row: Mapping[str, Any], tag: str) -> object:
+    """The first value of an element in DICOM JSON, or None."""
     element = row.get(tag)
     value = element.get("Value") if isinstance(element, dict) else None
-    return value[0] if isinstance(value, list) and value and isinstance(value[0], str) else None
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _text(row: Mapping[str, Any], tag: str) -> str | None:
+    value = _value(row, tag)
+    return value if isinstance(value, str) else None
 
 
 def _count(row: Mapping[str, Any]) -> int | None:
     """NumberOfSeriesRelatedInstances; DICOM JSON has an IS as number or as text (PS3.18 F.2.3)."""
-    element = row.get(_INSTANCES_OF_SERIES)
-    value = element.get("Value") if isinstance(element, dict) else None
-    text = str(value[0]) if isinstance(value, list) and value else ""
+    text = str(_value(row, _INSTANCES_OF_SERIES))
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 

@@ -15,7 +15,7 @@ from groundglass.read.dicom import CT
 from groundglass.remote.dicomweb import Archive, SeriesRow
 from groundglass.remote.inbox import Identifier, require_room
 from groundglass.remote.worklist import MOST_TRIES, Outgoing, Worklist, digest
-from groundglass.write import write_bytes
+from groundglass.write import flush_folder, write_bytes
 
 Name = Callable[[str], str]
 _NAMED = 5
@@ -81,11 +81,7 @@ def _swap(part: Path, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(part, place)
-        handle = os.open(place.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush_folder(place.parent)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError("write_failed", "a place to write to", repr(reason), "choose another folder") from error

@@ -14,7 +14,7 @@ from groundglass.read.isolate import Decoder
 from groundglass.read.limits import GIB
 from groundglass.remote.worklist import Worklist, digest
 from groundglass.types import File
-from groundglass.write import write_bytes
+from groundglass.write import flush_folder, write_bytes
 
 # Below this much free space, or a twentieth of the disk, nothing more is taken.
 LEAST_FREE, LEAST_SHARE = GIB, 0.05
@@ -92,11 +92,7 @@ def move(part: Path, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.replace(part, place)
         for folder in (place.parent, place.parent.parent, place.parent.parent.parent):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            flush_folder(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError("write_failed", "a place to write to", repr(reason), "free some space") from error

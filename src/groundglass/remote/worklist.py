@@ -15,11 +15,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from groundglass.errors import OutputError, Reason
 from groundglass.write import Lock, Taken, database, lock_holder, write_bytes
 
 _SCHEMA = """
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=FULL;
 CREATE TABLE IF NOT EXISTS studies (
   study TEXT PRIMARY KEY, last_arrival REAL NOT NULL, arrivals INTEGER NOT NULL, state TEXT NOT NULL,
   code TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0,
@@ -74,27 +77,27 @@ class Worklist:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(folder, 0o700)
             if exclusive:
-                self._held = _hold(folder / "lock")
-            with _told():
+                self._held = Lock(folder / "lock")
+            with _as_output_error():
                 self._open()
                 if exclusive:
                     self._sweep()
-        except OSError as error:
+        except BaseException as error:
             self._release()
-            reason = error.strerror or type(error).__name__
-            raise OutputError(
-                "write_failed", "a folder for the worklist", repr(reason), "choose another with --store"
-            ) from error
-        except OutputError:
-            self._release()
+            if isinstance(error, Taken):
+                got = f"one in use by {error}"
+                raise OutputError("locked", "a folder of its own", got, "stop that or give another --store") from error
+            if isinstance(error, OSError):
+                got = repr(error.strerror or type(error).__name__)
+                raise OutputError(
+                    "write_failed", "a folder for the worklist", got, "choose another with --store"
+                ) from error
             raise
 
     def _open(self) -> None:
         path = self.folder / "worklist.sqlite"
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
         os.chmod(path, 0o600)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         present = {row[1] for row in self._db.execute("PRAGMA table_info(outbox)")}
         for column, kind in _LATER.items():
@@ -126,7 +129,7 @@ class Worklist:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self.require_place()
-        with self._lock, _told():
+        with self._lock, _as_output_error():
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -135,6 +138,16 @@ class Worklist:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        """The rows that a query gives."""
+        with self._lock, _as_output_error():
+            return self._db.execute(query, values).fetchall()
+
+    def _first(self, query: str, *values: object) -> Any:
+        """The first row that a query gives, or None."""
+        with self._lock, _as_output_error():
+            return self._db.execute(query, values).fetchone()
 
     def require_place(self) -> None:
         """Raises OutputError (`folder_gone`) if the folder was removed, or a mount came or went over it."""
@@ -147,18 +160,14 @@ class Worklist:
         with self._lock:
             yield
 
-    # ---- what arrives -------------------------------------------------------------------------------------------
-
     def place(self, study: str, series: str, instance: str) -> Path:
         """Where the file of an instance lies."""
         return self.folder / "studies" / digest(study) / digest(series) / f"{digest(instance)}.dcm"
 
     def known(self, instance: str) -> str | None:
         """The SHA-256 of the instance that is there, or None; one whose file was lost is not there."""
-        with self._lock, _told():
-            row = self._db.execute(
-                "SELECT sha256, study, series FROM instances WHERE instance=? AND NOT purged", (digest(instance),)
-            ).fetchone()
+        query = "SELECT sha256, study, series FROM instances WHERE instance=? AND NOT purged"
+        row = self._first(query, digest(instance))
         if row is None or not (self.folder / "studies" / row[1] / row[2] / f"{digest(instance)}.dcm").is_file():
             return None
         return str(row[0])
@@ -184,17 +193,8 @@ class Worklist:
 
     def handled(self, study: str, series: str) -> int:
         """How many instances of a series have arrived so far, those counted whose images are purged since."""
-        with self._lock, _told():
-            query = "SELECT count(*) FROM instances WHERE study=? AND series=?"
-            return int(self._db.execute(query, (digest(study), digest(series))).fetchone()[0])
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits for an answer or for delivery."""
-        counts = self.counts()
-        return not counts["studies_receiving"] and not counts["results_waiting"]
-
-    # ---- what is answered ---------------------------------------------------------------------------------------
+        query = "SELECT count(*) FROM instances WHERE study=? AND series=?"
+        return int(self._first(query, digest(study), digest(series))[0])
 
     def quiet(self, seconds: float) -> list[tuple[str, int]]:
         """Studies (digest, arrivals) that wait for an answer and got nothing new for so many seconds, oldest first.
@@ -205,51 +205,37 @@ class Worklist:
         self.require_place()
         now = self._clock()
         self._started = min(self._started, now)
-        if self._ahead(now):
+        if self._first("SELECT 1 FROM studies WHERE last_arrival>? OR next_try>?", now, now + 2.0**MOST_TRIES):
             with self._transaction() as db:
                 db.execute("UPDATE studies SET last_arrival=? WHERE last_arrival>?", (now, now))
                 db.execute("UPDATE studies SET next_try=? WHERE next_try>?", (now, now + 2.0**MOST_TRIES))
         if now - self._started < seconds:
             return []
-        with self._lock, _told():
-            rows = self._db.execute(
-                "SELECT study, arrivals FROM studies WHERE state='receiving' AND last_arrival<=? AND next_try<=? "
-                "ORDER BY last_arrival",
-                (now - seconds, now),
-            ).fetchall()
-        return [(str(study), int(arrivals)) for study, arrivals in rows]
-
-    def _ahead(self, now: float) -> bool:
-        with self._lock, _told():
-            query = "SELECT 1 FROM studies WHERE last_arrival>? OR next_try>? LIMIT 1"
-            return self._db.execute(query, (now, now + 2.0**MOST_TRIES)).fetchone() is not None
+        query = (
+            "SELECT study, arrivals FROM studies WHERE state='receiving' AND last_arrival<=? AND next_try<=? "
+            "ORDER BY last_arrival"
+        )
+        return [(str(study), int(arrivals)) for study, arrivals in self._all(query, now - seconds, now)]
 
     def part_purged(self, study: str) -> bool:
         """Whether images of a series of a study, given by its digest, are there of which others were purged."""
-        with self._lock, _told():
-            query = (
-                "SELECT 1 FROM instances WHERE study=? AND purged AND series IN "
-                "(SELECT series FROM instances WHERE study=? AND NOT purged) LIMIT 1"
-            )
-            return self._db.execute(query, (study, study)).fetchone() is not None
+        kept = "SELECT series FROM instances WHERE study=? AND NOT purged"
+        query = f"SELECT 1 FROM instances WHERE study=? AND purged AND series IN ({kept})"  # constants  # nosec B608
+        return self._first(query, study, study) is not None
 
     def part_lost(self, study: str) -> bool:
         """Whether images of a study, given by its digest, arrived and were not purged, and their file is gone."""
-        with self._lock, _told():
-            query = "SELECT series, instance FROM instances WHERE study=? AND NOT purged"
-            rows = self._db.execute(query, (study,)).fetchall()
+        rows = self._all("SELECT series, instance FROM instances WHERE study=? AND NOT purged", study)
         folder = self.study_folder(study)
         return not all((folder / series / f"{instance}.dcm").is_file() for series, instance in rows)
 
     def study_folder(self, study: str) -> Path:
-        """Where the series of a study, given by its digest, lie."""
+        """The folder of a study, given by its digest."""
         return self.folder / "studies" / study
 
     def delivered_before(self, uid: str) -> bool:
         """Whether an object is delivered or waits for it; one that was refused for good is not and does not."""
-        with self._lock, _told():
-            query = "SELECT 1 FROM outbox WHERE uid=? AND state!='rejected'"
-            return self._db.execute(query, (uid,)).fetchone() is not None
+        return self._first("SELECT 1 FROM outbox WHERE uid=? AND state!='rejected'", uid) is not None
 
     def answered(
         self, study: str, arrivals: int, state: str, code: str, detail: str, objects: Sequence[tuple[str, str, bytes]]
@@ -286,17 +272,14 @@ class Worklist:
                 (tries, state, detail, self._clock() + 2.0**tries, study),
             )
 
-    # ---- what is delivered --------------------------------------------------------------------------------------
-
     def outgoing(self) -> list[Outgoing]:
         """The objects whose delivery is due, in the order in which they were made."""
         now = self._clock()
-        with self._lock, _told():
-            rows = self._db.execute(
-                "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') "
-                "AND (next_try<=? OR next_try>?) ORDER BY rowid",
-                (now, now + REFUSED_PAUSE * 2.0**MOST_TRIES),  # the clock was set back
-            ).fetchall()
+        query = (
+            "SELECT uid, sop_class, state FROM outbox WHERE state IN ('waiting', 'sending') "
+            "AND (next_try<=? OR next_try>?) ORDER BY rowid"
+        )
+        rows = self._all(query, now, now + REFUSED_PAUSE * 2.0**MOST_TRIES)  # later: the clock was set back
         return [
             Outgoing(uid, sop_class, self.folder / "outbox" / f"{digest(uid)}.dcm", state == "sending")
             for uid, sop_class, state in rows
@@ -304,8 +287,7 @@ class Worklist:
 
     def intact(self, item: Outgoing) -> bool:
         """Whether the file of an object is still what was written."""
-        with self._lock, _told():
-            row = self._db.execute("SELECT sha256 FROM outbox WHERE uid=?", (item.uid,)).fetchone()
+        row = self._first("SELECT sha256 FROM outbox WHERE uid=?", item.uid)
         try:
             data = item.path.read_bytes()
         except OSError:
@@ -349,15 +331,10 @@ class Worklist:
         with self._transaction() as db:
             row = db.execute("SELECT attempts FROM outbox WHERE uid=?", (uid,)).fetchone()
             tries = int(row[0]) + 1
+            state = "rejected" if tries >= MOST_TRIES else "waiting"
             db.execute(
                 "UPDATE outbox SET attempts=?, detail=?, state=?, next_try=? WHERE uid=?",
-                (
-                    tries,
-                    detail,
-                    "rejected" if tries >= MOST_TRIES else "waiting",
-                    self._clock() + REFUSED_PAUSE * 2.0 ** (tries - 1),
-                    uid,
-                ),
+                (tries, detail, state, self._clock() + REFUSED_PAUSE * 2.0 ** (tries - 1), uid),
             )
 
     def retry(self) -> int:
@@ -372,8 +349,6 @@ class Worklist:
     def _set(self, uid: str, statement: str) -> None:
         with self._transaction() as db:
             db.execute(statement, (uid,))
-
-    # ---- looking back -------------------------------------------------------------------------------------------
 
     def purge(self, seconds: float) -> int:
         """Remove the images of studies that are done and got nothing new for so long; the number of such studies."""
@@ -391,40 +366,29 @@ class Worklist:
 
     def counts(self) -> dict[str, int]:
         """How many studies are in each state, instances and conflicts are known, and objects in each state."""
-        with self._lock, _told():
-            made = {f"studies_{s}": 0 for s in ("receiving", "answered", "refused", "failed")}
-            made |= {f"results_{s}": 0 for s in ("waiting", "delivered", "rejected")}
-            for state, count in self._db.execute("SELECT state, count(*) FROM studies GROUP BY state"):
-                made[f"studies_{state}"] = int(count)
-            for state, count in self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"):
-                name = "results_waiting" if state == "sending" else f"results_{state}"
-                made[name] = made.get(name, 0) + int(count)
+        counts = {f"studies_{s}": 0 for s in ("receiving", "answered", "refused", "failed")}
+        counts |= {f"results_{s}": 0 for s in ("waiting", "delivered", "rejected")}
+        with self._lock:
+            for state, count in self._all("SELECT state, count(*) FROM studies GROUP BY state"):
+                counts[f"studies_{state}"] = int(count)
+            for state, count in self._all("SELECT state, count(*) FROM outbox GROUP BY state"):
+                counts["results_waiting" if state == "sending" else f"results_{state}"] += int(count)
             for table in ("instances", "conflicts"):
-                made[table] = int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # two names  # nosec B608
-        return made
+                counts[table] = int(self._first(f"SELECT count(*) FROM {table}")[0])  # two names  # nosec B608
+        return counts
 
     def reasons(self) -> list[tuple[str, str, int]]:
         """Why studies have no answer and objects were refused, as (code, detail, count)."""
-        with self._lock, _told():
-            rows = self._db.execute(
-                "SELECT code, detail, count(*) FROM studies WHERE state IN ('refused', 'failed') GROUP BY code, detail "
-                "UNION ALL SELECT 'pacs', detail, count(*) FROM outbox WHERE detail!='' GROUP BY detail"
-            ).fetchall()
+        rows = self._all(
+            "SELECT code, detail, count(*) FROM studies WHERE state IN ('refused', 'failed') GROUP BY code, detail "
+            "UNION ALL SELECT 'pacs', detail, count(*) FROM outbox WHERE detail!='' GROUP BY detail"
+        )
         return [(str(code), str(detail), int(count)) for code, detail, count in rows]
 
 
-def _told() -> contextlib.AbstractContextManager[None]:
-    """Errors of SQLite as OutputError."""
+def _as_output_error() -> contextlib.AbstractContextManager[None]:
+    """A block whose SQLite errors become OutputError."""
     return database("worklist", "put the folder aside, start with another --store and send the studies again")
-
-
-def _hold(path: Path) -> Lock:
-    try:
-        return Lock(path)
-    except Taken as error:
-        raise OutputError(
-            "locked", "a folder of its own", f"one in use by {error}", "stop that or give another --store"
-        ) from error
 
 
 def holder(folder: Path) -> int | None:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from groundglass.data import manifest
 from groundglass.judge import cards
 from groundglass.judge.score import cases_of
-from groundglass.phantom.chest import Lesion, chest_slice
-from groundglass.phantom.files import write_slice_png
-from groundglass.report import picture as picture_module
 from groundglass.types import Record
-from tests import mapped
-from tests.doors import models
 from tests.doors.command_line import HEALTHY, Groundglass, Invoke, rows
 
 KEY = ("all", "AUROC")
@@ -31,44 +22,6 @@ KEY = ("all", "AUROC")
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve training and twelve validation slices of as many drawn people; half of them have a lesion."""
-    folder = tmp_path_factory.mktemp("drawn")
-    rng = np.random.default_rng(0)
-    records = []
-    for n in range(24):
-        sick = n % 2 == 0
-        side = (-1, 1)[n // 2 % 2]
-        lesions = [Lesion("ground_glass", side, 0.5, 60.0, 0.3, 35.0)] if sick else []  # type: ignore[arg-type]
-        name = f"set/{n}.png"
-        (folder / "set").mkdir(exist_ok=True)
-        write_slice_png(folder / name, chest_slice(rng, level=0.5, lesions=lesions, size=256).voxels[0])
-        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        split = "train" if n < 12 else "val"
-        records.append(
-            Record(name, digest, "set", f"set:{n}", "covid" if sick else "non-covid", split, "gray", 256, 256)  # type: ignore[arg-type]
-        )
-    manifest.write(records, folder / "m.csv")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def scores(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scores of the validation slices that anybody could have made."""
-    path = tmp_path_factory.mktemp("scores") / "theirs.csv"
-    rng = np.random.default_rng(1)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label", "probability"))
-        for r in manifest.load(drawn / "m.csv"):
-            if r.split == "val":
-                writer.writerow(
-                    (r.path, r.label, f"{np.clip(rng.normal(0.3 + 0.4 * (r.label == 'covid'), 0.2), 0, 1):.4f}")
-                )
-    return path
 
 
 def test_a_model_is_judged_and_the_report_shows_its_worst_mistakes(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
@@ -168,49 +121,6 @@ def test_an_unknown_operating_point_is_a_wrong_setting(invoke: Invoke) -> None:
     assert "screen" in done.stderr
 
 
-def test_controls_end_with_a_verdict_in_words(drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("judge", "controls", "--manifest", drawn / "m.csv", "--no-cache", "-o", tmp_path)
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "controls.json").read_text())
-    found = {r["evidence"] for r in said["groups"]["all"]["controls"]}
-    assert {"border ring", "gray histogram", "32 x 32 thumbnail", "lungs blanked", "lungs only"} <= found
-    assert said["verdict"] in done.stdout
-    assert "<svg" in (tmp_path / "controls.html").read_text()
-
-
-@pytest.fixture(scope="session")
-def two_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with an opacity map, whose card says that the negatives of `ill` show other disease."""
-    return mapped.write(tmp_path_factory.mktemp("mapped") / "two.onnx", {"differential_sources": ["ill"]})
-
-
-def test_controls_of_a_model_with_two_questions_are_judged_in_each_source(
-    drawn: Path, two_questions: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    ill = {f"set/{n}.png" for n in (1, 12, 13, 14, 15)}
-    rows = [replace(r, source="ill") if r.path in ill else r for r in manifest.load(drawn / "m.csv")]
-    manifest.write(rows, tmp_path / "m.csv")
-    asked = (
-        "judge",
-        "controls",
-        "--model",
-        two_questions,
-        "--manifest",
-        tmp_path / "m.csv",
-        "--data",
-        drawn,
-        "--no-cache",
-    )
-    done = invoke(*asked, "-o", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "out/controls.json").read_text())
-    assert (said["slices"], said["refused"]) == (10, 0)  # two negatives of `ill` are left out
-    assert {"all", "set"} <= set(said["groups"])
-    assert all("gap" in r for r in said["groups"]["set"]["controls"])
-    assert "Within set alone its AUROC is" in said["verdict"]
-    assert "The negatives of ill are left out" in said["verdict"]
-
-
 def test_each_question_is_judged_on_the_slices_that_ask_it(
     drawn: Path, two_questions: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -227,98 +137,6 @@ def test_each_question_is_judged_on_the_slices_that_ask_it(
     assert (
         invoke(*asked[:1], "--model", "fast", *asked[3:], "--question", "differential", "-o", tmp_path).exit_code == 2
     )
-
-
-def test_faithfulness_and_saliency_know_the_opacity_map(two_questions: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("judge", "faithfulness", "--model", two_questions, "--phantoms", "2", "-o", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    assert "opacity-map" in done.stdout
-    assert "proves nothing" in done.stderr
-    asked = ("judge", "saliency", HEALTHY, "--method", "opacity-map", "-o", tmp_path)
-    assert invoke(*asked, "--model", two_questions).exit_code == 0
-    refused = invoke(*asked, "--model", "fast")
-    assert (refused.exit_code, "a model with an opacity map" in refused.stderr) == (2, True)
-
-
-@pytest.fixture(scope="session")
-def planted(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn slices, with a bright corner on all that have a lesion."""
-    folder = tmp_path_factory.mktemp("planted")
-    records = []
-    for r in manifest.load(drawn / "m.csv"):
-        gray = np.asarray(Image.open(drawn / r.path).convert("L")).copy()
-        if r.label == "covid":
-            gray[:44, :44] = 255
-        (folder / "set").mkdir(exist_ok=True)
-        Image.fromarray(gray).save(folder / r.path)
-        records.append(replace(r, sha256=hashlib.sha256((folder / r.path).read_bytes()).hexdigest()))
-    manifest.write(records, folder / "m.csv")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.small(tmp_path_factory.mktemp("small") / "small.onnx")
-
-
-@pytest.fixture(scope="session")
-def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.corner(tmp_path_factory.mktemp("corner") / "corner.onnx")
-
-
-def test_a_model_that_reads_a_planted_corner_does_not_pass_the_controls(
-    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    done = invoke("judge", "controls", "--model", corner, "--manifest", planted / "m.csv", "--no-cache", "-o", tmp_path)
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "controls.json").read_text())
-    assert said["groups"]["all"]["model"]["value"] == 1.0  # accuracy alone would have praised it
-    assert not said["passed"]
-    assert "does not beat" in done.stdout
-    assert "border ring" in said["verdict"]
-    assert "With the lungs blanked it is not surely worse" in done.stdout
-
-
-def test_controls_count_what_cannot_be_read_and_name_a_source_of_too_few_people(
-    drawn: Path, small: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    records = []
-    for r in manifest.load(drawn / "m.csv"):
-        content = b"no picture" if r.path in ("set/0.png", "set/12.png") else (drawn / r.path).read_bytes()
-        (tmp_path / "set").mkdir(exist_ok=True)
-        (tmp_path / r.path).write_bytes(content)
-        known = replace(r, sha256=hashlib.sha256(content).hexdigest())
-        records.append(replace(known, source="other") if r.path in ("set/14.png", "set/15.png") else known)
-    manifest.write(records, tmp_path / "m.csv")
-    asked = (
-        "judge",
-        "controls",
-        "--model",
-        small,
-        "--manifest",
-        tmp_path / "m.csv",
-        "--no-cache",
-        "-o",
-        tmp_path / "out",
-    )
-    done = invoke(*asked)
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "out/controls.json").read_text())
-    assert (said["slices"], said["refused"]) == (11, 1)
-    assert set(said["groups"]) == {"all", "set"}
-    assert "other: not judged alone" in done.stderr
-
-
-def test_controls_without_rows_to_learn_from_end_before_a_slice_is_read(
-    drawn: Path, small: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    rows = [r for r in manifest.load(drawn / "m.csv") if r.split == "val"]
-    manifest.write(rows, tmp_path / "m.csv")  # no slice lies there
-    done = invoke(
-        "judge", "controls", "--model", small, "--manifest", tmp_path / "m.csv", "--no-cache", "-o", tmp_path / "out"
-    )
-    assert done.exit_code == 3
-    assert "to learn from" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -384,49 +202,6 @@ def test_scores_of_no_manifest_can_be_judged_again(invoke: Invoke, tmp_path: Pat
     assert first.replace("s,,", "scores,,") == second
 
 
-def test_faithfulness_measures_every_method_beside_random_heat(small: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("judge", "faithfulness", "--model", small, "--phantoms", "2", "-o", tmp_path)
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "faithfulness.json").read_text())
-    methods = {
-        "cam",
-        "occlusion",
-        "grad-cam",
-        "hirescam",
-        "gradient",
-        "gradient-maximum",
-        "guided",
-        "integrated-gradients",
-        "random heat",
-    }
-    assert {m["method"] for m in said["measures"]} == methods
-    html = (tmp_path / "faithfulness.html").read_text()
-    assert html.count("data:image/png") == 2
-    # with every kernel shuffled every map is another one
-    last = {s["method"]: s["estimate"]["value"] for s in said["sanity"] if s["kernels_randomised"] == 1.0}
-    assert set(last) == methods
-    assert max(last.values()) < 0.99
-    assert last["random heat"] < 0.5
-
-
-def test_a_file_without_gradients_keeps_cam_and_occlusion_and_one_pair_is_no_group(
-    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    folder = tmp_path / "masks/covid-lesion"
-    folder.mkdir(parents=True)
-    (folder / "1.png").write_bytes((planted / "set/0.png").read_bytes())
-    Image.fromarray(np.full((256, 256), 255, np.uint8)).save(folder / "GT1_bw.png")
-    done = invoke(
-        "judge", "faithfulness", "--model", corner, "--data", tmp_path, "--phantoms", "2", "-o", tmp_path / "out"
-    )
-    assert done.exit_code == 0, done.output
-    said = json.loads((tmp_path / "out/faithfulness.json").read_text())
-    assert {m["method"] for m in said["measures"]} == {"cam", "occlusion", "random heat"}
-    assert (set(said["samples"]), said["sanity"]) == ({"phantoms"}, [])
-    assert "gradients and randomised weights left out" in done.stderr
-    assert "lesion pairs left out" in done.stderr
-
-
 def test_a_table_of_scores_needs_four_columns_and_no_more(invoke: Invoke, tmp_path: Path) -> None:
     lines = [f"{n}.png,{(n * 7 % 20) / 20},{'covid' if n % 3 else 'non-covid'},p{n}" for n in range(30)]
     (tmp_path / "theirs.csv").write_text("\n".join(["path,probability,label,patient", *lines]) + "\n")
@@ -436,45 +211,6 @@ def test_a_table_of_scores_needs_four_columns_and_no_more(invoke: Invoke, tmp_pa
     with (tmp_path / "out/evaluation.csv").open() as file:
         assert {r["group"] for r in csv.DictReader(file)} == {"all"}
     assert invoke(*asked, "--by", "source").exit_code == 2  # asked for, it is missed
-
-
-def test_saliency_asks_for_gradients_only_where_they_are_drawn(
-    planted: Path, corner: Path, invoke: Invoke, tmp_path: Path
-) -> None:
-    asked = ("judge", "saliency", planted / "set/0.png", "--model", corner, "-o", tmp_path)
-    assert invoke(*asked, "--method", "cam").exit_code == 0
-    refused = invoke(*asked, "--method", "gradient")
-    assert refused.exit_code == 5
-    assert "Min" in refused.stderr
-
-
-def _tile(path: Path, number: int) -> NDArray[np.uint8]:
-    """One tile of a row of panels."""
-    with Image.open(path) as picture:
-        whole = np.asarray(picture)
-    left = picture_module._PAD + number * (picture_module._TILE + picture_module._PAD)
-    return whole[44 : 44 + picture_module._TILE, left : left + picture_module._TILE]
-
-
-def test_saliency_draws_four_panels_and_the_layers(small: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("judge", "saliency", HEALTHY, "--model", small, "--activations", "-o", tmp_path)
-    assert done.exit_code == 0, done.output
-    assert {p.name for p in tmp_path.iterdir()} == {"panels.png", "activations.png"}
-    assert invoke("judge", "saliency", HEALTHY, "--model", small, "--list-layers").exit_code == 0
-    assert invoke("judge", "saliency", HEALTHY, "--model", small).exit_code == 2
-    refused = invoke("judge", "saliency", HEALTHY.parent / "head.png", "--model", small, "-o", tmp_path)
-    assert refused.exit_code == 3
-    assert invoke("judge", "saliency", HEALTHY, "--method", "magic", "-o", tmp_path).exit_code == 2
-
-
-def test_the_panels_are_the_gradients_of_each_channel_and_the_largest_of_them(invoke: Invoke, tmp_path: Path) -> None:
-    assert invoke("judge", "saliency", HEALTHY, "--model", "fast", "-o", tmp_path).exit_code == 0
-    gradients, maximum = _tile(tmp_path / "panels.png", 1), _tile(tmp_path / "panels.png", 2)
-    assert np.ptp(gradients, axis=-1).max() > 20  # in colour, for the channels differ
-    assert np.ptp(maximum, axis=-1).max() == 0
-    assert np.bincount(gradients.ravel(), minlength=256).argmax() in (127, 128)  # nought is gray
-    size = np.abs(gradients.astype(int) - 127).max(axis=-1)
-    assert np.corrcoef(size.ravel(), maximum[..., 0].ravel())[0, 1] > 0.9
 
 
 def test_choose_names_what_accuracy_would_have_chosen(

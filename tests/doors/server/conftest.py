@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.doors.server.browser import PATIENCE, Open
 from tests.doors.server.server_process import EXAMPLES, Serve, Served, start, stop, wait
 
 
@@ -61,3 +64,40 @@ def series_zip() -> bytes:
         for path in sorted((EXAMPLES / "volume").iterdir()):
             archive.write(path, path.name)
     return packed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None and not os.environ.get("CI"):
+        pytest.skip("no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser: Any, service: Served) -> Iterator[Open]:
+    """Open the page; at the end no request has left the origin and the console holds no error."""
+    asked: list[str] = []
+    errors: list[str] = []
+    contexts = []
+
+    def start(url: str | None = None, **options: Any) -> Any:
+        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | options))
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url or service.url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert [u for u in asked if not u.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:"))] == []
+    assert errors == []

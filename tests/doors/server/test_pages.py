@@ -5,90 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import socket
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 
+from tests.doors.server.browser import PATIENCE, Open, answer, drawn, give
 from tests.doors.server.http_client import form, part, request
 from tests.doors.server.server_process import EXAMPLES, Serve, Served, stop
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-if CHROMIUM is None and not os.environ.get("CI"):
-    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 USE = "Research use only. Not a medical device. Not for diagnosis, triage or treatment."
-PATIENCE = 120_000  # the machine may be busy; no test is timed
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        made = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def opened(browser: Any, service: Served) -> Iterator[Open]:
-    """Open the page; at the end no request has left the origin and the console holds no error."""
-    asked: list[str] = []
-    errors: list[str] = []
-    contexts = []
-
-    def start(url: str | None = None, **options: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | options))
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url or service.url)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert [u for u in asked if not u.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:"))] == []
-    assert errors == []
-
-
-def _give(page: Any, *paths: Path) -> None:
-    page.locator("#file").set_input_files([str(p) for p in paths])
-
-
-def _answer(page: Any, text: str) -> None:
-    page.locator("#answer", has_text=text).wait_for()
-
-
-def _pixels(page: Any) -> str:
-    return str(page.locator("#canvas").evaluate("c => c.toDataURL()"))
-
-
-def _drawn(page: Any, before: str = "") -> str:
-    """The canvas when it shows something other than before."""
-    page.locator("#canvas[data-slice]").wait_for()
-    for _ in range(60):
-        if (now := _pixels(page)) != before:
-            return now
-        page.wait_for_timeout(250)
-    raise AssertionError("the canvas did not change")
 
 
 def test_a_picture_gets_its_number_with_words(opened: Open) -> None:
     page = opened()
-    _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
+    give(page, EXAMPLES / "ground-glass.png")
+    answer(page, "above its threshold")
     assert "97.9 %" in page.locator("#answer").text_content()
     assert "of the lung looks opaque" in page.locator("#answer").text_content()
     assert "points of 100 on average" in page.locator("#meaning").text_content()
@@ -112,7 +50,7 @@ def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(opened: Open) -> No
     drag("dragOver")
     page.locator("#drop.over").wait_for()
     drag("drop")
-    _answer(page, "above its threshold")
+    answer(page, "above its threshold")
     assert [shown.url for shown in page.context.pages] == [place]  # a browser opens a dropped file beside it
     assert page.locator("#source").text_content() == "ground-glass.png"
     assert page.locator("#drop.over").count() == 0
@@ -132,94 +70,17 @@ def test_a_chosen_folder_is_queued(opened: Open, tmp_path: Path) -> None:
 def test_the_limits_of_use_stay_in_sight(opened: Open) -> None:
     page = opened(viewport={"width": 390, "height": 600})
     page.get_by_role("button", name="Ground-glass").click()
-    _answer(page, "above its threshold")
+    answer(page, "above its threshold")
     page.locator("footer").scroll_into_view_if_needed()
     box = page.locator(".use").bounding_box()
     assert box["y"] == 0
 
 
-def test_a_dicom_file_has_a_window_to_drag(opened: Open) -> None:
-    page = opened()
-    _give(page, EXAMPLES / "volume" / "IM0005.dcm")
-    _answer(page, "threshold")
-    before = _drawn(page)
-    page.locator("#window").select_option("40 400")
-    soft = _drawn(page, before)
-    box = page.locator("#canvas").bounding_box()
-    page.mouse.move(box["x"] + 200, box["y"] + 200)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 260, box["y"] + 150, steps=4)
-    page.mouse.up()
-    assert _drawn(page, soft)
-    assert page.locator("#window").input_value() == ""
-
-
-def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: Open) -> None:
-    page = opened()
-    page.get_by_role("button", name="See an example").click()
-    _answer(page, "above its threshold")
-    _drawn(page)
-    place = page.locator("#place")
-    page.locator("#highest button").nth(7).wait_for()
-    chances = [
-        float(b.split(": ")[1].strip("> ").split(" ")[0]) for b in page.locator("#highest button").all_text_contents()
-    ]
-    assert chances == sorted(chances, reverse=True)
-    first = int(place.text_content().split()[1])
-    page.keyboard.press("ArrowUp")  # without a click on the picture
-    page.locator("#place", has_text=f"Slice {first + 1} of 12").wait_for()
-    page.keyboard.press("ArrowDown")
-    page.locator("#place", has_text=f"Slice {first} of 12").wait_for()
-    page.locator("#canvas").hover()
-    page.mouse.wheel(0, -100)  # up, as with the arrow
-    page.locator("#place", has_text=f"Slice {first + 1} of 12").wait_for()
-    page.mouse.wheel(0, 100)
-    page.locator("#place", has_text=f"Slice {first} of 12").wait_for()
-    box = page.locator("#chart").bounding_box()
-    page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
-    page.locator("#place", has_text="Slice 1 of 12").wait_for()
-    page.keyboard.press("End")
-
-
-def test_a_slice_that_comes_late_is_shown_on_the_way_to_the_wanted_one(opened: Open) -> None:
-    page = opened()
-    late: dict[str, Any] = {}
-    for index in (0, 1):  # two slices that nobody is near to at first
-        page.route(f"**/{index}/pixels*", lambda route, request: late.setdefault(request.url.split("/")[-2], route))
-    page.get_by_role("button", name="See an example").click()
-    page.locator("#canvas[data-slice]").wait_for()
-    page.locator("#slice").fill("2")
-    page.locator("#slice").fill("1")
-    page.locator("#place", has_text="Slice 1 of 12").wait_for()
-    while len(late) < 2:
-        page.wait_for_timeout(100)
-    for index, shown in (("1", "2"), ("0", "1")):
-        late[index].continue_()
-        page.locator(f"#canvas[data-slice='{shown}']").wait_for()
-
-
-def test_heat_and_outline_go_and_fade(opened: Open) -> None:
-    page = opened()
-    _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
-    full = _drawn(page)
-    page.locator("#strength").fill("10")
-    faint = _drawn(page, full)
-    page.keyboard.press("h")
-    without = _drawn(page, faint)
-    page.keyboard.press("l")
-    bare = _drawn(page, without)
-    page.keyboard.press("+")
-    closer = _drawn(page, bare)
-    page.keyboard.press("0")
-    assert _drawn(page, closer) == bare
-
-
 @pytest.mark.parametrize(("name", "words"), [("photo.png", "something other than a CT"), ("head.png", "a head CT")])
 def test_a_refusal_says_what_it_seems_to_be_and_what_to_give(opened: Open, name: str, words: str) -> None:
     page = opened()
-    _give(page, EXAMPLES / name)
-    _answer(page, "No answer")
+    give(page, EXAMPLES / name)
+    answer(page, "No answer")
     said = page.locator("#caution").text_content()
     assert f"This looks like {words}." in said
     assert "What to do: give" in said
@@ -230,7 +91,7 @@ def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, 
     broken = tmp_path / "=cmd.png"
     broken.write_bytes((EXAMPLES / "healthy.png").read_bytes()[:9000])
     page = opened()
-    _give(page, EXAMPLES / "healthy.png", broken, EXAMPLES / "ground-glass.png")
+    give(page, EXAMPLES / "healthy.png", broken, EXAMPLES / "ground-glass.png")
     page.locator("#rows tbody tr").nth(2).wait_for()
     page.locator("#rows tbody td.refused .why", has_text="What to do").wait_for()
     page.locator("#rows tbody td.covid").wait_for()
@@ -247,8 +108,8 @@ def test_a_broken_file_is_named_and_a_queue_sorts_and_becomes_csv(opened: Open, 
 
 def test_the_result_can_be_kept_as_json_picture_and_zip(opened: Open) -> None:
     page = opened()
-    _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
+    give(page, EXAMPLES / "ground-glass.png")
+    answer(page, "above its threshold")
     kept = {}
     for name in ("Result (JSON)", "Picture (PNG)", "Download all (zip)"):
         with page.expect_download() as download:
@@ -264,8 +125,8 @@ def test_the_result_can_be_kept_as_json_picture_and_zip(opened: Open) -> None:
 def test_what_is_forgotten_is_gone(opened: Open, service: Served) -> None:
     page = opened()
     with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as accepted:
-        _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
+        give(page, EXAMPLES / "ground-glass.png")
+    answer(page, "above its threshold")
     with page.expect_response(lambda r: r.request.method == "DELETE"):
         page.get_by_role("button", name="Forget all results").click()
     with service.client() as client:
@@ -297,8 +158,8 @@ def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width
     page = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
     check(page)
     page.get_by_role("button", name="See an example").click()
-    _answer(page, "above its threshold")
-    _drawn(page)
+    answer(page, "above its threshold")
+    drawn(page)
     check(page)
     page.get_by_role("button", name="Keys").click()
     check(page)
@@ -315,8 +176,8 @@ def test_axe_finds_nothing_serious_in_any_state(opened: Open, scheme: str, width
 def test_a_phone_shows_the_page_without_scrolling_sideways(opened: Open) -> None:
     page = opened(viewport={"width": 360, "height": 700}, has_touch=True)
     page.get_by_role("button", name="See an example").tap()
-    _answer(page, "above its threshold")
-    _drawn(page)
+    answer(page, "above its threshold")
+    drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
@@ -327,12 +188,12 @@ def test_with_a_token_the_page_asks_for_it(browser: Any, serve: Serve, tmp_path:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(served.url)
-    _give(page, EXAMPLES / "ground-glass.png")
+    give(page, EXAMPLES / "ground-glass.png")
     page.locator("#trouble", has_text="the token").or_(page.locator("#trouble", has_text="Bearer")).wait_for()
     page.get_by_label("Token").fill("t" * 40)
-    _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
-    _drawn(page)
+    give(page, EXAMPLES / "ground-glass.png")
+    answer(page, "above its threshold")
+    drawn(page)
     page.close()
 
 
@@ -348,18 +209,18 @@ def bare(browser: Any) -> Iterator[Any]:
 def test_what_was_not_taken_or_not_sent_gets_a_row_that_says_why(bare: Any, serve: Serve) -> None:
     served = serve(env={"GROUNDGLASS_LIMIT_STUDY_BYTES": "50000"})
     bare.goto(served.url)
-    _give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
+    give(bare, EXAMPLES / "healthy.png", EXAMPLES / "head.png")
     bare.locator("#rows tbody td.refused").wait_for()
     assert bare.locator("#rows tbody td.error").all_text_contents() == [
         "failedExpected a file of at most 0 MiB, got more; send less."
     ]
     assert bare.locator("#rows tbody td.refused").all_text_contents()[0].startswith("refused")
     bare.locator("#rows").get_by_role("button", name="healthy.png").click()
-    _answer(bare, "not judged")
+    answer(bare, "not judged")
     assert "Expected a file of at most" in bare.locator("#caution").text_content()
     assert bare.locator("#keep").is_hidden()
     stop(served)
-    _give(bare, EXAMPLES / "head.png")
+    give(bare, EXAMPLES / "head.png")
     bare.locator("#rows tbody td.error").nth(1).wait_for()
     assert "cannot be reached" in bare.locator("#caution").text_content()
 
@@ -384,17 +245,17 @@ def crowded(bare: Any, serve: Serve, tmp_path: Path) -> Iterator[list[socket.soc
 
 def test_a_page_that_sends_too_much_waits_and_sends_again(bare: Any, crowded: list[socket.socket]) -> None:
     with bare.expect_response(lambda r: r.status == 429):
-        _give(bare, EXAMPLES / "ground-glass.png")
+        give(bare, EXAMPLES / "ground-glass.png")
     bare.locator("#status", has_text="trying again").wait_for()
     for upload in crowded:
         upload.close()
-    _answer(bare, "above its threshold")
+    answer(bare, "above its threshold")
     assert bare.locator("#list").is_hidden()
 
 
 def test_what_was_stopped_waits_and_goes_on_when_asked(bare: Any, crowded: list[socket.socket]) -> None:
     with bare.expect_response(lambda r: r.status == 429):
-        _give(bare, EXAMPLES / "ground-glass.png", EXAMPLES / "healthy.png")
+        give(bare, EXAMPLES / "ground-glass.png", EXAMPLES / "healthy.png")
     bare.locator("#status", has_text="trying again").wait_for()
     bare.get_by_role("button", name="Stop").click()
     bare.locator("#work").wait_for(state="hidden")
@@ -413,7 +274,7 @@ def test_pictures_of_one_scan_stand_in_the_order_of_their_names(opened: Open, tm
         shutil.copy(EXAMPLES / f"{picture}.png", tmp_path / f"{name}.png")
     page = opened()
     page.get_by_label("slices of one scan").check()
-    _give(page, *(tmp_path / f"{name}.png" for name in ("s10", "s2", "s1")))
+    give(page, *(tmp_path / f"{name}.png" for name in ("s10", "s2", "s1")))
     page.locator("#highest button").nth(2).wait_for()
     assert page.locator("#highest button").first.text_content().startswith("3: ")
 
@@ -424,8 +285,8 @@ def test_a_zipped_series_can_be_kept_as_dicom_and_names_its_patient_only_if_aske
     pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[dicom]'")
     (tmp_path / "series.zip").write_bytes(series_zip)
     page = opened()
-    _give(page, tmp_path / "series.zip")
-    _answer(page, "above its threshold")
+    give(page, tmp_path / "series.zip")
+    answer(page, "above its threshold")
     source = pydicom.dcmread(EXAMPLES / "volume" / "IM0005.dcm")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download all (zip)").click()
@@ -440,57 +301,12 @@ def test_a_zipped_series_can_be_kept_as_dicom_and_names_its_patient_only_if_aske
     page.locator("#patient-rows", has_text=str(source.PatientID)).wait_for()
 
 
-@pytest.mark.parametrize("width", [1366, 390])
-def test_picture_and_answer_are_in_sight_without_scrolling(opened: Open, width: int) -> None:
-    height = {1366: 900, 390: 780}[width]
-    page = opened(viewport={"width": width, "height": height})
-    page.get_by_role("button", name="See an example").click()
-    _answer(page, "above its threshold")
-    _drawn(page)
-    shown, answer, use = (page.locator(name).bounding_box() for name in ("#canvas", "#answer", ".use"))
-    assert use["y"] <= 0
-    assert use["height"] <= 40
-    assert shown["y"] >= use["height"] - 1
-    assert shown["y"] + shown["height"] <= height
-    assert answer["y"] + answer["height"] <= height
-    assert min(shown["width"], shown["height"]) >= 0.9 * min(420, width)
-
-
-def test_a_slice_is_compared_side_by_side_and_by_a_wipe(opened: Open) -> None:
-    page = opened()
-    _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
-    over = _drawn(page)
-    page.keyboard.press("c")
-    beside = _drawn(page, over)
-    page.keyboard.press("c")
-    wiped = _drawn(page, beside)
-    page.locator("#wipe").fill("10")
-    assert _drawn(page, wiped)
-    page.keyboard.press("?")
-    assert page.locator("#keys").is_visible()
-
-
-def test_the_pointer_tells_hu_and_the_share_under_it(opened: Open) -> None:
-    page = opened()
-    _give(page, EXAMPLES / "volume" / "IM0005.dcm")
-    _answer(page, "threshold")
-    _drawn(page)
-    box = page.locator("#canvas").bounding_box()
-    said = []
-    for step in range(80):
-        page.mouse.move(box["x"] + box["width"] * (0.1 + step / 100), box["y"] + box["height"] * 0.62)
-        said.append(page.locator("#pointer").text_content() or "")
-    assert any(" HU" in words for words in said)
-    assert any("of the lung on this slice" in words and "cm²" in words for words in said)
-
-
 def test_the_report_is_one_page_with_the_users_own_file_name(opened: Open, tmp_path: Path, series_zip: bytes) -> None:
     (tmp_path / "My scan.zip").write_bytes(series_zip)
     page = opened()
-    _give(page, tmp_path / "My scan.zip")
-    _answer(page, "above its threshold")
-    _drawn(page)
+    give(page, tmp_path / "My scan.zip")
+    answer(page, "above its threshold")
+    drawn(page)
     page.evaluate("window.print = () => { window.printed = true; }")
     page.get_by_role("button", name="Print a report").click()
     page.wait_for_function("window.printed")
@@ -505,8 +321,8 @@ def test_the_page_speaks_german(opened: Open, service: Served) -> None:
     page = opened(f"{service.url}/?lang=de")
     assert page.locator("html").get_attribute("lang") == "de"
     page.get_by_role("button", name="Ein Beispiel ansehen").click()
-    _answer(page, "über seinem Schwellenwert")
-    _drawn(page)
+    answer(page, "über seinem Schwellenwert")
+    drawn(page)
     assert "Schicht" in page.locator("#place").text_content()
     assert "," in page.locator("#scale-words").text_content()
     page.get_by_role("button", name="Neues CT").click()
@@ -518,9 +334,9 @@ def test_a_forgotten_scan_is_sent_again(bare: Any, service: Served) -> None:
     page = bare
     page.goto(service.url)
     with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as accepted:
-        _give(page, EXAMPLES / "ground-glass.png")
-    _answer(page, "above its threshold")
-    _drawn(page)
+        give(page, EXAMPLES / "ground-glass.png")
+    answer(page, "above its threshold")
+    drawn(page)
     with service.client() as client:
         client.delete(f"/v1/jobs/{accepted.value.json()['id']}")
     with page.expect_response(lambda r: r.url.endswith("/v1/series?view=true")) as resent:

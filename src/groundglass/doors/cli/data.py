@@ -1,4 +1,4 @@
-"""The data room on the command line: sources, collect, split, audit, curate, prepare.
+"""`groundglass data`: the commands sources, collect, split and prepare.
 
 Data goes to stdout, everything else to stderr. Exit status 2 for a wrong setting, 3 for a manifest, a folder or a set
 that is not in order, 5 for the lung-field network, 6 for a place that cannot be written, 7 for a server that fails.
@@ -6,52 +6,37 @@ that is not in order, 5 for the lung-field network, 6 for a place that cannot be
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 from groundglass.data import collect as collecting
-from groundglass.data import curate as curating
 from groundglass.data import download, manifest, protocol
 from groundglass.data import sources as known
 from groundglass.data import split as splitting
-from groundglass.data.look import look_at, memory
 from groundglass.data.prepare import TRANSFORMS, Transform
 from groundglass.data.prepare import prepare as prepare_records
-from groundglass.doors.cli.options import (
-    cache_folder,
-    cache_option,
-    data_option,
-    no_cache_option,
-    no_progress_option,
-    seed_option,
-)
+from groundglass.doors.cli.options import data_option, no_progress_option, seed_option
 from groundglass.doors.progress import progress
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.network import Network
-from groundglass.judge.audit import Audit, similar
-from groundglass.judge.audit import audit as audit_records
-from groundglass.types import Finding, Record
-from groundglass.write import PUBLIC, require_file, write_bytes
+from groundglass.types import Record
+from groundglass.write import require_file
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
-_no_lungs = click.option("--no-lungs", is_flag=True, help="Leave out every check that needs the lung-field network.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
 
 
 @click.command()
 @click.argument("name", required=False)
-@_json
+@json_option
 def sources(name: str | None, as_json: bool) -> None:
     """Describe every known data set, or the set NAME: size, labels, licence, citation and how to get it.
 
@@ -81,7 +66,7 @@ def sources(name: str | None, as_json: bool) -> None:
     "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence before a retry."
 )
 @data_option
-@_json
+@json_option
 @no_progress_option
 def collect(
     name: str,
@@ -113,13 +98,13 @@ def collect(
         with progress(no_progress) as step:
             download.download(source, folder, patience, step)
     root = data if data is not None else folder.resolve().parent
-    _require(output)
+    require_files(output)
     with progress(no_progress) as step:
         records = collecting.adopt(source, folder, root, step=step)
     left = collecting.unmatched(source, folder)
     if left:
         click.echo(f"{left} image files fit no rule of {source.name} and were left out", err=True)
-    _give(records, output or (folder / "manifest.csv" if to is not None else None), as_json)
+    give(records, output or (folder / "manifest.csv" if to is not None else None), as_json)
 
 
 @click.command()
@@ -141,7 +126,7 @@ def collect(
     "-o", "--output", type=_PATH, help="The split manifest, or the folder with --protocol.  [default: stdout]"
 )
 @data_option
-@_json
+@json_option
 @no_progress_option
 def split(
     path: Path | None,
@@ -170,7 +155,7 @@ def split(
             hashes = protocol.write(data, output, step=step)
         _listed([{"manifest": n, "sha256": h} for n, h in hashes.items()], as_json)
         return
-    _require(output)
+    require_files(output)
     if path is None or by is None:
         raise click.UsageError("give MANIFEST and --by patient, block, file or list (or --protocol)")
     records = manifest.load(path)
@@ -194,94 +179,7 @@ def split(
         click.echo(
             f"{name}: {images} images, {covid} COVID, {people} patients, {nameless} images without one", err=True
         )
-    _give(made, output, as_json)
-
-
-@click.command()
-@click.argument("path", metavar="MANIFEST", type=_PATH)
-@click.option("--html", "html", type=_PATH, help="Also write a page with plots; it holds no image.")
-@data_option
-@seed_option
-@cache_option
-@no_cache_option
-@_no_lungs
-@_json
-@no_progress_option
-def audit(
-    path: Path,
-    html: Path | None,
-    data: Path | None,
-    seed: int,
-    cache: Path | None,
-    no_cache: bool,
-    no_lungs: bool,
-    as_json: bool,
-    no_progress: bool,
-) -> None:
-    """Look for faults of the data that make a model trained or tested on MANIFEST look too good.
-
-    Exact and near duplicates, patients across splits, contradictory labels, labels that can be read off source, file,
-    border, histogram or thumbnail, unreadable, coloured, annotated, turned and out-of-place images, and balance.
-    Findings are sorted by severity. The exit status is 3 when an error is among them, 0 otherwise.
-    """
-    _require(html)
-    records = manifest.load(path)
-    root = _root(data, path)
-    with memory(cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
-        found = audit_records(records, root, kept, np.random.default_rng(seed), _field(no_lungs), step)
-    if html is not None:
-        from groundglass.judge.pages import audit_page
-
-        write_bytes(html, audit_page(found).encode(), PUBLIC)
-    if as_json:
-        click.echo(json.dumps(_audit_json(found), indent=2, ensure_ascii=False))
-    else:
-        for finding in found.findings:
-            click.echo(_line(finding))
-    sys.exit(3 if found.failed else 0)
-
-
-@click.command()
-@click.argument("path", metavar="MANIFEST", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="The refined manifest.  [default: stdout]")
-@click.option("--reasons", type=_PATH, help="Write every exclusion here, with its rule, score and limit, as CSV.")
-@click.option("--thresholds", type=_PATH, help="Your own limits, as TOML.  [default: those that come with Groundglass]")
-@data_option
-@cache_option
-@no_cache_option
-@_no_lungs
-@_json
-@no_progress_option
-def curate(
-    path: Path,
-    output: Path | None,
-    reasons: Path | None,
-    thresholds: Path | None,
-    data: Path | None,
-    cache: Path | None,
-    no_cache: bool,
-    no_lungs: bool,
-    as_json: bool,
-    no_progress: bool,
-) -> None:
-    """Keep the refined subset of MANIFEST, by rule: clean boundary, whole lungs, little noise, no marks, resolution.
-
-    How many images and patients remain, and how many each rule took, goes to stderr.
-    """
-    _require(output, reasons)
-    limits = curating.thresholds(thresholds)
-    records = sorted(manifest.load(path), key=lambda r: r.path)
-    root = _root(data, path)
-    with memory(cache_folder(cache, no_cache)) as kept, progress(no_progress) as step:
-        files = [root / r.path for r in records]
-        looks = look_at(files, kept, _field(no_lungs), step)
-        pairs = similar(looks, kept, step)
-    remaining, out = curating.curate(records, looks.looks, [(p.first, p.second, p.agreement) for p in pairs], limits)
-    for line in _curated(records, remaining, out):
-        click.echo(line, err=True)
-    if reasons is not None:
-        write_bytes(reasons, _table([asdict(e) for e in out], ("path", "rule", "score", "limit")).encode(), PUBLIC)
-    _give(remaining, output, as_json)
+    give(made, output, as_json)
 
 
 @click.command()
@@ -312,11 +210,11 @@ def prepare(
     The folder appears when it is complete. Prints the path of the new manifest.
     """
     records = manifest.read(path)
-    field = _field(False, needed=True) if transform == "lungs" else None
+    field = field_network(False, needed=True) if transform == "lungs" else None
     with progress(no_progress) as step:
         made = prepare_records(
             records,
-            _root(data, path),
+            root_folder(data, path),
             transform,
             output,
             field,
@@ -338,18 +236,18 @@ def _agreed(source: known.Source, accepted: bool) -> None:
         raise ConfigError("licence", "your agreement to the licence line above", "none", "add --accept-licence")
 
 
-def _require(*places: Path | None) -> None:
+def require_files(*places: Path | None) -> None:
     """Raises OutputError before any work if one of these files cannot be written."""
     for place in places:
         if place is not None:
             require_file(place)
 
 
-def _root(data: Path | None, path: Path) -> Path:
+def root_folder(data: Path | None, path: Path) -> Path:
     return data if data is not None else path.resolve().parent
 
 
-def _field(no_lungs: bool, needed: bool = False) -> Network | None:
+def field_network(no_lungs: bool, needed: bool = False) -> Network | None:
     """The bundled lung-field network; None if it is not wanted or, unless `needed`, is not there."""
     if no_lungs:
         return None
@@ -365,7 +263,7 @@ def _field(no_lungs: bool, needed: bool = False) -> Network | None:
         return None
 
 
-def _give(records: Sequence[Record], output: Path | None, as_json: bool) -> None:
+def give(records: Sequence[Record], output: Path | None, as_json: bool) -> None:
     """The manifest to its file, or to stdout; its hash to stderr, or as JSON to stdout."""
     text = manifest.to_csv(records)
     digest = manifest.sha256(records)
@@ -387,46 +285,3 @@ def _listed(rows: Sequence[dict[str, str]], as_json: bool) -> None:
     else:
         for row in rows:
             click.echo(f"{row['sha256']}  {row['manifest']}")
-
-
-def _line(finding: Finding) -> str:
-    # a near-copy names its files already
-    shown = (
-        ""
-        if len(finding.paths) < 3 or finding.check in ("near copy", "exact duplicate")
-        else f" [{finding.paths[0]}, ...]"
-    )
-    return f"{finding.severity:<8} {finding.check}: {finding.message}{shown}"
-
-
-def _audit_json(found: Audit) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "manifest_sha256": found.manifest_sha256,
-        "images": len(found.records),
-        "failed": found.failed,
-        "findings": [asdict(f) for f in found.findings],
-        "controls": [asdict(c) for c in found.controls],
-        "pairs": [{"first": a, "second": b, "agreement": round(s, 4)} for a, b, s in found.pairs],
-    }
-
-
-def _curated(records: Sequence[Record], kept: Sequence[Record], out: Sequence[curating.Exclusion]) -> Iterator[str]:
-    def people(rows: Sequence[Record]) -> str:
-        known = {r.patient for r in rows} - {None}
-        nameless = sum(r.patient is None for r in rows)
-        return f"{len(known)} patients" + (f" and {nameless} images without one" if nameless else "")
-
-    covid = sum(r.label == "covid" for r in kept)
-    before = people(records)
-    yield f"{len(kept)} of {len(records)} images remain ({covid} COVID), of {people(kept)}; there were {before}"
-    for rule in sorted({e.rule for e in out}):
-        yield f"  {rule}: {sum(e.rule == rule for e in out)} images"
-
-
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return out.getvalue()

@@ -29,8 +29,8 @@ _DATA = {
     "sources": Part("The known data sets: size, labels, licence, how to get them.", "data"),
     "collect": Part("Download a data set, or take a folder, and list it in a manifest.", "data"),
     "split": Part("Divide a manifest into train, val and test.", "data"),
-    "audit": Part("Look for faults of a data set that make models look too good.", "data"),
-    "curate": Part("Keep the images that meet the rules for quality.", "data"),
+    "audit": Part("Look for faults of a data set that make models look too good.", "audit"),
+    "curate": Part("Keep the images that meet the rules for quality.", "audit"),
     "prepare": Part("Write a data set as prepared images, in a folder for each label.", "data"),
 }
 _JUDGE = {

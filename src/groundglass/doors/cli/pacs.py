@@ -196,8 +196,10 @@ def watch(
                 for line in (*service.answer(quiet_time), *service.deliver()):
                     click.echo(line, err=True)
                 worklist.purge(keep * 3600)
-                if once and watching.settled(quiet_time) and worklist.idle:
-                    break
+                if once and watching.settled(quiet_time):
+                    counts = worklist.counts()
+                    if not counts["studies_receiving"] and not counts["results_waiting"]:
+                        break
                 time.sleep(min(every, 1.0) if once else every)
             if watching.left:
                 raise RemoteError("incomplete", "whole series", f"{watching.left} that did not come whole", "see above")

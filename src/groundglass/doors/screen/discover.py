@@ -19,7 +19,8 @@ from typing import Any
 from groundglass.doors.screen.ledger import Item, Ledger, SeenFile
 from groundglass.doors.screen.places import REMOTE, Fetcher, Left, Place, Source, gone
 from groundglass.errors import InputError, OutputError
-from groundglass.read.find import SHARED_FAULTS, is_fault, left_out_dicom, nothing_among, one_a_fault, series_inputs
+from groundglass.read.entries import is_fault, one_a_fault, series_inputs
+from groundglass.read.find import SHARED_FAULTS, left_out_dicom, nothing_among
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import File
 from groundglass.read.series import slice_header

@@ -11,9 +11,12 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from groundglass.errors import OutputError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 # Modes: what may show a patient is for its owner alone; manifests, weights and curves are for everybody.
 PRIVATE = 0o600
@@ -182,6 +185,23 @@ def database(what: str, mend: str) -> Iterator[None]:
         if "malformed" in text or "not a database" in text:
             raise OutputError(f"{what}_damaged", f"a {what} that can be read", "a damaged one", mend) from error
         raise OutputError("write_failed", f"a {what} that can be written", repr(text), "mend and run again") from error
+
+
+def open_cache(folder: Path | None, name: str, mend: str) -> sqlite3.Connection:
+    """An SQLite file for results that can be made again, which only its owner can read; in memory without a folder.
+
+    Raises OutputError (`unwritable`) if it cannot be made; `mend` says what to do then.
+    """
+    import sqlite3
+
+    if folder is None:
+        return sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(folder / name, os.O_CREAT | os.O_RDWR, PRIVATE))
+    except OSError as error:
+        raise OutputError("unwritable", "a cache folder to write to", type(error).__name__, mend) from error
+    return sqlite3.connect(folder / name, timeout=60, check_same_thread=False)
 
 
 class Taken(Exception):

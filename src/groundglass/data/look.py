@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from scipy import ndimage
 
 from groundglass.data.collect import file_sha256
 from groundglass.data.copies import Bytes, thumbnail
-from groundglass.errors import InputError, OutputError
+from groundglass.errors import InputError
 from groundglass.infer.field import ACCEPTED_KINDS, Field, fields
 from groundglass.infer.network import Network
 from groundglass.infer.transforms import resize, to_gray
@@ -26,7 +24,7 @@ from groundglass.read.codestream import jpeg_frame
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Mask, Step, no_step
-from groundglass.write import database
+from groundglass.write import database, open_cache
 
 SMALL = 32  # pixels of the thumbnail that the shortcut controls see
 BINS = 32
@@ -88,19 +86,10 @@ class Memory:
 
     def __init__(self, folder: Path | None) -> None:
         self._lock = threading.Lock()
-        try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(folder / "looks.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
-            place = ":memory:" if folder is None else str(folder / "looks.sqlite")
-            with _told():
-                self._base = sqlite3.connect(place, check_same_thread=False)
-                self._base.execute("CREATE TABLE IF NOT EXISTS looks (key TEXT PRIMARY KEY, look TEXT, picture BLOB)")
-                self._base.execute("CREATE TABLE IF NOT EXISTS lists (key TEXT PRIMARY KEY, list TEXT)")
-        except OSError as error:
-            raise OutputError(
-                "unwritable", "a cache folder to write to", type(error).__name__, "give --cache or --no-cache"
-            ) from error
+        with _as_output_error():
+            self._base = open_cache(folder, "looks.sqlite", "give --cache or --no-cache")
+            self._base.execute("CREATE TABLE IF NOT EXISTS looks (key TEXT PRIMARY KEY, look TEXT, picture BLOB)")
+            self._base.execute("CREATE TABLE IF NOT EXISTS lists (key TEXT PRIMARY KEY, list TEXT)")
 
     def look(self, key: str) -> tuple[Look, bytes] | None:
         with self._lock, closing(self._base.execute("SELECT look, picture FROM looks WHERE key = ?", (key,))) as rows:
@@ -129,8 +118,8 @@ class Memory:
         self._base.close()
 
 
-def _told() -> AbstractContextManager[None]:
-    """Errors of SQLite as OutputError."""
+def _as_output_error() -> AbstractContextManager[None]:
+    """A block whose SQLite errors become OutputError."""
     return database("cache", "delete it, or give --no-cache")
 
 
@@ -139,7 +128,7 @@ def memory(folder: Path | None) -> Iterator[Memory]:
     """A `Memory` that is closed at the end. Raises OutputError if its folder cannot be written or it is damaged."""
     kept = Memory(folder)
     try:
-        with _told():
+        with _as_output_error():
             yield kept
     finally:
         kept.close()

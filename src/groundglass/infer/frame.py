@@ -6,7 +6,6 @@ the border of the picture, and how often a body repeats, stand in those maps. Th
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.errors import ModelError
+from groundglass.infer.network import read_pinned
 from groundglass.types import Float32
 
 FRAMES = ("whole", "cut", "several", "other_anatomy")
@@ -62,17 +62,7 @@ def read_frame_head(path: Path, sha256: str | None = SHA256) -> FrameHead:
 
     Raises ModelError: `weights_missing`, `weights_hash`, `weights_contract`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            "weights_missing", "a readable file", type(error).__name__, "reinstall groundglass", about="frame"
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and digest != sha256:
-        raise ModelError(
-            "weights_hash", f"SHA-256 {sha256}", digest, "the file is damaged, reinstall it", about="frame"
-        )
+    content, _ = read_pinned(path, sha256, "frame", "reinstall groundglass")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             layers = {name: file[name].astype(np.float32) for name in _LAYERS}

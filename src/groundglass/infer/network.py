@@ -89,27 +89,30 @@ def _spread(values: Float32) -> list[float]:
     return [float(x) for x in flat[np.linspace(0, flat.size - 1, min(64, flat.size)).astype(int)]]
 
 
+def read_pinned(path: Path, sha256: str | None, about: str, otherwise: str) -> tuple[bytes, str]:
+    """The bytes of a file of weights and their SHA-256, which must be `sha256` unless that is None.
+
+    Raises ModelError: `weights_missing`, which says `otherwise` what to do, or `weights_hash`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        kind = type(error).__name__
+        raise ModelError("weights_missing", "a readable file", kind, otherwise, about=about) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256:
+        mend = "the file is damaged or swapped, reinstall it"
+        raise ModelError("weights_hash", f"SHA-256 {sha256}", digest, mend, about=about)
+    return content, digest
+
+
 def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None, also: str | None = None) -> Network:
     """Load an ONNX file; `sha256` is the pinned hash of its bytes, or None for a file of the user's own.
 
     `also` names a tensor of the graph that becomes one more output; the file and its golden vector do not speak of it.
     Raises ModelError: `weights_missing`, `weights_hash`, `weights_unreadable`, `weights_contract`, `self_test`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            "weights_missing", "a readable file", type(error).__name__, "reinstall or name another", about="model"
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and digest != sha256:
-        raise ModelError(
-            "weights_hash",
-            f"SHA-256 {sha256}",
-            digest,
-            "the file is damaged or swapped, reinstall it",
-            about="model",
-        )
+    content, digest = read_pinned(path, sha256, "model", "reinstall or name another")
     _refuse_what_reaches_out(content)
     network = _open(content if also is None else with_output(content, also), digest, threads)
     self_test(network, also)

@@ -27,6 +27,12 @@ from groundglass.write import PRIVATE, PUBLIC, write_bytes
 
 # Called with each slice that was answered, so that pictures need no second run.
 Watch = Callable[[Case, Scan, Examination], None]
+
+
+def no_watch(case: Case, scan: Scan, examination: Examination) -> None:
+    """Do nothing with a slice that was answered."""
+
+
 # How many of the wrong answers are drawn.
 _MISTAKES = 6
 _MAX_TABLE = 256 * 2**20
@@ -74,11 +80,7 @@ def _age(years: str) -> str:
 
 
 def score(
-    records: Sequence[Record],
-    root: Path,
-    model: Model,
-    step: Step = no_step,
-    watch: Watch = lambda case, scan, examination: None,
+    records: Sequence[Record], root: Path, model: Model, step: Step = no_step, watch: Watch = no_watch
 ) -> list[Case]:
     """Run the model on each labelled row; what the gate refuses keeps None.
 
@@ -104,11 +106,7 @@ def score(
 
 
 def answers(
-    records: Sequence[Record],
-    root: Path,
-    model: Model,
-    step: Step = no_step,
-    watch: Watch = lambda case, scan, examination: None,
+    records: Sequence[Record], root: Path, model: Model, step: Step = no_step, watch: Watch = no_watch
 ) -> list[Case]:
     """As `score`, with the traits opaque_share and differential: what a model with two questions says beside it.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.errors import OutputError
-from groundglass.write import database
+from groundglass.write import database, open_cache
 
 UInt8 = NDArray[np.uint8]
 
 
-def _told() -> AbstractContextManager[None]:
-    """Errors of SQLite as OutputError."""
+def _as_output_error() -> AbstractContextManager[None]:
+    """A block whose SQLite errors become OutputError."""
     return database("cache", "delete it, or set XDG_CACHE_HOME to another")
 
 
@@ -37,26 +34,17 @@ class PreparedStore:
     """One SQLite file that only its owner can read; None keeps nothing. It holds pictures: keep it as carefully."""
 
     def __init__(self, folder: Path | None) -> None:
-        try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(folder / "prepared.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
-            place = ":memory:" if folder is None else str(folder / "prepared.sqlite")
-            with _told():
-                self._base = sqlite3.connect(place, timeout=60)
-                self._base.execute("PRAGMA journal_mode=WAL")
-                self._base.execute(
-                    "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, size INT, views INT, data BLOB)"
-                )
-        except OSError as error:
-            raise OutputError(
-                "unwritable", "a cache folder to write to", type(error).__name__, "set XDG_CACHE_HOME to another"
-            ) from error
+        with _as_output_error():
+            self._base = open_cache(folder, "prepared.sqlite", "set XDG_CACHE_HOME to another")
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute(
+                "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, size INT, views INT, data BLOB)"
+            )
 
     def get(self, key: str) -> Pictures | None:
         """What was kept under a key, or None."""
         query = "SELECT size, views, data FROM pictures WHERE key = ?"
-        with _told(), closing(self._base.execute(query, (key,))) as rows:
+        with _as_output_error(), closing(self._base.execute(query, (key,))) as rows:
             row = rows.fetchone()
         if row is None:
             return None
@@ -70,7 +58,7 @@ class PreparedStore:
         if pictures.lungs is not None:
             data += np.packbits(pictures.lungs).tobytes()
         count, size = pictures.views.shape[:2]
-        with _told(), self._base:
+        with _as_output_error(), self._base:
             self._base.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", (key, size, count, data))
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from groundglass.doors.cli.data import field_network, give, json_option, require
 from groundglass.doors.cli.options import (
     cache_folder,
     cache_option,
+    combined,
     data_option,
     no_cache_option,
     no_progress_option,
@@ -33,19 +34,21 @@ from groundglass.types import Finding, Record
 from groundglass.write import PUBLIC, write_bytes
 
 _PATH = click.Path(path_type=Path)
-_no_lungs = click.option("--no-lungs", is_flag=True, help="Leave out every check that needs the lung-field network.")
+_shared = combined(
+    data_option,
+    cache_option,
+    no_cache_option,
+    click.option("--no-lungs", is_flag=True, help="Leave out every check that needs the lung-field network."),
+    json_option,
+    no_progress_option,
+)
 
 
 @click.command()
 @click.argument("path", metavar="MANIFEST", type=_PATH)
 @click.option("--html", "html", type=_PATH, help="Also write a page with plots; it holds no image.")
-@data_option
 @seed_option
-@cache_option
-@no_cache_option
-@_no_lungs
-@json_option
-@no_progress_option
+@_shared
 def audit(
     path: Path,
     html: Path | None,
@@ -85,12 +88,7 @@ def audit(
 @click.option("-o", "--output", type=_PATH, help="The refined manifest.  [default: stdout]")
 @click.option("--reasons", type=_PATH, help="Write every exclusion here, with its rule, score and limit, as CSV.")
 @click.option("--thresholds", type=_PATH, help="Your own limits, as TOML.  [default: those that come with Groundglass]")
-@data_option
-@cache_option
-@no_cache_option
-@_no_lungs
-@json_option
-@no_progress_option
+@_shared
 def curate(
     path: Path,
     output: Path | None,

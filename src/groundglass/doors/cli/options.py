@@ -13,6 +13,19 @@ from click.shell_completion import CompletionItem
 from groundglass.errors import ConfigError
 from groundglass.write import filling, user_folder
 
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def combined(*options: Decorator) -> Decorator:
+    """One decorator for several options, which help lists in this order."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What a shell offers for the name of a file or folder."""
@@ -83,7 +96,7 @@ keep_option = click.option(
 )
 
 
-def quiet_time_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def quiet_time_option(what: str) -> Decorator:
     """The seconds without new images after which `what` counts as complete."""
     return click.option(
         "--quiet-time",
@@ -94,7 +107,7 @@ def quiet_time_option(what: str) -> Callable[[Callable[..., None]], Callable[...
     )
 
 
-def store_option(door: str, who: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def store_option(door: str, who: str) -> Decorator:
     """The folder for what was received and what is still to be delivered."""
 
     def default() -> Path:

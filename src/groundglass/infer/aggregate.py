@@ -1,4 +1,4 @@
-"""From slices to a scan: the one place where the rules are that make one answer of many."""
+"""Slices are summarised for a scan: the rules that make one answer of many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from groundglass.types import Float64, Notice
 
-# A verdict over a scan rests on this part of its lung, the slices with the highest probabilities: disease is rarely
+# The answer for a scan uses this part of its lung, the slices with the highest probabilities: disease is rarely
 # everywhere, and of many healthy slices a few always look ill (docs/decisions/0005).
 TOP_SHARE = 0.5
 RULE = f"mean over the {TOP_SHARE:.0%} of the lung whose slices have the highest probabilities, by lung area"
@@ -20,8 +20,8 @@ SCAN_NOTICE = Notice(
 def highest_of_lung(probabilities: Float64, lung: Float64, part: float = TOP_SHARE) -> float:
     """The mean probability over this part (0, 1] of the lung, the part with the highest slice probabilities (N,).
 
-    `lung` (N,) is the lung area of each slice: a slice counts by its lung, and the last one by what is missing to the
-    part. For one slice it is that slice.
+    `lung` (N,) is the lung area of each slice, which is its weight; the last slice fills the part up. The mean over one
+    slice is its probability.
     """
     order = np.argsort(-probabilities, kind="stable")
     before = np.concatenate([[0.0], np.cumsum(lung[order])])
@@ -38,7 +38,7 @@ def scan_differential(
 ) -> float | None:
     """The second question for a scan: the mean over slices (N,) that are opaque enough, by their opaque area.
 
-    None where no slice is.
+    None if no slice is.
     """
     asked = np.where(shares >= least_share, opaque_areas, 0.0)
     total = float(asked.sum())

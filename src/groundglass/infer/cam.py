@@ -1,4 +1,4 @@
-"""Where the model looked: its opacity map, class activation maps from the same forward pass, and occlusion.
+"""Heat maps: the opacity map, class activation maps from the same forward pass, and occlusion.
 
 With global average pooling and one linear layer, the logit is the mean of the map plus a bias, so the map is a
 decomposition of the score and not an approximation (Zhou et al. 2016, arXiv:1512.04150).
@@ -22,7 +22,7 @@ def evidence(cam: Float32) -> Float32:
 
 
 def attribute(maps: Float32, places: Sequence[Place], weights: Float64, lungs: Mask, index: int) -> Attribution:
-    """The maps (V, 2, h, w) of a views, laid back over the slice (H, W) by their weights (V,); zero elsewhere."""
+    """Class activation of a slice (H, W) from the maps (V, 2, h, w) of its V views and their weights (V,)."""
     heat = np.zeros(lungs.shape, np.float32)
     for cam, place, weight in zip(maps, places, weights, strict=True):
         top, left, bottom, right = (round(x) for x in place.box)
@@ -35,10 +35,9 @@ def attribute(maps: Float32, places: Sequence[Place], weights: Float64, lungs: M
 
 
 def opacity(maps: Float32, places: Sequence[Place], weights: Float64, lungs: Mask) -> Float32:
-    """Opacity maps (V, h, w) of a slice's views, laid back over the slice (H, W); 0 outside the lung field.
+    """The opacity map of a slice (H, W) from those of its views (V, h, w); 0 outside the lung field.
 
-    Between cells each counts by its lung area, so that the zeros outside the lungs do not thin what is opaque at the
-    pleura.
+    Cells are weighted by their lung area, so that the zeros outside the lungs do not weaken opacities at the pleura.
     """
     out = np.zeros(lungs.shape, np.float32)
     for cells, place, weight in zip(maps, places, weights, strict=True):
@@ -58,7 +57,7 @@ def spread(cam: Float32, size: int) -> Float32:
 
 
 def occlusion(seen: Float32, margin: Callable[[Float32], Float32], cells: int = 8) -> Float32:
-    """How much of the logit margin goes when a patch of an input's picture becomes aerated lung: (S, S), signed.
+    """The loss of logit margin if a patch of the picture becomes aerated lung: (S, S), signed.
 
     A square of a sixth of the side moves in `cells` steps each way (Zeiler and Fergus 2014, arXiv:1311.2901); `margin`
     takes (N, C, S, S) and gives (N,). `seen` (C, S, S) is the input: its first channel is the picture, and a lung field

@@ -1,8 +1,8 @@
-"""The lung field and the kind of picture, from one small learned network.
+"""The lung field is found, and the kind of picture, by one small network.
 
 A threshold finds aerated lung only; this network was trained on lungs with opacities painted into them, so it keeps
-consolidated lung, works where a crop cuts the lung, and does not care about the window. Its second head names what
-the picture is, which is what the gate asks.
+consolidated lung, works if a crop cuts the lung, and in every window. Its second output is the kind of picture, which
+the gate uses.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ KINDS = (
 ACCEPTED_KINDS = ("axial_lung_ct", "turned_lung_ct")
 # Regions of lung field smaller than this share of the largest one are specks.
 SMALLEST_REGION = 0.02
-# Lung field below this share of the image: no lung to speak of.
+# With less lung field than this share of the image, a slice counts as one without lung.
 LEAST_LUNG = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What the lung-field network says of one slice: the mask (H, W) and a probability for each of `KINDS`.
+    """The lung-field network's outputs for one slice: the mask (H, W) and a probability for each of `KINDS`.
 
-    `flaw` says why the slice cannot be judged though it shows lung (`groundglass.infer.look.FLAWS`), or is empty.
-    `box` is the part of the picture, rows and columns, that was looked at where that is not all of it.
+    `flaw` is why a slice with lung cannot be judged (`groundglass.infer.look.FLAWS`), or empty. `box` is the part of
+    the picture, rows and columns, that was judged, or None for all of it.
     """
 
     lungs: Mask
@@ -60,16 +60,16 @@ class Field:
 
     @property
     def fraction(self) -> float:
-        """The share of what was looked at that is lung."""
+        """The share of the judged part that is lung."""
         lungs = self.lungs if self.box is None else self.lungs[self.box]
         return float(np.count_nonzero(lungs) / lungs.size)
 
     def has_lung(self, accept: float) -> bool:
-        """Whether this passes for an axial lung CT, of probability `accept` or more, with lung enough to judge."""
+        """Whether this is an axial lung CT, with probability `accept` or more, and has enough lung to judge."""
         return self.accepted >= accept and self.fraction >= LEAST_LUNG
 
 
-# The lung fields of a scan by slice index: of all slices, or of those that were looked at.
+# The lung fields of a scan by slice index: of all slices, or of those that were examined.
 Fields = Sequence[Field] | Mapping[int, Field]
 
 
@@ -93,8 +93,7 @@ def enlarged(probability: Float32, height: int, width: int) -> Mask:
 def _without_specks_and_holes(probability: Float32) -> Float32:
     """Drop specks from a mask of probabilities (h, w), and fill enclosed holes of less than a twentieth of the field.
 
-    This is done at the network's own resolution; elsewhere the probabilities stay, so that enlarging them draws a
-    smooth edge.
+    Other probabilities stay as they are, so that the enlarged mask has a smooth edge.
     """
     mask = probability > 0.5
     labels, count = ndimage.label(mask)

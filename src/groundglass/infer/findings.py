@@ -1,4 +1,4 @@
-"""What a reader of a series wants beside the result: the slices to look at, with what is opaque and what decided."""
+"""The key slices of a series, with what looks opaque and what decided; and the answer for a study."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ APART_MM = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SeriesFindings:
-    """Evidence of a scan: key slices, highest probability first, with what decided on each, and with what is opaque.
+    """The key slices of a scan, highest probability first: class activation, and what looks opaque.
 
-    `opacities` is empty where the model has no opacity map.
+    `opacities` is empty if the model has no opacity map.
     """
 
     key: tuple[Attribution, ...]
@@ -35,7 +35,7 @@ class SeriesFindings:
 
     @property
     def shown(self) -> tuple[Attribution | Opacity, ...]:
-        """What a picture of each key slice shows: what is opaque where the model knows it, else where it looked."""
+        """What the picture of each key slice shows: what looks opaque if the model has a map, else class activation."""
         return self.opacities or self.key
 
 
@@ -70,10 +70,10 @@ def key_slices(result: Prediction, affine: Float64 | None) -> tuple[int, ...]:
 
 
 def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answer | Refusal]:
-    """One outcome for each study in a folder: the best suited series that can be answered for, or why none can.
+    """One result for each study in a folder: of the most suitable series that has an answer, or a refusal.
 
-    A study whose files name several patients is refused: whom its result would be filed under is not known.
-    Raises InputError where the folder holds nothing that can be read.
+    A study whose files name several patients is refused, because its result could be filed under the wrong one.
+    Raises InputError if the folder has nothing that can be read.
     """
     found = find(folder, decoder=decoder)
     studies: dict[str, list[Input]] = {}

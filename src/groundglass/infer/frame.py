@@ -1,7 +1,7 @@
-"""What the frame of a picture holds: one whole slice, a cut one, several, or another part of the body.
+"""Does a picture show one whole slice, a cut one, several, or another part of the body?
 
-Two small layers read what the lung-field network has made of the picture on its way to the lung field: where lung meets
-the border of the picture, and how often a body repeats, stand in those maps. The field itself stays what it was.
+Two small layers decide from the last encoder map of the lung-field network, which shows where lung meets the border of
+the picture, and how often a body repeats. The lung field does not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LAYERS = ("mix", "mix_bias", "hidden", "hidden_bias", "out", "out_bias")
 
 @dataclass(frozen=True, slots=True)
 class FrameHead:
-    """The layers' weights, and for each of `FRAMES` the probability from which a picture is refused as that."""
+    """The weights of the layers, and for each of `FRAMES` the probability from which a picture is refused."""
 
     layers: Mapping[str, Float32]
     refused_from: Mapping[str, float]
@@ -49,7 +49,7 @@ class FrameHead:
 
 
 def frame_inputs(maps: Float32, lungs: Float32) -> Float32:
-    """What the layers see (N, 100, 10, 10): the encoder's maps, and the lung field as four quarters of each cell."""
+    """The layers' input (N, 100, 10, 10): the encoder's maps, and the lung field as four quarters of each cell."""
     n, _, cells, _ = maps.shape
     size = lungs.shape[-1] // (2 * cells)
     quarters = lungs.reshape(n, 2 * cells, size, 2 * cells, size).mean(axis=(2, 4))

@@ -1,4 +1,4 @@
-"""Is this an axial lung CT at all? Accept, or refuse with a reason that says what to give instead."""
+"""Is this an axial lung CT at all? Accepts a scan, or refuses it with a reason that says what to give instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSTEAD = {
     "ct_without_lung": "give slices at the level of the lungs",
     "inverted": "give it with air dark and bone bright",
 }
-# What is wrong with a picture that shows lung: the code, and what was expected, found and is to be done.
+# The flaws of a picture that shows lung: the code of the refusal, and its reason.
 FLAWED = {
     "cut": ("cut_lungs", Reason("whole lungs", "lungs that the border of the picture cuts", "give the whole slice")),
     "erased": (
@@ -57,7 +57,7 @@ FLAWED = {
     ),
 }
 
-# A chest series shows lung on most of its slices: with less than this share, something may be wrong.
+# A chest series shows lung on most of its slices. Below this share, something may be wrong.
 FEW = 0.3
 
 
@@ -68,14 +68,14 @@ def is_flat(gray: Float32) -> bool:
 
 
 def shows_lung(field: Field, accept: float) -> bool:
-    """Whether a slice is an axial lung CT with lung enough to judge; `accept` is the least probability of that kind."""
+    """Whether a slice is an axial lung CT with enough lung to judge; `accept` is the least probability of that kind."""
     return not field.flaw and field.has_lung(accept)
 
 
 def mostly_flawed(found: Collection[Field], accept: float) -> bool:
-    """Whether more slices of a scan are cut, or no single slice, or without pixels enough, than can be judged.
+    """Whether more slices of a scan have a flaw than can be judged.
 
-    Such a scan is cropped or made of figures as a whole; the few slices that pass say nothing of the lungs.
+    Such a scan is cropped or made of figures as a whole, so the few slices that pass say nothing of the lungs.
     """
     # a slice of another part of the body is no flaw of a scan of the chest
     flaws = [flaw for flaw in _flaws(found, accept) if flaw != "other_anatomy"]
@@ -83,16 +83,19 @@ def mostly_flawed(found: Collection[Field], accept: float) -> bool:
 
 
 def _flaws(found: Collection[Field], accept: float) -> list[str]:
-    """The flaws of pictures with lung. A cut slice or a figure is less like an axial lung CT than a whole one, and yet
-    more than anything else."""
+    """The flaws of pictures with lung.
+
+    Half of `accept` is enough: a cut slice or a figure is less like an axial lung CT than a whole slice, but more than
+    anything else.
+    """
     return [f.flaw for f in found if f.flaw and 2 * f.accepted >= accept and f.fraction >= LEAST_LUNG]
 
 
 def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, Reason] | None:
-    """None where enough slices show lung; otherwise the code and the reason of the refusal.
+    """None if enough slices show lung; otherwise the code and the reason of the refusal.
 
-    The reason names what most slices look like. A slice that passes for CT and has no lung is told apart from a picture
-    of something else.
+    The reason names what most slices look like. A CT slice without lung has another code than a picture of something
+    else.
     """
     if any(shows_lung(f, accept) for f in found) and not mostly_flawed(found, accept):
         return None
@@ -120,7 +123,7 @@ def _most_likely_refused(votes: Float32) -> str:
 
 
 def notices(found: Fields, chosen: Sequence[int]) -> tuple[Notice, ...]:
-    """What the gate saw on accepted slices that the reader of a result must know."""
+    """The notices of a result that come from the gate."""
     told: list[Notice] = []
     if len(chosen) < FEW * len(found):
         detail = f"Only {len(chosen)} of {len(found)} slices look like axial lung CT; the verdict rests on these alone."

@@ -19,7 +19,7 @@ from groundglass.infer.pixels import black_between, blocks, lung_at_a_band, shar
 from groundglass.infer.transforms import lung_box, resize
 from groundglass.types import Float32, Mask
 
-# Why a picture that shows lung cannot be judged.
+# The flaws for which a picture with lung cannot be judged.
 FLAWS = ("cut", "erased", "several", "other_anatomy", "few_pixels", "compressed")
 # The longer side of the smallest picture of a slice in the sets that were measured is 115 pixels.
 FEWEST_PIXELS = 100
@@ -31,16 +31,16 @@ LARGEST_STEP = 25.0
 LARGEST_BLOCKINESS = 2.0
 # Of 347 whole training and validation slices the most is 0 of a side at a band, and 0.13 of black between the lungs.
 MOST_AT_A_BAND, MOST_BLACK = 0.1, 0.25
-# One slice with a table or letters beside it: the larger part takes up more of the picture than this.
+# If the largest part takes up more of the picture than this, it is one slice with a table or letters beside it.
 _ONE_SLICE = 0.6
-# Only lungs that take up less of both sides may lie on a page or in the window of a viewer.
+# Only lungs that take up less than this of both sides may lie on a page or in a viewer.
 _SMALL_LUNGS = 0.5
 # More viewports than this are several slices, or nothing.
 _MOST_PANELS = 9
 
 
 def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> list[Field]:
-    """The lung field of each slice of gray (D, H, W) in [0, 1], and what is wrong with the picture.
+    """The lung field of each slice of gray (D, H, W) in [0, 1], with the flaw of its picture.
 
     `network` is the lung-field network with `frame.MAPS` as one more output.
     """
@@ -75,7 +75,7 @@ def _judged(
 
 
 def _all_that_is_shown(parts: Sequence[Box], g: Float32) -> Box | None:
-    """The box around all that a picture shows on its plain ground, where that is a small part of it."""
+    """The box around all parts on the plain ground of a picture, if they are a small part of it; else None."""
     if not parts:
         return None
     rows, columns = (slice(min(b[i].start for b in parts), max(b[i].stop for b in parts)) for i in (0, 1))
@@ -85,7 +85,7 @@ def _all_that_is_shown(parts: Sequence[Box], g: Float32) -> Box | None:
 def _viewport(
     shown: Float32, boxes: Sequence[Box], field: Field, network: Network, head: FrameHead
 ) -> tuple[Box | None, Field]:
-    """The one viewport that shows an axial lung CT; two or more are several slices, where the whole is not one."""
+    """The only viewport that shows an axial lung CT; the flaw is `several` if there are more of them."""
     if not 2 <= len(boxes) <= _MOST_PANELS:
         return None, field
     passes = shows_lung(field, _accept(network))
@@ -93,7 +93,7 @@ def _viewport(
         return None, field
     parts = [shown[b] for b in boxes]
     fields = _fields([_at_size(p, network) for p in parts], parts, network, head)
-    # what the whole picture passes for is doubted only by parts that are whole slices themselves
+    # if the whole picture passes, only parts that are whole slices themselves count against it
     lungs = [i for i, f in enumerate(fields) if _is_part(f, passes, network)]
     if len(lungs) == 1:
         return boxes[lungs[0]], fields[lungs[0]]
@@ -106,7 +106,7 @@ def _is_part(part: Field, whole: bool, network: Network) -> bool:
 
 
 def _on_a_page(shown: Float32, field: Field, network: Network, head: FrameHead) -> tuple[Box | None, Field]:
-    """The slice that a page or the window of a viewer shows beside letters and tools, looked at alone."""
+    """The slice on a page or in a viewer, without the letters and tools beside it."""
     if not shows_lung(field, _accept(network)):
         return None, field
     (h, w), (top, left, bottom, right) = shown.shape, lung_box(field.lungs)
@@ -128,7 +128,7 @@ def _within(outer: Box | None, inner: Box) -> Box:
 
 
 def _fields(small: Sequence[Float32], shown: Sequence[Float32], network: Network, head: FrameHead) -> list[Field]:
-    """The fields of pictures `shown`, each (H, W), from their forms at the network's size."""
+    """The fields of pictures `shown`, each (H, W); `small` are the same pictures at the network's size."""
     out = network.run(np.ascontiguousarray(np.stack(small)[:, None], np.float32))
     frames = head.run(out[MAPS], out["lungs"])
     return [

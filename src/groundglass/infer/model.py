@@ -18,11 +18,11 @@ from groundglass.types import DifferentialCard, Estimate, Float32, ModelCard, Op
 
 LABELS = ("non-covid", "covid")
 OUTPUTS = ("logits", "cam")
-# What a model with an opacity map answers beside these; its input has a second channel, the lung field.
+# More outputs of a model with an opacity map; its input has a second channel, the lung field.
 MAP_OUTPUTS = ("opacity_map", "differential")
-# Views in which the picture and its lung field lie as such a model knows them.
+# The views that such a model takes.
 MAP_VIEWS = ("lungs", "mirror")
-# Each slice in work needs memory of its own.
+# Slices that are worked on in parallel; each needs its own memory.
 _MOST_AT_ONCE = 4
 # The threshold that gives the label.
 OPERATING_POINT = "balanced"
@@ -37,7 +37,7 @@ PINNED = {
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the classifier answers for N inputs: `logits` (N, 2) and class activation maps `cam` (N, 2, h, w).
+    """The classifier's outputs for N inputs: `logits` (N, 2) and class activation maps `cam` (N, 2, h, w).
 
     A model with an opacity map also gives `opacity` (N, S / 8, S / 8), the probability that a cell is opaque, and
     `differential` (N,), the logit of the second question.
@@ -53,7 +53,7 @@ class Outputs:
 class Model:
     """A loaded classifier, the lung-field network that it was trained with, and the layers that judge the frame.
 
-    So many slices as `at_once` says are in work at a time.
+    `at_once` slices are worked on in parallel.
     """
 
     classifier: Network
@@ -73,7 +73,7 @@ class Model:
 
     @property
     def operating_point(self) -> OperatingPoint:
-        """The threshold that gives the label, with what the card says it was worth."""
+        """The threshold that gives the label, with sensitivity and specificity from the card."""
         threshold = self.card.thresholds[self.point]
         return self.card.operating_points.get(self.point, OperatingPoint(self.point, threshold))
 
@@ -84,11 +84,11 @@ class Model:
 
     @property
     def opaque_at(self) -> float | None:
-        """The probability from which a cell of the opacity map is opaque; None where the model has no such map."""
+        """The probability from which a cell of the opacity map is opaque; None without such a map."""
         return self.card.opaque_at
 
     def require_views(self, views: str) -> None:
-        """Raises ConfigError (`views`) where the model cannot see a slice in these views."""
+        """Raises ConfigError (`views`) if the model does not take these views."""
         if self.opaque_at is not None and views not in MAP_VIEWS:
             raise ConfigError(
                 "views",
@@ -104,7 +104,7 @@ class Model:
         return out.logits, out.cam
 
     def answers(self, batch: Float32) -> Outputs:
-        """(N, channels, S, S) in [0, 1] -> all that the classifier answers; a second channel is the lung field."""
+        """(N, channels, S, S) in [0, 1] -> all outputs of the classifier; a second channel is the lung field."""
         out = self.classifier.run(batch)
         if self.opaque_at is None:
             return Outputs(out["logits"], out["cam"])
@@ -112,7 +112,7 @@ class Model:
 
 
 def weights_folder() -> Path:
-    """Where the bundled ONNX files lie."""
+    """The folder of the bundled ONNX files."""
     return Path(__file__).parent / "weights"
 
 
@@ -141,9 +141,9 @@ def weights_path(model: str | Path | None = None) -> Path:
 def load(model: str | Path | None = None, threads: int | None = None, operating_point: str = OPERATING_POINT) -> Model:
     """Load a bundled model by name, or an ONNX file by path, with its lung-field network; nothing is downloaded.
 
-    `threads` is the number of threads of each network, by default one for each core; so many slices are in work at a
-    time, four at most. `operating_point` names the threshold of the card that gives the label. Raises ModelError (exit
-    status 5) where a file is missing, damaged, not the pinned one, fails its self-test, or has no valid card;
+    `threads` is the number of threads of each network, by default one for each core. As many slices are worked on in
+    parallel, four at most. `operating_point` names the threshold of the card that gives the label. Raises ModelError
+    (exit status 5) if a file is missing, damaged, not the pinned one, fails its self-test, or has no valid card;
     ConfigError for an operating point that the card lacks.
     """
     classifier = read_onnx(weights_path(model), PINNED.get(DEFAULT if model is None else str(model)), threads)
@@ -193,7 +193,7 @@ def load(model: str | Path | None = None, threads: int | None = None, operating_
 
 
 def _require_outputs(classifier: Network, card: ModelCard) -> None:
-    """Raises ModelError where outputs, input and card do not belong together."""
+    """Raises ModelError if outputs, input and card do not belong together."""
     mapped = classifier.channels == 2
     expected = (*OUTPUTS, *MAP_OUTPUTS) if mapped else OUTPUTS
     outputs = {o.name: o.shape for o in classifier.session.get_outputs()}
@@ -221,7 +221,7 @@ def _require_outputs(classifier: Network, card: ModelCard) -> None:
 
 
 def parse_card(card: Mapping[str, Any]) -> ModelCard:
-    """The card as its type. Raises ModelError (`weights_contract`) naming what is wrong."""
+    """The card as a `ModelCard`. Raises ModelError (`weights_contract`) that names the fault."""
     try:
         values = dict(card)
         values["window"] = Window(**values["window"])

@@ -1,4 +1,4 @@
-"""Scan -> Prediction: the straight line, one line a step."""
+"""A scan becomes a prediction: `examine` has one line for each step."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ TRIAL_NOTICE = Notice(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the classifier said of N slices in V views each.
+    """The classifier's outputs for N slices in V views each.
 
     `probabilities` (N, V) are calibrated, `maps` are (N, V, 2, h, w), `weights` (N, V) are the shares of the views in
-    the answer, and `places` says where on its slice each view lies. A model with an opacity map gives its `opacity`
+    the answer, and `places` has the box of each view on its slice. A model with an opacity map gives its `opacity`
     (N, V, S / 8, S / 8), the `areas` (N, V, 2, 3) of `infer.severity.areas` in pixels of the slice, and the logit of
     the second question, `differentials` (N, V).
     """
@@ -85,7 +85,7 @@ class Seen:
         return None if areas is None else np.nan_to_num(share(areas)[:, 0])
 
     def attribution(self, position: int, lungs: Mask, index: int) -> Attribution:
-        """Where the model looked on the slice at this position: slice `index` of its scan, with its lung field."""
+        """Class activation on the slice at this position, which is slice `index` of its scan, with its lung field."""
         return attribute(self.maps[position], self.places[position], self.weights[position], lungs, index)
 
     def opacity_at(self, position: int, lungs: Mask, index: int, opaque_at: float) -> Opacity:
@@ -99,11 +99,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A result with what it rests on: the lung fields of slices, and what was seen on the chosen ones.
+    """A result with its evidence: the lung fields of slices, and the classifier's outputs for the chosen slices.
 
-    `found` has the field of each slice that was looked at, by its index in the scan: all, or fewer of thin slices.
-    `views` is the name of the views that it was seen in, empty where the scan was refused. `opaque_at` is that of the
-    model.
+    `found` has the lung field of each slice that was examined, by its index in the scan; of thin slices, not all are.
+    `views` is the name of the views that were used, and empty if the scan was refused. `opaque_at` is the model's.
     """
 
     result: Prediction | Refusal
@@ -113,11 +112,11 @@ class Examination:
     opaque_at: float | None = None
 
     def highest(self, most: int) -> list[int]:
-        """Positions in the result's slices of the `most` highest ones, highest first; empty where it was refused."""
+        """Positions of the `most` highest slices in the result's slices, highest first; empty for a refusal."""
         return [] if self.seen is None else np.argsort(-self.seen.combined, kind="stable")[:most].tolist()
 
     def attributions(self, most: int = 9) -> tuple[Attribution, ...]:
-        """Where the model looked, for the `most` highest slices, highest first; empty where the scan was refused."""
+        """Class activation of the `most` highest slices, highest first; empty for a refusal."""
         return self.attributions_at(self.highest(most))
 
     def opacities(self, most: int = 9) -> tuple[Opacity, ...]:
@@ -125,14 +124,14 @@ class Examination:
         return self.opacities_at(self.highest(most))
 
     def opacities_at(self, positions: Sequence[int]) -> tuple[Opacity, ...]:
-        """What looks opaque on the slices at these positions of the result's; empty without a map or an answer."""
+        """What looks opaque at these positions in the result's slices; empty without a map or an answer."""
         if isinstance(self.result, Refusal) or self.seen is None or self.opaque_at is None:
             return ()
         slices, seen, at = self.result.slices, self.seen, self.opaque_at
         return tuple(seen.opacity_at(i, self.found[slices[i]].lungs, slices[i], at) for i in positions)
 
     def attributions_at(self, positions: Sequence[int]) -> tuple[Attribution, ...]:
-        """Where the model looked on the slices at these positions of the result's; empty where it was refused."""
+        """Class activation at these positions in the result's slices; empty for a refusal."""
         if isinstance(self.result, Refusal) or self.seen is None:
             return ()
         slices, seen = self.result.slices, self.seen
@@ -143,26 +142,26 @@ def predict(scan: Scan, model: Model, views: str | None = None, *, every_slice: 
     """How likely the scan shows COVID-19 pneumonia, or why no answer is given.
 
     `views` is a name of `groundglass.infer.views.VIEWS`, by default the model's own. Of a scan whose slices lie closer
-    than 2.5 mm, slices at least that far apart are judged; with `every_slice` all are. Raises ModelError where the
-    network answers NaN; bad content is a Refusal and not an error.
+    than 2.5 mm, slices at least that far apart are judged; with `every_slice` all are. Raises ModelError if the
+    network gives NaN. Bad content is a Refusal and not an error.
     """
     return examine(scan, model, views, every_slice=every_slice).result
 
 
 def explain(scan: Scan, model: Model, most: int = 9) -> tuple[Attribution, ...]:
-    """What decided, for the highest slices of a scan: class activation; empty where the scan is refused."""
+    """Class activation of the highest slices of a scan: what decided. Empty if the scan is refused."""
     return examine(scan, model).attributions(most)
 
 
 def opacities(scan: Scan, model: Model, most: int = 9) -> tuple[Opacity, ...]:
-    """What looks opaque on the highest slices of a scan; empty where it is refused or the model has no opacity map."""
+    """What looks opaque on the highest slices of a scan; empty if it is refused or the model has no opacity map."""
     return examine(scan, model).opacities(most)
 
 
 def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: bool = False) -> Examination:
-    """Predict, and keep what the answer rests on; arguments are those of `predict`.
+    """Predict, and keep the evidence; the arguments are those of `predict`.
 
-    Raises ConfigError (`views`) for views that the model cannot see a slice in.
+    Raises ConfigError (`views`) for views that the model does not take.
     """
     used = views or model.card.views
     model.require_views(used)
@@ -184,7 +183,7 @@ def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: 
 
 
 def find_fields(scan: Scan, model: Model, indices: Sequence[int] | None = None) -> tuple[Field, ...]:
-    """The lung field of every slice, or of those at these indices, and what is wrong with its picture."""
+    """The lung field of every slice, or of those at `indices`, each with the flaw of its picture."""
 
     def one(index: int) -> Field:
         gray = to_gray(scan.voxels[index : index + 1], scan.unit, model.card.window)
@@ -195,9 +194,9 @@ def find_fields(scan: Scan, model: Model, indices: Sequence[int] | None = None) 
 
 
 def _each(work: Callable[[int], Made], items: Sequence[int], at_once: int) -> list[Made]:
-    """What `work` makes of each item, in their order, with `at_once` items in work at a time.
+    """The results of `work` for all items, in order; `at_once` items are worked on in parallel.
 
-    Slices side by side use the cores better than the threads of one network on one slice, and change no answer.
+    Parallel slices use the cores better than the threads of one network on one slice, and change no answer.
     """
     if at_once == 1 or len(items) < 2:
         return [work(item) for item in items]
@@ -206,7 +205,7 @@ def _each(work: Callable[[int], Made], items: Sequence[int], at_once: int) -> li
 
 
 def infer(scan: Scan, found: Fields, chosen: Sequence[int], model: Model, views: str) -> Seen:
-    """What the classifier says of the chosen slices, each seen in all of its views."""
+    """Run the classifier on the chosen slices, each in all of its views."""
 
     def one(index: int) -> tuple[Outputs, list[Float64], tuple[Place, ...]]:
         return _answered(to_gray(scan.voxels[index], scan.unit, model.card.window), found[index], model, views)
@@ -218,9 +217,9 @@ def infer(scan: Scan, found: Fields, chosen: Sequence[int], model: Model, views:
 def _answered(
     gray: Float32, field: Field, model: Model, views: str
 ) -> tuple[Outputs, list[Float64], tuple[Place, ...]]:
-    """What the classifier says of one slice (H, W) in its views, the lung areas of each view, and where the views lie.
+    """The classifier's outputs for one slice (H, W) in its views, and the lung areas and box of each view.
 
-    There are no areas where the model has no opacity map.
+    There are no areas if the model has no opacity map.
     """
     seen = views_of_part(views, gray, field.lungs, model.card.size, field.box)
     batch = np.stack([view.image for view in seen])[:, None]
@@ -270,7 +269,7 @@ def calibrate(margin: Float32 | Float64, temperature: float) -> Float64:
 
 
 def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], seen: Seen) -> Prediction:
-    """One verdict from the slices that show lung, by the rules of `infer.aggregate`."""
+    """One prediction from the slices that show lung, by the rules of `infer.aggregate`."""
     probabilities = seen.combined
     probability = scan_probability(probabilities, np.array([found[i].lungs.sum() for i in chosen], np.float64))
     point = model.operating_point
@@ -295,7 +294,7 @@ def aggregate(scan: Scan, model: Model, found: Fields, chosen: Sequence[int], se
 
 
 def _with_severity(result: Prediction, seen: Seen, card: ModelCard, from_file: bool) -> Prediction:
-    """The result with how much of the lung is opaque and what the second question says, where the model knows."""
+    """Add opaque shares and the answer to the second question, if the model gives them."""
     areas, shares = seen.slice_areas, seen.shares
     if areas is None or shares is None:
         return result
@@ -310,7 +309,7 @@ def _with_severity(result: Prediction, seen: Seen, card: ModelCard, from_file: b
 
 
 def _differential(seen: Seen, opaque: Float64, shares: Float64, card: DifferentialCard | None) -> Differential | None:
-    """The second question, calibrated; silent where too little of the lung is opaque."""
+    """The calibrated answer to the second question; it has no probability if too little lung is opaque."""
     if card is None or seen.differentials is None:
         return None
     of_view = calibrate(seen.differentials, 1.0)

@@ -1,4 +1,4 @@
-"""How much of the lung looks opaque: shares of lung area, left and right, of a slice and of a scan, and CT classes.
+"""The share of lung that looks opaque, left and right, of a slice and of a scan, and the severity class.
 
 A cell of the opacity map counts as opaque from the probability that the model's card states. A share is the lung area
 of opaque cells over the lung area of all cells.
@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from groundglass.types import CtClass, Float32, Float64, Mask, Opaque
 
-# Pixels of the network's input that one cell of its map stands for, each way.
+# Side of a cell of the opacity map, in pixels of the network's input.
 STRIDE = 8
-# A part of the lung field with less than this share of it is a fragment: it says nothing of where the lungs lie.
+# A part of the lung field below this share is a fragment, which does not count when the sides are told apart.
 _FRAGMENT = 0.1
-# Two lungs that touch are narrow where they do: less than this share of their height.
+# Two lungs that touch are narrow at the seam: less than this share of their height.
 _PINCHED = 0.6
 
 
@@ -28,8 +28,8 @@ def cell_areas(field: Mask) -> Float64:
 def sides(field: Mask, middle: float) -> tuple[Mask, Mask]:
     """A lung field (H, W) -> its part on the picture's left and its part on the picture's right.
 
-    Each connected part goes to one side whole; two lungs that touch are cut where they are narrowest. Where one lung is
-    seen alone, the column `middle` of the body says which it is.
+    Each connected part goes to one side as a whole; two lungs that touch are cut at the narrowest column. If the slice
+    shows one lung only, the column `middle` of the body decides its side.
     """
     labels, count = ndimage.label(field)
     if count == 0:
@@ -53,7 +53,7 @@ def sides(field: Mask, middle: float) -> tuple[Mask, Mask]:
 
 
 def _waist(lung: Mask) -> float | None:
-    """The column at which two touching lungs (H, W) are cut, or None where this is one lung."""
+    """The column at which two touching lungs (H, W) are cut, or None if this is one lung."""
     columns = np.flatnonzero(lung.any(axis=0))
     profile = lung.sum(axis=0)[columns[0] : columns[-1] + 1]
     start, end = int(0.3 * len(profile)), int(np.ceil(0.7 * len(profile)))
@@ -76,7 +76,7 @@ def areas(cells: Float32, field: Mask, opaque_at: float, middle: float) -> Float
 
 
 def share(of: Float64) -> Float64:
-    """Areas (..., 2, 3) -> opaque shares (..., 3); NaN where there is no lung."""
+    """Areas (..., 2, 3) -> opaque shares (..., 3); NaN without lung."""
     with np.errstate(invalid="ignore"):
         return np.asarray(of[..., 0, :] / of[..., 1, :])
 
@@ -85,7 +85,7 @@ def opaque_of(of: Float64, from_file: bool) -> Opaque:
     """The shares over all judged slices from their areas (N, 2, 3) in pixels of the slices.
 
     Slices of a scan lie at one distance, so a share of area over slices is a share of volume. The reader turns every
-    scan with geometry so that the patient's right is on the picture's left; a picture without is read as if it were so.
+    scan with geometry so that the patient's right is on the picture's left; a picture without geometry counts as such.
     """
     both, right, left = (None if np.isnan(s) else float(s) for s in share(of.sum(axis=0)))
     return Opaque(both or 0.0, left, right, "file" if from_file else "convention")

@@ -1,4 +1,4 @@
-"""Thin slices show the same lung: which slices of a scan are judged, by where they lie."""
+"""Thin slices show the same lung, so not all of them are judged: which ones, by their positions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from groundglass.types import Notice, Scan
 
 # Judged slices lie at least this far apart along their normal.
 APART_MM = 2.5
-# Positions are rounded when they are written: so much nearer still counts as that far apart.
+# Positions are rounded when they are written, so slices may lie this much closer.
 _ROUNDED_MM = 0.01
 
 
 def judged(scan: Scan, every_slice: bool = False) -> range:
     """The slices that are judged: all, or of a scan of thin slices every second, third, ... one.
 
-    They lie evenly, so that each stands for as much of the body. Where the file records no geometry, all are judged.
+    They are evenly spaced, so that each stands for as much of the body. Without geometry in the file, all are judged.
     """
     count = len(scan.voxels)
     if every_slice or scan.affine is None:
@@ -29,7 +29,7 @@ def judged(scan: Scan, every_slice: bool = False) -> range:
 
 
 def notices(looked_at: int, scan: Scan) -> tuple[Notice, ...]:
-    """What the reader of a result must know where `looked_at` slices of a scan stand for all."""
+    """The notice of a result if only `looked_at` slices of a scan were judged."""
     count = len(scan.voxels)
     if looked_at == count:
         return ()

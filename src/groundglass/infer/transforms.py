@@ -1,4 +1,4 @@
-"""Voxels -> what the networks take. Training, Python, command line and service all come through here."""
+"""A slice is windowed, resized and cropped to the lungs; training and prediction use the same functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TISSUE_LEVEL = 0.85
 # In aerated lungs the 10th percentile lies 4 to 6 % of the way from the 1st percentile to soft tissue, and in 95 of 100
 # below this.
 _AIR_SPREAD = 0.09
-# The lung box is widened by this share of its size, so that the pleura and the chest wall beside it stay in sight.
+# The lung box is widened by this share of its size, so that it holds the pleura and the chest wall beside it.
 BOX_MARGIN = 0.04
 
 
 def to_gray(voxels: Voxels, unit: Unit, window: Window = LUNG_WINDOW) -> Float32:
     """Voxels in HU through a linear window to gray in [0, 1]; gray passes as it is. Any shape.
 
-    Whole HU give the very gray that they give as float32, which holds each of them exactly.
+    Integer HU give the same gray as float32, which holds each of them exactly.
     """
     if unit == "gray":
         return np.asarray(voxels, np.float32)
@@ -67,7 +67,7 @@ def tissue_and_air(gray: Float32, lungs: Mask) -> tuple[float, float]:
     inside = gray[lungs]
     air = float(np.percentile(inside, 10))
     reach = max(2, round(0.06 * gray.shape[1]))
-    # farther from the lungs than this there is no ring, so that the rest of the picture need not be looked at
+    # only the part of the picture near the lungs is filtered, as the ring lies there
     rows, columns = _extent(lungs)
     near = (
         slice(max(0, rows.start - reach), rows.stop + reach),

@@ -1,8 +1,7 @@
-"""ONNX on the wire, walked far enough to know what a file reaches for before anything runs it.
+"""The protocol buffer of an ONNX file, parsed before anything runs it: does it need other files or foreign operators?
 
-An ONNX file may keep its weights in other files, and may ask for operators of other domains. Both stand in the protocol
-buffer as numbered fields (onnx.proto3), so they are found by walking the fields that lead there, and not by searching
-the bytes for a word.
+An ONNX file may keep its weights in other files, and may use operators of other domains. Both are numbered fields of
+onnx.proto3, so the parser follows the fields that lead to them; it does not search the bytes for a word.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _METADATA, _KEY = 14, 1
 
 
 def reaches_for(content: bytes) -> str | None:
-    """What a file needs beyond itself and the standard operators, in words, or None.
+    """What a file needs beyond itself and the standard operators, as a phrase, or None.
 
-    Raises ValueError where the bytes are no protocol buffer.
+    Raises ValueError if the bytes are no protocol buffer.
     """
     return _walk(memoryview(content), "model", 0)
 

@@ -32,7 +32,7 @@ from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model, load, weights_path
 from groundglass.infer.network import golden_input
 from groundglass.infer.predict import calibrate, find_fields
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.infer.wire import STANDARD_DOMAINS
 from groundglass.judge.metrics import auroc_value
 from groundglass.judge.samples import input_of

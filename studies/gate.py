@@ -22,10 +22,10 @@ from groundglass.data import manifest
 from groundglass.data.collect import check_hash
 from groundglass.data.manifest import people
 from groundglass.errors import InputError
-from groundglass.infer.field import fields
 from groundglass.infer.gate import gate, is_flat
+from groundglass.infer.lung_field import fields
 from groundglass.infer.model import Model
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.judge.intervals import share
 from groundglass.learn.dataset import read_slice
 from groundglass.learn.lung_teacher import teach

@@ -14,7 +14,7 @@ import numpy as np
 from score import ROOT, write_table
 
 import groundglass as gg
-from groundglass.infer.cam import spread
+from groundglass.infer.heat import spread
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.metrics import auroc_value
 from groundglass.judge.results import FIGURES, cells

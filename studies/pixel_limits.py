@@ -21,7 +21,7 @@ from PIL import Image
 
 import groundglass as gg
 from groundglass.data import manifest
-from groundglass.infer.field import LEAST_LUNG, fields
+from groundglass.infer.lung_field import LEAST_LUNG, fields
 from groundglass.infer.pixels import blocks, sharpness
 from groundglass.learn.dataset import read_slices
 from groundglass.types import Float32, Record

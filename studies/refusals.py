@@ -25,12 +25,13 @@ from PIL import Image, ImageDraw
 import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.manifest import people
-from groundglass.infer.field import LEAST_LUNG, Field
 from groundglass.infer.frame import SHA256
 from groundglass.infer.gate import gate
 from groundglass.infer.look import look
+from groundglass.infer.lung_field import LEAST_LUNG, Field
 from groundglass.infer.model import Model
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.transforms import resize
+from groundglass.infer.window import to_gray
 from groundglass.judge.intervals import share
 from groundglass.learn import frames, refusals
 from groundglass.learn.dataset import read_slice

@@ -23,7 +23,7 @@ import groundglass as gg
 from groundglass.data import manifest
 from groundglass.data.manifest import of_split
 from groundglass.infer.model import Model, weights_path
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.judge.evaluate import Measured
 from groundglass.judge.faithfulness import score_of
 from groundglass.judge.intervals import jackknife, share

@@ -32,8 +32,9 @@ from groundglass.infer.gate import shows_lung
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine, find_fields
 from groundglass.infer.severity import areas, cell_areas, share
-from groundglass.infer.transforms import lung_box, prepare, to_gray
+from groundglass.infer.transforms import lung_box, prepare
 from groundglass.infer.views import Place, field_in
+from groundglass.infer.window import to_gray
 from groundglass.judge.intervals import jackknife
 from groundglass.judge.intervals import share as share_of
 from groundglass.judge.metrics import auroc_value

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.judge.cases import Case
 from groundglass.types import Record, Window
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from groundglass.infer.field import KINDS
+from groundglass.infer.lung_field import KINDS
 from groundglass.types import Float32, Record
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from groundglass.data import copies
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_volume, draw_acquisition, draw_anatomy
 
 Chest = Callable[[int], np.ndarray]

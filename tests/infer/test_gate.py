@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from groundglass.errors import INPUT_CODES
-from groundglass.infer.field import ACCEPTED_KINDS, KINDS, Field
 from groundglass.infer.gate import IN_WORDS, gate, is_flat, notices, shows_lung
+from groundglass.infer.lung_field import ACCEPTED_KINDS, KINDS, Field
 
 
 def seen(kind: str, lung: float = 0.3, sure: float = 0.9) -> Field:

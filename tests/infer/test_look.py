@@ -12,13 +12,14 @@ from pydicom.data import get_testdata_file
 
 import groundglass as gg
 from groundglass.errors import INPUT_CODES, ModelError
-from groundglass.infer.field import fields
 from groundglass.infer.frame import FRAMES, frame_inputs, read_frame_head
 from groundglass.infer.gate import FLAWED
 from groundglass.infer.look import FLAWS, look
+from groundglass.infer.lung_field import fields
 from groundglass.infer.model import Model, load
 from groundglass.infer.panels import panels
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.transforms import resize
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_slice, draw_lesions
 from groundglass.phantom.elsewhere import ELSEWHERE
 from groundglass.types import Float32, Prediction, Refusal, Scan

@@ -11,7 +11,7 @@ import pytest
 import groundglass as gg
 from groundglass.infer.model import Model, load
 from groundglass.infer.predict import aggregate, calibrate, examine, find_fields, infer
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_slice, chest_volume, draw_lesions
 from groundglass.phantom.files import write_dicom_series, write_nifti, write_slice_png
 from groundglass.phantom.refused import abdomen_slice, head_slice, photograph

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize, tissue_and_air, to_gray
+from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize, tissue_and_air
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_slice, draw_lesions
 from groundglass.types import LUNG_WINDOW, Window
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from groundglass.infer.cam import occlusion
+from groundglass.infer.heat import occlusion
 from groundglass.infer.model import load
 from groundglass.judge import faithfulness as faith
 from groundglass.judge.samples import phantoms

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize, to_gray
+from groundglass.infer.transforms import AIR_LEVEL, TISSUE_LEVEL, lung_box, prepare, resize
+from groundglass.infer.window import to_gray
 from groundglass.learn import lesions
 from groundglass.phantom import chest as phantom
 from groundglass.types import Float32, Mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.learn.lung_teacher import field_of_view, fill_small_holes, otsu, teach
 from groundglass.phantom.chest import chest_slice
 from groundglass.phantom.refused import photograph

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from groundglass.errors import ModelError
-from groundglass.infer.field import KINDS
+from groundglass.infer.lung_field import KINDS
 from groundglass.infer.network import Network, read_onnx, self_test
 from groundglass.learn.nets.classifier import Classifier, ClassifierOutputs
 from groundglass.learn.nets.lung_field import LungFieldNet, LungFieldOutputs

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
+from groundglass.infer.transforms import lung_box, prepare, resize
+from groundglass.infer.window import to_gray
 from groundglass.learn.dataset import Example
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.tasks.opacity import CLEAR, ILL, PAINTED, WHICH, OpacityTask, _Batches

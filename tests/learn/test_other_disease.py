@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
+from groundglass.infer.transforms import lung_box, prepare, resize
+from groundglass.infer.window import to_gray
 from groundglass.learn import appearance, other_disease
 from groundglass.phantom import chest
 from groundglass.types import Float32, Mask

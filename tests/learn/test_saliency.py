@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.infer.cam import occlusion, spread
+from groundglass.infer.heat import occlusion, spread
 from groundglass.infer.model import MAP_OUTPUTS, load, weights_path
 from groundglass.infer.network import read_onnx
 from groundglass.judge.calibrate import BoundedLogistic

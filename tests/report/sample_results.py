@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import Acquisition, chest_slice, draw_lesions
 from groundglass.types import Attribution, Float32, Label, Notice, Prediction
 

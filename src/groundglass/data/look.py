@@ -17,9 +17,10 @@ from scipy import ndimage
 from groundglass.data.collect import file_sha256
 from groundglass.data.copies import Bytes, thumbnail
 from groundglass.errors import InputError
-from groundglass.infer.field import ACCEPTED_KINDS, Field, fields
+from groundglass.infer.lung_field import ACCEPTED_KINDS, Field, fields
 from groundglass.infer.network import Network
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.transforms import resize
+from groundglass.infer.window import to_gray
 from groundglass.read.codestream import jpeg_frame
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read

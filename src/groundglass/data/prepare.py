@@ -15,10 +15,10 @@ import numpy as np
 from groundglass.data import manifest, sources
 from groundglass.errors import ConfigError, InputError, ManifestError, OutputError, Reason
 from groundglass.infer.blur_mask import NARROW, WIDE, augmented, blur_and_mask, halves
-from groundglass.infer.field import LEAST_LUNG, fields
+from groundglass.infer.lung_field import LEAST_LUNG, fields
 from groundglass.infer.network import Network
 from groundglass.infer.transforms import prepare as lungs_only
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Record, Step, no_step

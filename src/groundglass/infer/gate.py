@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from groundglass.errors import Reason
-from groundglass.infer.field import LEAST_LUNG, Field, Fields
+from groundglass.infer.lung_field import LEAST_LUNG, Field, Fields
 from groundglass.types import Float32, Notice
 
 # What a picture seems to be, in words that finish the sentence "expected an axial lung CT, got what looks like ...".
@@ -116,7 +116,7 @@ def gate(flat: bool, found: Sequence[Field], accept: float) -> tuple[str, Reason
 
 
 def _most_likely_refused(votes: Float32) -> str:
-    from groundglass.infer.field import ACCEPTED_KINDS, KINDS
+    from groundglass.infer.lung_field import ACCEPTED_KINDS, KINDS
 
     refused = [i for i, k in enumerate(KINDS) if k not in ACCEPTED_KINDS]
     return KINDS[max(refused, key=lambda i: votes[i])]

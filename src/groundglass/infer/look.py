@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from groundglass.infer.field import Field, enlarged
 from groundglass.infer.frame import MAPS, FrameHead
 from groundglass.infer.gate import shows_lung
+from groundglass.infer.lung_field import Field, enlarged
 from groundglass.infer.network import Network
 from groundglass.infer.panels import SMALL, Box, lined, panels, share
 from groundglass.infer.pixels import black_between, blocks, lung_at_a_band, sharpness

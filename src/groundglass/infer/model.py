@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError, ModelError
-from groundglass.infer.field import KINDS
 from groundglass.infer.frame import MAPS, FrameHead, read_frame_head
+from groundglass.infer.lung_field import KINDS
 from groundglass.infer.network import Network, read_onnx
 from groundglass.infer.severity import STRIDE
 from groundglass.infer.views import VIEWS

@@ -11,16 +11,16 @@ import numpy as np
 
 from groundglass.infer import thin
 from groundglass.infer.aggregate import SCAN_NOTICE, scan_differential, scan_probability
-from groundglass.infer.cam import attribute, opacity
-from groundglass.infer.field import Field, Fields
 from groundglass.infer.gate import gate, is_flat, mostly_flawed, notices, shows_lung
+from groundglass.infer.heat import attribute, opacity
 from groundglass.infer.look import look
+from groundglass.infer.lung_field import Field, Fields
 from groundglass.infer.model import Model, Outputs
 from groundglass.infer.severity import areas as areas_of
 from groundglass.infer.severity import ct_class, opaque_of, share
-from groundglass.infer.transforms import to_gray
 from groundglass.infer.uncertainty import entropy, prediction_set
 from groundglass.infer.views import Place, combine, field_in, views_of_part
+from groundglass.infer.window import to_gray
 from groundglass.types import (
     Attribution,
     Differential,

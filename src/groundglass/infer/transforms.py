@@ -1,11 +1,11 @@
-"""A slice is windowed, resized and cropped to the lungs; training and prediction use the same functions."""
+"""A slice is resized and cropped to the lungs; training and prediction use the same functions."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from groundglass.types import LUNG_WINDOW, Float32, Mask, Unit, Voxels, Window
+from groundglass.types import Float32, Mask
 
 # Gray levels that aerated lung and soft tissue are mapped to, whatever the window of the source was.
 AIR_LEVEL = 0.2
@@ -15,17 +15,6 @@ TISSUE_LEVEL = 0.85
 _AIR_SPREAD = 0.09
 # The lung box is widened by this share of its size, so that it holds the pleura and the chest wall beside it.
 BOX_MARGIN = 0.04
-
-
-def to_gray(voxels: Voxels, unit: Unit, window: Window = LUNG_WINDOW) -> Float32:
-    """Voxels in HU through a linear window to gray in [0, 1]; gray passes as it is. Any shape.
-
-    Integer HU give the same gray as float32, which holds each of them exactly.
-    """
-    if unit == "gray":
-        return np.asarray(voxels, np.float32)
-    low = np.float32(window.center - window.width / 2)
-    return np.asarray(np.clip((voxels - low) / np.float32(window.width), 0.0, 1.0), np.float32)
 
 
 def resize(image: Float32, height: int, width: int, box: tuple[float, float, float, float] | None = None) -> Float32:

@@ -18,7 +18,7 @@ from groundglass.data import manifest, protocol, sources
 from groundglass.data.manifest import people
 from groundglass.infer.model import Model, bundled, weights_path
 from groundglass.judge import results as judged
-from groundglass.judge.choose import CONTROLS, FAITHFULNESS
+from groundglass.judge.choose_model import CONTROLS, FAITHFULNESS
 from groundglass.judge.faithfulness import SAME
 from groundglass.report.words import RESEARCH_USE_ONLY
 from groundglass.types import Record

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from groundglass.errors import ManifestError, Reason
-from groundglass.infer.cam import occlusion, opacity, spread
+from groundglass.infer.heat import occlusion, opacity, spread
 from groundglass.infer.model import Model
 from groundglass.infer.predict import calibrate
 from groundglass.infer.views import Place

@@ -16,7 +16,7 @@ from groundglass.judge.controls import Controlled
 from groundglass.judge.evaluate import OVERALL, Evaluation, surest_first
 from groundglass.judge.evidence import Control
 from groundglass.judge.faithfulness import FOLLOWS, RANDOM, SAME, SHOWS, UNSURE, Faithfulness, Measure
-from groundglass.report.document import document, figure, grid, picture, section, table, words
+from groundglass.report.html_frame import document, figure, grid, picture, section, table, words
 from groundglass.types import Estimate, Finding, Label, Record
 
 _SHOWN = ("AUROC", "sensitivity", "specificity", "accuracy", "Brier score", "ECE, 15 bins", "refused")

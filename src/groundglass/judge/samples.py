@@ -11,12 +11,13 @@ import numpy as np
 from groundglass.data.collect import check_hash
 from groundglass.data.manifest import of_split, people
 from groundglass.errors import ConfigError, InputError, ManifestError, Reason
-from groundglass.infer.field import Field
 from groundglass.infer.gate import shows_lung
+from groundglass.infer.lung_field import Field
 from groundglass.infer.model import Model
 from groundglass.infer.predict import find_fields
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.transforms import resize
 from groundglass.infer.views import Place, field_in, views_of_part
+from groundglass.infer.window import to_gray
 from groundglass.judge.faithfulness import Sample
 from groundglass.phantom import chest as phantom
 from groundglass.read.scan import Decoder, read

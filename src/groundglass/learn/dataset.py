@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from groundglass.data.collect import check_hash
 from groundglass.errors import ConfigError
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.read.isolate import Decoder
 from groundglass.read.scan import read
 from groundglass.types import Float32, Record

@@ -11,11 +11,12 @@ import numpy as np
 from groundglass.data.collect import check_hash
 from groundglass.errors import ModelError
 from groundglass.infer.blur_mask import augmented
-from groundglass.infer.field import fields
 from groundglass.infer.gate import shows_lung
+from groundglass.infer.lung_field import fields
 from groundglass.infer.network import Network
-from groundglass.infer.transforms import lung_box, prepare, resize, to_gray
+from groundglass.infer.transforms import lung_box, prepare, resize
 from groundglass.infer.views import VIEWS, by_label
+from groundglass.infer.window import to_gray
 from groundglass.learn.dataset import Example, read_slice, to_uint8
 from groundglass.learn.prepared import Pictures, PreparedStore
 from groundglass.learn.recipe import Recipe

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from groundglass.infer.frame import FRAMES
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.transforms import resize
+from groundglass.infer.window import to_gray
 from groundglass.learn import frames
 from groundglass.learn.dataset import to_uint8
 from groundglass.phantom import chest, refused

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundglass.data import manifest
-from groundglass.infer.field import Field, enlarged
 from groundglass.infer.frame import FRAMES, MAPS, frame_inputs
 from groundglass.infer.gate import shows_lung
+from groundglass.infer.lung_field import Field, enlarged
 from groundglass.infer.model import PINNED, weights_folder
 from groundglass.infer.network import Network, read_onnx
 from groundglass.infer.transforms import resize

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from groundglass.infer.transforms import tissue_and_air, to_gray
+from groundglass.infer.transforms import tissue_and_air
+from groundglass.infer.window import to_gray
 from groundglass.read.scan import Decoder, read
 from groundglass.types import Float32, Mask, Record
 

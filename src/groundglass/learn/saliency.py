@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundglass.errors import ConfigError
-from groundglass.infer.cam import occlusion, opacity
+from groundglass.infer.heat import occlusion, opacity
 from groundglass.infer.transforms import AIR_LEVEL
 from groundglass.infer.views import Place
 from groundglass.judge.faithfulness import OPACITY

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import Lesion, Phantom, chest_slice, chest_volume, draw_lesions
 from groundglass.phantom.refused import head_slice, photograph
 from groundglass.types import LUNG_WINDOW, Float32, Float64, Step, Window, no_step

@@ -12,7 +12,7 @@ from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.report.curve import overview
 from groundglass.report.picture import RGB, overlay
 from groundglass.report.reported import Reported, finished

@@ -144,14 +144,14 @@ def objects(reported: Reported, kinds: Iterable[str]) -> list[tuple[str, Dataset
     Raises ConfigError (`extra`) if highdicom is absent, InputError (`no_geometry`) for a heat map without geometry.
     """
     require_highdicom()
-    from groundglass.report import capture, heat, structured  # they import highdicom, which may be absent
+    from groundglass.report import capture, dicom_overlays, structured  # they import highdicom, which may be absent
 
     makers: Mapping[str, Callable[[Reported], Sequence[Dataset]]] = {
         "sr": structured.structured_report,
         "key-images": structured.key_images,
         "sc": capture.captures,
-        "gsps": heat.presentation_state,
-        "heat-map": heat.parametric_map,
+        "gsps": dicom_overlays.presentation_state,
+        "heat-map": dicom_overlays.parametric_map,
     }
     return [(kind, ds) for kind in kinds for ds in makers[kind](reported)]
 

@@ -17,7 +17,7 @@ import numpy as np
 from groundglass.errors import OutputError
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.read.sniff import OWN_RESULT, SNIFF_BYTES, sniff
 from groundglass.report.curve import overview
 from groundglass.report.page import Entry, page, write_page

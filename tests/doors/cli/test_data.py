@@ -11,7 +11,7 @@ from click.testing import Result
 from PIL import Image
 
 from groundglass.data import manifest
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_slice
 from tests.doors.command_line import Groundglass, Invoke
 

@@ -19,7 +19,7 @@ from PIL import Image
 from groundglass.data import manifest
 from groundglass.judge import faithfulness as faith
 from groundglass.judge import results
-from groundglass.judge.choose import FAITHFULNESS
+from groundglass.judge.choose_model import FAITHFULNESS
 from groundglass.phantom.chest import Lesion, chest_slice
 from groundglass.phantom.files import write_slice_png
 from groundglass.types import Record

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.learn.dataset import Example, to_uint8
 from groundglass.learn.recipe import read_recipe
 from groundglass.learn.tasks import classifier as classifier_task

@@ -13,7 +13,7 @@ from groundglass.errors import ManifestError, Reason
 from groundglass.write import PUBLIC, write_bytes
 
 if TYPE_CHECKING:
-    from groundglass.judge.choose import Candidate
+    from groundglass.judge.choose_model import Candidate
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -27,7 +27,7 @@ def choose(results: Path, as_json: bool) -> None:
     RESULTS holds a folder for each candidate, into which `evaluate`, `controls` and `faithfulness` wrote on validation.
     The rule is docs/decisions/0007: passed controls, heat in the lungs, mean AUROC over sources, calibration.
     """
-    from groundglass.judge.choose import rank, read_candidate
+    from groundglass.judge.choose_model import rank, read_candidate
     from groundglass.judge.results import dumps
 
     try:

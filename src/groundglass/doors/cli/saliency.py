@@ -13,7 +13,7 @@ from groundglass.doors.cli.options import learn_module, model_option, output_fol
 from groundglass.errors import ConfigError, InputError
 from groundglass.infer.model import load, weights_path
 from groundglass.infer.predict import examine
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.judge.faithfulness import ANY_FILE, OPACITY, Gradients, methods_of
 from groundglass.judge.samples import input_of
 from groundglass.read.scan import Decoder, read

@@ -22,7 +22,7 @@ from groundglass.errors import ConfigError, GroundglassError
 from groundglass.infer.model import Model, weights_path
 from groundglass.judge.drift import Drift, Reference, drift, from_json
 from groundglass.read.limits import Limits
-from groundglass.report.document import frame
+from groundglass.report.html_frame import frame
 from groundglass.report.words import RESEARCH_USE_ONLY, percent, printable, short
 from groundglass.write import write_bytes
 

@@ -30,7 +30,7 @@ import numpy as np
 from groundglass.child import confine, own_pipes, read_frame, write_frame
 from groundglass.doors.screen.places import Fetcher, local_stamp
 from groundglass.errors import GroundglassError, InputError, ModelError, Reason
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.read.archive import open_regular
 from groundglass.read.isolate import Decoder
 from groundglass.read.limits import GIB, Limits

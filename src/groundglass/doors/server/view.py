@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.infer.field import Field
+from groundglass.infer.lung_field import Field
 from groundglass.infer.predict import Examination, Seen
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.report.curve import overview
 from groundglass.report.picture import MONTAGE_TILES, TINT, TINT_EDGE, Look, colors, outline, overlay, to_png
 from groundglass.types import Attribution, Float32, Mask, Opacity, Prediction, Scan, Unit, Voxels, Window

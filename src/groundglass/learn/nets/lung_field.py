@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundglass.infer.field import KINDS
+from groundglass.infer.lung_field import KINDS
 from groundglass.learn import augment
 from groundglass.learn.nets.backbones import BATCH_NORM_EPS, MobileNetV2
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from groundglass.errors import ConfigError
-from groundglass.infer.field import ACCEPTED_KINDS, KINDS
-from groundglass.infer.transforms import resize, to_gray
+from groundglass.infer.lung_field import ACCEPTED_KINDS, KINDS
+from groundglass.infer.transforms import resize
+from groundglass.infer.window import to_gray
 from groundglass.learn import refusals
 from groundglass.learn.dataset import check_shares
 from groundglass.learn.lung_teacher import teach, whiten_outside

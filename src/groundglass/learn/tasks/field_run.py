@@ -10,7 +10,7 @@ import torch
 
 from groundglass.data import manifest
 from groundglass.errors import ConfigError
-from groundglass.infer import field as lung_field
+from groundglass.infer import lung_field
 from groundglass.infer.network import read_onnx
 from groundglass.learn import refusals
 from groundglass.learn.dataset import read_slices

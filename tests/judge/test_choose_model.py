@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from groundglass.errors import ManifestError
-from groundglass.judge.choose import Candidate, rank, read_candidate
+from groundglass.judge.choose_model import Candidate, rank, read_candidate
 from groundglass.types import Estimate
 
 

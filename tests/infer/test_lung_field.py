@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.infer.field import KINDS, Field, fields
 from groundglass.infer.gate import shows_lung
+from groundglass.infer.lung_field import KINDS, Field, fields
 from groundglass.infer.model import PINNED, weights_folder
 from groundglass.infer.network import Network, read_onnx
-from groundglass.infer.transforms import to_gray
+from groundglass.infer.window import to_gray
 from groundglass.phantom.chest import chest_slice, draw_lesions
 from groundglass.phantom.refused import head_slice, photograph
 from groundglass.read.scan import Decoder, read

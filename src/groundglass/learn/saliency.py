@@ -98,7 +98,7 @@ def opacity_map(graph: Graph, inputs: Float32) -> Float32:
 
 
 def occluded(graph: Graph, inputs: Float32) -> Float32:
-    """Occlusion (`infer.cam.occlusion`) from this graph, so that it follows weights that were replaced."""
+    """Occlusion (`infer.heat.occlusion`) from this graph, so that it follows weights that were replaced."""
 
     def margin(batch: Float32) -> Float32:
         with torch.inference_mode():

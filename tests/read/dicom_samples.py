@@ -10,30 +10,15 @@ from typing import Any
 import numpy as np
 from openjpeg.utils import encode_array
 from pydicom.data import get_testdata_file
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000Lossless,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
 from groundglass.read.limits import MIB
 from groundglass.types import Scan
-from tests.read.builders import (
-    chest,
-    dataset,
-    dicom,
-    encapsulated,
-    written,
-)
+from tests.read.builders import chest, dataset, dicom, encapsulated, written
 
 HU = chest()
-
-
 GOOD = dicom()
-
-
 STORED = HU.astype(np.int32) + 1024
-
-
 JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 
 

@@ -53,6 +53,22 @@ def test_a_series_is_walked_by_keys_wheel_chart_and_list_highest_first(opened: O
     page.keyboard.press("End")
 
 
+def test_all_slices_are_held_while_there_is_room_and_the_nearest_ones_after(opened: Open) -> None:
+    held = opened().evaluate("""async () => {
+      const { Slices } = await import("/static/slices.js");
+      const get = async () => new Response(new ArrayBuffer(16 * 16 * 2.25));
+      const counts = [];
+      for (const most of [400, 8]) {
+        const slices = new Slices(get, "", { width: 16, height: 16, slices: 300 }, new Set());
+        slices.most = most;
+        for (let n = 0; n < 300; n++) await slices.part(n).then((part) => part.pixels.length);
+        counts.push(slices.held.size);
+      }
+      return counts;
+    }""")
+    assert held == [300, 8]
+
+
 def test_a_slice_that_comes_late_is_shown_on_the_way_to_the_wanted_one(opened: Open) -> None:
     page = opened()
     late: dict[str, Any] = {}

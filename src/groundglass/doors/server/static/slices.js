@@ -15,13 +15,13 @@ export class Slices {
 
   // What is needed to draw a slice: pixels, one bit a pixel for lungs and opaque lung, and heat or null.
   part(index) {
-    if (!this.held.has(index)) {
-      const promise = this.fetched(index);
-      this.held.set(index, promise);
-      promise.catch(() => this.held.delete(index));
-      this.drop();
-    }
-    return this.held.get(index);
+    const known = this.held.get(index);
+    if (known) return known;
+    this.drop();
+    const promise = this.fetched(index);
+    this.held.set(index, promise);
+    promise.catch(() => this.held.delete(index));
+    return promise;
   }
 
   async fetched(index) {
@@ -40,10 +40,12 @@ export class Slices {
     return { pixels: new Int16Array(both, 0, size), marks: new Uint8Array(both, 2 * size), heat: map };
   }
 
-  // Let go of what lies farthest, where too much is held.
+  // Let go of what lies farthest, so that there is room for one more.
   drop() {
+    const surplus = this.held.size + 1 - this.most;
+    if (surplus <= 0) return;
     const far = [...this.held.keys()].sort((a, b) => Math.abs(b - this.at) - Math.abs(a - this.at));
-    for (const index of far.slice(0, this.held.size - this.most)) this.held.delete(index);
+    for (const index of far.slice(0, surplus)) this.held.delete(index);
   }
 
   // Fetch the nearest slices that are not held, first in the direction of travel.

@@ -12,7 +12,7 @@ import numpy as np
 
 from groundglass.infer.frame import MAPS, FrameHead
 from groundglass.infer.gate import shows_lung
-from groundglass.infer.lung_field import Field, enlarged
+from groundglass.infer.lung_field import AT_ONCE, Field, enlarged
 from groundglass.infer.network import Network
 from groundglass.infer.panels import SMALL, Box, lined, panels, share
 from groundglass.infer.pixels import black_between, blocks, lung_at_a_band, sharpness
@@ -39,14 +39,14 @@ _SMALL_LUNGS = 0.5
 _MOST_PANELS = 9
 
 
-def look(gray: Float32, network: Network, head: FrameHead, batch: int = 8) -> list[Field]:
+def look(gray: Float32, network: Network, head: FrameHead) -> list[Field]:
     """The lung field of each slice of gray (D, H, W) in [0, 1], with the flaw of its picture.
 
     `network` is the lung-field network with `frame.MAPS` as one more output.
     """
     found: list[Field] = []
-    for start in range(0, len(gray), batch):
-        part = list(gray[start : start + batch])
+    for start in range(0, len(gray), AT_ONCE):
+        part = list(gray[start : start + AT_ONCE])
         small = [_at_size(g, network) for g in part]
         parts = [panels(s, *g.shape) for s, g in zip(small, part, strict=True)]
         boxes = [_all_that_is_shown(p, g) for p, g in zip(parts, part, strict=True)]

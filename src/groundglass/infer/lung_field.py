@@ -30,6 +30,8 @@ KINDS = (
     "other",
 )
 ACCEPTED_KINDS = ("axial_lung_ct", "turned_lung_ct")
+# Pictures that the network gets in one call.
+AT_ONCE = 8
 # Regions of lung field smaller than this share of the largest one are specks.
 SMALLEST_REGION = 0.02
 # With less lung field than this share of the image, a slice counts as one without lung.
@@ -73,11 +75,11 @@ class Field:
 Fields = Sequence[Field] | Mapping[int, Field]
 
 
-def fields(gray: Float32, network: Network, batch: int = 8) -> list[Field]:
+def fields(gray: Float32, network: Network) -> list[Field]:
     """The lung field of each slice of gray (D, H, W) in [0, 1]."""
     found: list[Field] = []
-    for start in range(0, len(gray), batch):
-        part = gray[start : start + batch]
+    for start in range(0, len(gray), AT_ONCE):
+        part = gray[start : start + AT_ONCE]
         small = np.stack([resize(g, network.size, network.size) for g in part])[:, None]
         out = network.run(np.ascontiguousarray(small, np.float32))
         for g, mask, kinds in zip(part, out["lungs"], out["kinds"], strict=True):

@@ -80,11 +80,11 @@ class Measure:
     chance: float
 
 
-def random_heat(images: Float32, rng: np.random.Generator, cells: int = _CELLS) -> Float32:
+def random_heat(images: Float32, rng: np.random.Generator) -> Float32:
     """Smooth random heat (N, S, S), as coarse as a class activation map."""
     size = images.shape[-1]
-    coarse = rng.standard_normal((len(images), cells + 3, cells + 3))
-    zoom = size / cells
+    coarse = rng.standard_normal((len(images), _CELLS + 3, _CELLS + 3))
+    zoom = size / _CELLS
     out = np.stack([ndimage.zoom(c, zoom, order=1) for c in coarse])
     start = round(zoom)
     return np.asarray(out[:, start : start + size, start : start + size], np.float32)

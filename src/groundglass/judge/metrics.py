@@ -175,19 +175,23 @@ def brier(probability: Float64, positive: Mask) -> Statistic:
     return lambda weight: float(np.average((probability - positive) ** 2, weights=weight))
 
 
-def calibration_error(probability: Float64, positive: Mask, bins: int = 15) -> Statistic:
+# Number of equal bins of probability in the calibration error.
+BINS = 15
+
+
+def calibration_error(probability: Float64, positive: Mask) -> Statistic:
     """Expected calibration error over equal bins of probability (Guo et al. 2017) as a function of row weights (N,)."""
-    place = np.minimum((probability * bins).astype(int), bins - 1)
+    place = np.minimum((probability * BINS).astype(int), BINS - 1)
 
     def value(weight: Float64) -> float:
-        gap = np.bincount(place, weights=weight * (probability - positive), minlength=bins)
+        gap = np.bincount(place, weights=weight * (probability - positive), minlength=BINS)
         return float(np.abs(gap).sum() / weight.sum())
 
     return value
 
 
 def calibrated_error(
-    probability: Float64, patients: Sequence[str], rng: np.random.Generator, rounds: int = 1000, bins: int = 15
+    probability: Float64, patients: Sequence[str], rng: np.random.Generator, rounds: int = 1000
 ) -> Estimate:
     """The calibration error that a perfectly calibrated model would show on these cases, with its 95 % range.
 
@@ -197,9 +201,7 @@ def calibrated_error(
     """
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
     ones = np.ones(len(probability))
-    errors = [
-        calibration_error(probability, rng.random(len(names))[owner] < probability, bins)(ones) for _ in range(rounds)
-    ]
+    errors = [calibration_error(probability, rng.random(len(names))[owner] < probability)(ones) for _ in range(rounds)]
     low, high = np.quantile(errors, [0.025, 0.975])
     method = f"labels drawn from the probabilities, {rounds} rounds"
     return Estimate(float(np.mean(errors)), float(low), float(high), 0.95, len(names), method)

@@ -77,13 +77,13 @@ def precision_recall(answered: Columns, threshold: float) -> str:
     return svg(drawn)
 
 
-def reliability(answered: Columns, bins: int = 15) -> str:
+def reliability(answered: Columns) -> str:
     """Observed share of COVID in each bin of probability, point size by slices; the diagonal is perfect."""
     p, y = answered.probability, answered.positive
     drawn, ax = _square("probability", "observed share of COVID")
-    place = np.minimum((p * bins).astype(int), bins - 1)
+    place = np.minimum((p * metrics.BINS).astype(int), metrics.BINS - 1)
     ax.plot([0, 1], [0, 1], "--", color=PALE)
-    for b in range(bins):
+    for b in range(metrics.BINS):
         mine = place == b
         if mine.any():
             ax.plot([p[mine].mean()], [y[mine].mean()], "o", color=OTHER, markersize=3 + 60 * float(mine.mean()) ** 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,7 @@ class Example:
     lungs: UInt8 | None = None
 
 
-def read_slices(
-    records: Iterable[Record], root: Path, tick: Callable[[], None] = lambda: None
-) -> Iterable[tuple[Record, Float32]]:
+def read_slices(records: Iterable[Record], root: Path) -> Iterable[tuple[Record, Float32]]:
     """Each record's slice as gray (H, W) in [0, 1]; the middle one of a volume.
 
     Raises InputError if a file is not what the manifest says: fewer images than stated would be a wrong figure.
@@ -45,7 +43,6 @@ def read_slices(
     with Decoder() as decoder:
         for record in records:
             yield record, read_slice(record, root, decoder)
-            tick()
 
 
 def read_slice(record: Record, root: Path, decoder: Decoder) -> Float32:

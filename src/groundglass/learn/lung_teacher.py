@@ -24,9 +24,9 @@ def field_of_view(gray: Float32) -> Mask:
     return ~np.asarray(ndimage.binary_dilation(outside, iterations=2))
 
 
-def otsu(values: Float32, bins: int = 256) -> float:
+def otsu(values: Float32) -> float:
     """The threshold that separates two classes of gray best (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins=bins)
+    counts, edges = np.histogram(values, bins=256)
     centers = (edges[:-1] + edges[1:]) / 2
     weight = np.cumsum(counts).astype(np.float64)
     total = weight[-1]

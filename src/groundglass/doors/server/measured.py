@@ -46,6 +46,6 @@ def measured(sha256: str, point: str) -> tuple[Measured, ...]:
     )
 
 
-def off_by(sha256: str, question: str = "opacity") -> tuple[Measured, ...]:
+def off_by(sha256: str) -> tuple[Measured, ...]:
     """By how much the probability of the model with this hash was off, for each test part; empty if unknown."""
-    return tuple(m for m in measured(sha256, "") if m.question == question and m.measure == ERROR)
+    return tuple(m for m in measured(sha256, "") if m.question == "opacity" and m.measure == ERROR)

@@ -50,7 +50,7 @@ def examine(
     source: Source | Scan, model: Model | str | Path | None = None, views: str | None = None, *,
     unit: Unit | None = None, spacing: Sequence[float] | None = None,
 ) -> Examination:  # fmt: skip
-    """Predict, and keep what the answer rests on. Arguments and errors are those of `predict`.
+    """Predict, and keep the evidence. Arguments and errors are those of `predict`.
 
         import groundglass as gg
 

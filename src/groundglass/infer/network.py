@@ -2,7 +2,7 @@
 
 The hash is taken of the very bytes that are loaded, before anything parses them; a file that stores weights elsewhere
 is refused. Every file carries its card and a golden vector: an input made from a seed and the outputs that the file
-gave when it was made, so that a damaged runtime or file is seen at start and not in a result.
+gave when it was made, so that a damaged runtime or file is found at start and not in a result.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Network:
 def golden_input(size: int, channels: int = 1) -> Float32:
     """The seeded input (2, channels, size, size) of the golden vector: smooth noise and a ramp, in [0, 1].
 
-    The second channel, where there is one, is a lung field: a disc that fills most of the box.
+    The second channel, if there is one, is a lung field: a disc that fills most of the box.
     """
     rng = np.random.default_rng(_GOLDEN_SEED)
     ramp = np.linspace(0, 1, size, dtype=np.float32)
@@ -125,7 +125,7 @@ def read_onnx(path: Path, sha256: str | None = None, threads: int | None = None,
 def read_features(path: Path, maps: str, threads: int | None = None) -> Network:
     """The same file with one more output: the features that the output `maps` is computed from (`wire.features_of`).
 
-    Raises ModelError as `read_onnx` does, and where no node makes `maps`.
+    Raises ModelError as `read_onnx` does, and if no node makes `maps`.
     """
     content = path.read_bytes()
     _refuse_what_reaches_out(content)
@@ -176,16 +176,16 @@ def _open(content: bytes, digest: str, threads: int | None) -> Network:
 
 
 def _return_freed_memory() -> None:
-    """Hand back to the system what loading freed: parsing a file needs four times what the network then holds."""
+    """Return freed memory to the system: parsing a file needs four times the memory of the loaded network."""
     # Only glibc keeps such memory and has this call; CDLL(None) is a TypeError on Windows.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def self_test(network: Network, also: str | None = None) -> float:
-    """Run the golden vector; the largest difference to what the file itself promises of all outputs but `also`.
+    """Run the golden vector; returns the largest difference to the outputs in the file, without those of `also`.
 
-    Raises ModelError (`self_test`) where it is above 1e-3, is no number, or the file promises nothing that can be run.
+    Raises ModelError (`self_test`) if it is above 1e-3 or no number, or if the file has no golden vector that runs.
     """
     properties = network.session.get_modelmeta().custom_metadata_map
     try:

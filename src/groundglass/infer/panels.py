@@ -1,4 +1,4 @@
-"""Where on a picture something is shown: the parts that stand on a plain ground, such as viewports of a screen."""
+"""The parts of a picture that stand on a plain ground, such as the viewports of a screen."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from groundglass.types import Float32, Mask
 
 Box = tuple[slice, slice]
 
-# Gray that differs by no more is one gray: noise of air, and of JPEG beside an edge.
+# Gray levels that differ by no more count as equal: noise of air, and of JPEG beside an edge.
 _ALIKE = 0.035
-# The share of the outermost pixels that must be of one gray for it to be a ground.
+# The share of the outermost pixels that must have one gray, which is then the ground.
 _PLAIN_RING = 0.8
-# What is smaller than this share of the largest part is a letter, a scale or a table.
+# A part below this share of the largest one is a letter, a scale or a table.
 _LEAST = 0.3
-# A picture whose one part takes up less than this share of it is judged by that part alone.
+# If the only part takes up less than this share of the picture, that part alone is judged.
 SMALL = 0.4
 _MARGIN = 0.04
 # A slice on a page takes up less of it than this. Of 258 whole training and validation slices none does; the least is
@@ -70,12 +70,12 @@ def _lines_before(lines: Float32) -> int | None:
 
 
 def share(box: Box, height: int, width: int) -> float:
-    """The share of the picture that a box takes up."""
+    """The share of the picture in a box."""
     return float((box[0].stop - box[0].start) * (box[1].stop - box[1].start) / (height * width))
 
 
 def _shown(small: Float32) -> Mask | None:
-    """What is not ground (h, w): neither the gray of the border nor a line of one gray from side to side."""
+    """The pixels that are no ground (h, w): not the gray of the border, nor a line of one gray from side to side."""
     ring = np.concatenate([small[0], small[-1], small[1:-1, 0], small[1:-1, -1]])
     ground = float(np.median(ring))
     if float((np.abs(ring - ground) <= _ALIKE).mean()) < _PLAIN_RING:
@@ -88,7 +88,7 @@ def _shown(small: Float32) -> Mask | None:
 
 
 def _inside_another(box: Box, boxes: list[Box]) -> bool:
-    """Whether a part lies for the most part within the box of a larger one, as a table lies below a body."""
+    """Whether most of a part lies within the box of a larger one, as a table lies below a body."""
     own = (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
     for other in boxes:
         if other is box:

@@ -1,4 +1,4 @@
-"""What the pixels themselves say: how many of them are real, whether JPEG blocks show, and whether a part was erased.
+"""Quality of the pixels: is a picture enlarged, do JPEG blocks show, was a part of it erased?
 
 All are measured on the picture, because a file's size and format say nothing of it: a thumbnail is enlarged, and a
 compressed picture or one whose end was lost is saved again as PNG.
@@ -12,13 +12,13 @@ from scipy import ndimage
 
 from groundglass.types import Float32, Mask
 
-# Lines of the picture that are looked at, in each direction.
+# Lines of the picture that are sampled, in each direction.
 _LINES = 96
 # Bands of frequencies in cycles along the longer side; the highest is empty at 64 real pixels, the middle one at 32.
 _BANDS = ((8, 14), (18, 28), (36, 60))
-# Columns that differ by less repeat one another.
+# Columns that differ by less count as repeated.
 _REPEATED = 0.2 / 255
-# The part in the middle whose 8 x 8 blocks are looked at, in pixels a side.
+# Side in pixels of the part in the middle whose 8 x 8 blocks are measured.
 _BLOCKS_SIDE = 320
 # Cosines of the discrete cosine transform of 8 pixels, the lowest three frequencies (ITU-T T.81, A.3.3).
 _COSINES = np.array(
@@ -26,7 +26,7 @@ _COSINES = np.array(
     np.float32,
 )
 _LOW = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-# Gray that differs by no more is one gray.
+# Gray levels that differ by no more count as equal.
 _PLAIN, _BLACK = 0.035, 2 / 255
 # The share of a line that must be plain, and of a side that plain lines must take up to be a band.
 _PLAIN_LINE, _BAND = 0.995, 0.03
@@ -35,7 +35,7 @@ _STRAY, _EDGE = 0.04, 0.015
 
 
 def sharpness(gray: Float32) -> float:
-    """How fast a picture (H, W) loses energy towards fine detail: near 0 where 64 pixels or fewer a side are real.
+    """How fast a picture (H, W) loses energy towards fine detail: near 0 if 64 pixels or fewer a side are real.
 
     The smaller of two ratios of energies, each of one band of frequencies to a lower one, in cycles along the longer
     side: a picture of 64 real pixels has nothing above 32 cycles, one of 32 nothing above 16, however far it was
@@ -106,7 +106,7 @@ def _borders(lines: Float32) -> tuple[int, float]:
 
 
 def lung_at_a_band(gray: Float32, lungs: Mask) -> float:
-    """The share of a side of a picture (H, W) along which lungs end at a plain band, as where the rest was lost.
+    """The share of a side of a picture (H, W) along which lungs end at a plain band, as if the rest was lost.
 
     Of whole slices it is 0: the chest wall lies between the lungs and whatever is plain around the body.
     """
@@ -123,7 +123,7 @@ def lung_at_a_band(gray: Float32, lungs: Mask) -> float:
 def black_between(gray: Float32, lungs: Mask) -> float:
     """The share of what lies in the box of the lungs (H, W), but not in them, that is as dark as anything.
 
-    There are heart, vessels and chest wall; where it is black, lungs were cut out of their slice.
+    Heart, vessels and chest wall lie there. If it is black, lungs were cut out of their slice.
     """
     rows, columns = (np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0))
     if rows.size == 0:

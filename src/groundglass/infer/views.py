@@ -1,4 +1,4 @@
-"""How one slice becomes what a classifier sees: its lung box, the whole picture, or several views of it.
+"""The views of a slice, which are the classifier's inputs: its lung box, the whole picture, or several of them.
 
 A card names the views that a model was trained on; `predict --tta` names others. Every view is the same for every
 slice, whatever its label.
@@ -22,7 +22,7 @@ _CENTRE_SHARE = 7 / 8
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which box (top, left, bottom, right) of the slice a view shows, in pixels, and whether it is mirrored."""
+    """The box (top, left, bottom, right) of a view on its slice, in pixels, and whether the view is mirrored."""
 
     box: Box
     mirrored: bool = False
@@ -37,7 +37,7 @@ class View:
 
 
 def field_in(lungs: Mask, place: Place, size: int) -> Mask:
-    """The lung field (H, W) as a view sees it: (size, size), in the view's box and mirrored with it."""
+    """The lung field (H, W) in a view: (size, size), in the view's box and mirrored with it."""
     field = resize(lungs.astype(np.float32), size, size, place.box) > 0.5
     return np.asarray(field[:, ::-1] if place.mirrored else field)
 
@@ -105,7 +105,7 @@ VIEWS: Mapping[str, Views] = {
 def views_of_part(
     views: str, gray: Float32, field: Mask, size: int, box: tuple[slice, slice] | None
 ) -> tuple[View, ...]:
-    """The views of a slice (H, W), or of the part of it in `box` as if that were all; places are those on the slice."""
+    """The views of a slice (H, W), or only of the part of it in `box`; places are those on the slice."""
     if box is None:
         return VIEWS[views](gray, field, size)
     y, x = box[0].start, box[1].start

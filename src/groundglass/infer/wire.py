@@ -41,7 +41,7 @@ def reaches_for(content: bytes) -> str | None:
 def with_metadata(content: bytes, key: str, value: Mapping[str, Any]) -> bytes:
     """The same model file with `value`, as JSON, in place of what its metadata say under `key`.
 
-    Raises ValueError where the bytes are no protocol buffer.
+    Raises ValueError if the bytes are no protocol buffer.
     """
     view = memoryview(content)
     kept = bytearray()

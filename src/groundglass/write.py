@@ -18,7 +18,7 @@ from groundglass.errors import OutputError
 if TYPE_CHECKING:
     import sqlite3
 
-# Modes: what may show a patient is for its owner alone; manifests, weights and curves are for everybody.
+# File modes: only the owner may read what may show a patient; everybody may read manifests, weights and curves.
 PRIVATE = 0o600
 PUBLIC = 0o644
 # The XDG base directory specification: the variable, and the folder below the home folder without it.
@@ -48,7 +48,7 @@ def write_bytes(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
-    """A file to write piece by piece, which stands at `path` once the block has ended well; else as `write_bytes`."""
+    """A file to write piece by piece. It appears at `path` if the block ends without an error; see `write_bytes`."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def flush_folder(folder: Path) -> None:
 def require_file(path: Path) -> None:
     """Make sure before any work that a file can be written at `path`.
 
-    Raises OutputError if it cannot, and where something other than a regular file is there.
+    Raises OutputError if it cannot, or if something other than a regular file is there.
     """
     try:
         taken = not stat.S_ISREG(path.stat().st_mode)
@@ -114,7 +114,7 @@ def require_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def filling(folder: Path) -> Iterator[None]:
-    """As `require_folder`; folders that it made and that still hold nothing at the end of the block are removed."""
+    """As `require_folder`. At the end of the block, folders that it made and that are still empty are removed."""
     made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]  # False for a name too long, too
     try:
         require_folder(folder)
@@ -130,7 +130,7 @@ _WORK = ".groundglass-work"
 
 
 def in_use(folder: Path) -> bool:
-    """Whether anything lies in a folder but what `whole` left there when it was killed. Raises OutputError."""
+    """Whether a folder holds anything other than what `whole` left there when it was killed. Raises OutputError."""
     try:
         return folder.exists() and (not folder.is_dir() or any(path.name != _WORK for path in folder.iterdir()))
     except OSError as error:
@@ -139,9 +139,9 @@ def in_use(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """A place to fill, whose content moves into `folder` once the block has ended well; else nothing of it appears.
+    """A place to fill. Its content moves into `folder` if the block ends without an error; else none of it appears.
 
-    What a killed process left there goes first. Raises OutputError: `taken` where another process fills the folder.
+    What a killed process left there is removed first. Raises OutputError: `taken` if another process fills the folder.
     """
     work = folder / _WORK
     content = work / "content"
@@ -205,11 +205,11 @@ def open_cache(folder: Path | None, name: str, mend: str) -> sqlite3.Connection:
 
 
 class Taken(Exception):
-    """Another process holds the lock; the message says which."""
+    """Another process holds the lock; the message names it."""
 
 
 class Lock:
-    """A lock file that this process holds until `close`; the lock goes with the process, however that ends."""
+    """A lock file that this process holds until `close` or until it ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
         """Take the lock. Raises Taken, and OSError if the file cannot be written."""
@@ -225,9 +225,9 @@ class Lock:
             raise
 
     def require_place(self) -> None:
-        """Raises OutputError (`folder_gone`) if the lock's path leads elsewhere by now: nothing written there counts.
+        """Raises OutputError (`folder_gone`) if the lock's path now leads to another file.
 
-        So it is after somebody removed the folder, and where a mount came or went.
+        This happens if the folder was removed, or if a file system was mounted over it or unmounted.
         """
         try:
             there = os.stat(self._path, follow_symlinks=False)
@@ -249,7 +249,7 @@ class Lock:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds a lock file, as "process N on HOST"; None if nobody does or there is no such file."""
+    """The holder of a lock file, as "process N on HOST"; None if it is free or does not exist."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -261,7 +261,7 @@ def lock_holder(path: Path) -> str | None:
 
 
 def _holder(handle: int) -> str | None:
-    """Lock an open file; who holds it in words if another process does."""
+    """Lock an open file; returns the holder in words if another process has the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

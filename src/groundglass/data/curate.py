@@ -5,7 +5,7 @@ The original system kept 232 of 746 images, chosen by hand. Here each rule is a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -83,15 +83,22 @@ def curate(
             out.append(Exclusion(record.path, "unreadable", 0.0, 1.0))
         else:
             out += _broken(record, look, limits)
-    gone = {e.path for e in out}
     if limits.agreement is not None:
-        for first, second, agreement in sorted(pairs, key=lambda p: (p[0], p[1])):
-            a, b = sorted((records[first].path, records[second].path))
-            if agreement >= limits.agreement and a not in gone and b not in gone:
-                out.append(Exclusion(b, "agreement", agreement, limits.agreement))
-                gone.add(b)
+        out += _repeated(records, pairs, limits.agreement, {e.path for e in out})
+    gone = {e.path for e in out}
     kept = tuple(r for r in records if r.path not in gone)
     return kept, tuple(sorted(out, key=lambda e: (e.path, e.rule)))
+
+
+def _repeated(
+    records: Sequence[Record], pairs: Sequence[tuple[int, int, float]], limit: float, gone: set[str]
+) -> Iterator[Exclusion]:
+    """The second image of each similar pair of which neither is in `gone` yet."""
+    for first, second, agreement in sorted(pairs, key=lambda p: (p[0], p[1])):
+        a, b = sorted((records[first].path, records[second].path))
+        if agreement >= limit and a not in gone and b not in gone:
+            gone.add(b)
+            yield Exclusion(b, "agreement", agreement, limit)
 
 
 def _broken(record: Record, look: Look, limits: Thresholds) -> list[Exclusion]:

@@ -108,16 +108,20 @@ def verdict(
         words.append(f"It does not beat {', '.join(lacking)} surely: what it knows may be no more than that.")
     else:
         words.append("It beats every control surely.")
-    falls = blank.gap.low > 0
-    level = blank.auroc.value <= max(strongest.auroc.high, 0.5)
-    if not falls:
-        words.append("With the lungs blanked it is not surely worse: its evidence lies elsewhere.")
-    elif not level:
-        words.append(f"With the lungs blanked it still reaches {blank.auroc}, above the controls: a shortcut is left.")
-    else:
-        words.append(f"With the lungs blanked it falls to {blank.auroc}, the level of the controls.")
+    needs_lungs, why = _without_lungs(blank, strongest)
+    words.append(why)
     words += [_inside(source, own, inside) for source, (own, inside) in within.items() if inside]
-    return not lacking and falls and level, " ".join(words)
+    return not lacking and needs_lungs, " ".join(words)
+
+
+def _without_lungs(blank: Row, strongest: Row) -> tuple[bool, str]:
+    """Whether a model falls to the level of the controls if the lungs are blanked, and the sentence about it."""
+    falls, level = blank.gap.low > 0, blank.auroc.value <= max(strongest.auroc.high, 0.5)
+    if not falls:
+        return False, "With the lungs blanked it is not surely worse: its evidence lies elsewhere."
+    if not level:
+        return False, f"With the lungs blanked it still reaches {blank.auroc}, above the controls: a shortcut is left."
+    return True, f"With the lungs blanked it falls to {blank.auroc}, the level of the controls."
 
 
 def _inside(source: str, model: Estimate, rows: Sequence[Row]) -> str:

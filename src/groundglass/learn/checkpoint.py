@@ -118,17 +118,8 @@ def load_average(path: Path, net: nn.Module) -> None:
         raise ModelError(
             "weights_missing", f"a finished run in {path.parent.name}", "none", "train it first", about="start_from"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            theirs = {
-                k.removeprefix("average."): file.get_tensor(k)
-                for k in file.keys()  # noqa: SIM118 (not a dict)
-                if k.startswith("average.")
-            }
-    except (SafetensorError, OSError) as error:
-        raise ModelError("checkpoint", "a whole checkpoint", type(error).__name__, about="start_from") from error
-    mine = net.state_dict()
-    for name, value in mine.items():
+    theirs = _averaged(path)
+    for name, value in net.state_dict().items():
         fits = name in theirs and theirs[name].shape == value.shape
         if name.startswith("trunk.") and not fits:
             raise ModelError(
@@ -136,3 +127,15 @@ def load_average(path: Path, net: nn.Module) -> None:
             )
         if fits:
             value.copy_(theirs[name])
+
+
+def _averaged(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {
+                k.removeprefix("average."): file.get_tensor(k)
+                for k in file.keys()  # noqa: SIM118 (not a dict)
+                if k.startswith("average.")
+            }
+    except (SafetensorError, OSError) as error:
+        raise ModelError("checkpoint", "a whole checkpoint", type(error).__name__, about="start_from") from error

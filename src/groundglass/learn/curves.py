@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 Row = dict[str, float]
 _PANELS = ("loss", "accuracy", "recall", "auroc")
@@ -14,19 +15,9 @@ def draw_curves(rows: Sequence[Row], name: str) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
-    epochs = [row["epoch"] for row in rows]
     for panel, axes in zip(_PANELS, figure.subplots(2, 2).flat, strict=True):
         for column in (c for c in rows[-1] if _panel_of(c) == panel):
-            trained = not column.startswith("val_")
-            of_source = column.count("_") > 1
-            axes.plot(
-                epochs,
-                [row.get(column, float("nan")) for row in rows],
-                "--" if trained else "-",
-                linewidth=0.9 if of_source else 1.8,
-                marker="." if len(rows) < 3 else None,
-                label=_label(column),
-            )
+            _draw_column(axes, rows, column)
         axes.set_title({"auroc": "AUROC"}.get(panel, panel))
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
@@ -36,6 +27,18 @@ def draw_curves(rows: Sequence[Row], name: str) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": ""})
     return out.getvalue()
+
+
+def _draw_column(axes: Any, rows: Sequence[Row], column: str) -> None:
+    trained, of_source = not column.startswith("val_"), column.count("_") > 1
+    axes.plot(
+        [row["epoch"] for row in rows],
+        [row.get(column, float("nan")) for row in rows],
+        "--" if trained else "-",
+        linewidth=0.9 if of_source else 1.8,
+        marker="." if len(rows) < 3 else None,
+        label=_label(column),
+    )
 
 
 def _panel_of(column: str) -> str:

@@ -14,7 +14,7 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 from groundglass.errors import InputError, no_resources
@@ -226,6 +226,11 @@ def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:
     if len(infos) != count or any(info.header_offset < 0 for info in infos):
         raise InputError("bad_archive", "a zip directory as its end record states", "another", "zip it again")
     _check_overlap(archive, infos)
+    _check_sizes(infos, limits)
+    return archive
+
+
+def _check_sizes(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
     total = sum(info.file_size for info in infos)
     if total > limits.zip_bytes or any(info.file_size > limits.zip_entry_bytes for info in infos):
         raise InputError(
@@ -240,7 +245,6 @@ def _open_zip(opened: BinaryIO, size: int, limits: Limits) -> zipfile.ZipFile:
             raise InputError(
                 "too_large", f"entries packed at most {limits.zip_ratio}:1", f"{ratio:.0f}:1", "zip the images"
             )
-    return archive
 
 
 def _entry_count(opened: BinaryIO, size: int) -> int:

@@ -18,14 +18,14 @@ from groundglass.read.sniff import OWN_RESULT
 from groundglass.read.stored_values import UID, Layout, stored_values
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-# What our own DICOM results say of who made them (`report.dicom`).
+# The manufacturer in DICOM results of Groundglass (`report.dicom`).
 MANUFACTURER = "Groundglass"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 # US is "unspecified" (PS3.3 C.11.1.1.2); then the values must look like HU, as they must without any type.
 _HU_TYPES = ("HU", "US")
-# Some writers spell the name out, in two ways.
+# Some writers spell the name in full, in two ways.
 _HU_NAMES = ("HOUNSFIELD", "HOUNDSFIELD")
 # Parts of words of ImageType, without blanks: "MIN IP" is written too.
 _NOT_ORIGINAL = ("LOCALIZER", "SCOUT", "PROJECTION", "MPR", "MIP", "MINIP", "MAXIP", "REFORMATTED", "RENDER", "VRT")
@@ -36,7 +36,7 @@ _NO_HU = (
 )  # fmt: skip
 _CHEST = ("CHEST", "THORAX", "LUNG", "TORSO", "BODY", "TAP", "CAP", "HEART", "BREAST")
 _EXECUTABLE = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
-# What tells volumes apart that share a series UID, by name: the attributes that say so together.
+# The attributes that together tell apart volumes with one series UID, by name.
 _TOLD_APART = {
     "occasion": ("study_date", "accession", "age"), "frame": ("frame",), "phase": ("trigger", "phase"),
     "time": ("time",),

@@ -193,10 +193,7 @@ def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
         raise InputError("too_large", f"at most {limits.voxels} voxels", "more", "give fewer slices")
     notices = _common_notices(headers)
     if len(headers) == 1:
-        if not first.located:
-            missing = Notice("no_geometry", "the file does not say where the slice lies")
-            return Arrangement(((0,),), None, (*notices, missing))
-        return Arrangement(((0,),), _affine(headers, [(0,)], first.normal * (first.thickness or 1.0)), tuple(notices))
+        return _single(headers, notices)
     if not all(header.located for header in headers):
         lost = sum(not header.located for header in headers)
         raise InputError(
@@ -211,6 +208,15 @@ def arrange(headers: Sequence[SliceHeader], limits: Limits) -> Arrangement:
         raise InputError("too_few", f"at least {limits.fewest_slices} slices", len(places), "give them all")
     step, more = _step(headers, places)
     return Arrangement(tuple(places), _affine(headers, places, step), (*notices, *more))
+
+
+def _single(headers: Sequence[SliceHeader], notices: Sequence[Notice]) -> Arrangement:
+    """The arrangement of one slice."""
+    first = headers[0]
+    if not first.located:
+        missing = Notice("no_geometry", "the file does not say where the slice lies")
+        return Arrangement(((0,),), None, (*notices, missing))
+    return Arrangement(((0,),), _affine(headers, [(0,)], first.normal * (first.thickness or 1.0)), tuple(notices))
 
 
 def _common_notices(headers: Sequence[SliceHeader]) -> list[Notice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import html
@@ -157,12 +158,6 @@ def _manifest(
     folder: Path, ledger: Ledger, model: Model, limits: Limits, conserved: Mapping[str, int], outputs: Mapping[str, str]
 ) -> bytes:
     """The model and software behind these tables. It holds no date, so the same inputs give the same bytes."""
-    libraries = {}
-    for name in _LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            continue
     manifest = {
         "schema": SCHEMA,
         "use": RESEARCH_USE_ONLY,
@@ -170,7 +165,7 @@ def _manifest(
         "model": {"name": model.name, "sha256": model.sha256},
         "field_sha256": model.field.sha256,
         "python": platform.python_version(),
-        "libraries": libraries,
+        "libraries": _versions(),
         "limits": asdict(limits),
         "shard": ledger.about("shard"),
         "inputs": conserved,
@@ -179,6 +174,14 @@ def _manifest(
         "outputs": outputs,
     }
     return (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 # ---- the page ----

@@ -84,13 +84,7 @@ def _examples(
     rng = np.random.default_rng([recipe.seed, 1])
     try:
         if setup.options.leaky:
-            if recipe.augment != "none":
-                raise ConfigError("leaky", 'a recipe with augment = "none"', "another", "leave it out", about="--leaky")
-            rows = [r for r in setup.records if r.label is not None]
-            made = _prepared(setup, "all", rows, recipe.size, field, store)
-            pool = made.examples if recipe.per_class is None else fill(made.examples, recipe.per_class, rng)
-            train_part, val_part = split_pictures(pool, _HELD_OUT, rng)
-            return train_part, val_part, {"all": list(made.refused)}, 0
+            return _leaky_examples(setup, field, store, rng)
         parts = {
             split: _prepared(setup, split, setup.of(split), size, field, store)
             for split, size in (("train", stored_size(recipe)), ("val", recipe.size))
@@ -104,6 +98,20 @@ def _examples(
     phantoms = draw_phantoms(count, field, stored_size(recipe), rng, setup.counter("phantoms", count))
     refused = {split: list(p.refused) for split, p in parts.items()}
     return (*training, *phantoms), parts["val"].examples, refused, count
+
+
+def _leaky_examples(
+    setup: Setup, field: Network, store: PreparedStore, rng: np.random.Generator
+) -> tuple[tuple[Example, ...], tuple[Example, ...], dict[str, list[str]], int]:
+    """As `_examples`, split by picture as the original system did."""
+    recipe = setup.recipe
+    if recipe.augment != "none":
+        raise ConfigError("leaky", 'a recipe with augment = "none"', "another", "leave it out", about="--leaky")
+    rows = [r for r in setup.records if r.label is not None]
+    made = _prepared(setup, "all", rows, recipe.size, field, store)
+    pool = made.examples if recipe.per_class is None else fill(made.examples, recipe.per_class, rng)
+    train_part, val_part = split_pictures(pool, _HELD_OUT, rng)
+    return train_part, val_part, {"all": list(made.refused)}, 0
 
 
 def _prepared(setup: Setup, name: str, rows: list[Record], size: int, field: Network, store: PreparedStore) -> Examples:

@@ -52,34 +52,26 @@ class Files:
     def stream(self, item: Mapping[str, Any]) -> _Opened:
         """The file as a binary stream, and the size that it states."""
         if item.get("member") is None:
-            opened = open_regular(item["path"])
-            state = os.fstat(opened.fileno())
-            try:
-                self._see(state, item)
-            except InputError:
-                opened.close()
-                raise
+            opened, state = self._opened(item["path"], item)
             return _Opened(opened, state.st_size)
         archive = self.archive(item["path"], item)
         info = archive.infolist()[item["member"]]
         _check_member(info)
         return _Opened(cast(BinaryIO, _Member(archive.open(info))), info.file_size)
 
-    def _see(self, state: os.stat_result, item: Mapping[str, Any]) -> None:
-        """Note the stamp of a file. Raises InputError `unreadable` if the request was made for another one."""
+    def _opened(self, path: str, item: Mapping[str, Any]) -> tuple[BinaryIO, os.stat_result]:
+        """Open a file and note its stamp. Raises InputError `unreadable` if the request was made for another one."""
+        opened = open_regular(path)
+        state = os.fstat(opened.fileno())
         self.stamp = f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
         if item.get("stamp") not in (None, self.stamp):
+            opened.close()
             raise InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
+        return opened, state
 
     def archive(self, path: str, item: Mapping[str, Any]) -> zipfile.ZipFile:
         """The zip at `path`, checked as a whole."""
-        opened = open_regular(path)
-        state = os.fstat(opened.fileno())
-        try:
-            self._see(state, item)
-        except InputError:
-            opened.close()
-            raise
+        opened, state = self._opened(path, item)
         key = (path, state.st_mtime_ns, state.st_size)
         if self._zip is not None and self._zip_of == key:
             opened.close()

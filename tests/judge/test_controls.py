@@ -89,8 +89,8 @@ def test_features_that_carry_the_source_tell_it_and_noise_does_not() -> None:
     sources = ["abc"[i % 3] for i in range(120)]
     noise = rng.normal(size=(120, 8))
     carries = noise + 3 * np.array([[s == "b", s == "c", *[0] * 6] for s in sources], float)
-    value, chance = controls.source_told(carries, sources, PEOPLE, 0)
+    value, chance = controls.source_accuracy(carries, sources, PEOPLE, 0)
     assert value > 0.8
     assert chance == 1 / 3
-    assert controls.source_told(noise, sources, PEOPLE, 0)[0] < 0.55
-    assert np.isnan(controls.source_told(noise, ["a"] * 120, PEOPLE, 0)[0])
+    assert controls.source_accuracy(noise, sources, PEOPLE, 0)[0] < 0.55
+    assert np.isnan(controls.source_accuracy(noise, ["a"] * 120, PEOPLE, 0)[0])

@@ -11,7 +11,7 @@ import numpy as np
 from groundglass.errors import InputError, Reason
 from groundglass.infer.model import Model
 from groundglass.infer.predict import Examination, examine
-from groundglass.read.choice import ranked, study_of, told_of
+from groundglass.read.choice import other_series_notices, ranked, study_of
 from groundglass.read.entries import Input
 from groundglass.read.isolate import Decoder
 from groundglass.read.patients import by_patient
@@ -95,7 +95,7 @@ def answer_studies(folder: str, decoder: Decoder, model: Model) -> Iterator[Answ
 def _answer_study(series: list[Input], decoder: Decoder, model: Model) -> Answer | Refusal:
     refused: Refusal | None = None
     for one in series:
-        others = told_of([other for other in series if other is not one])
+        others = other_series_notices([other for other in series if other is not one])
         try:
             scan = read(replace(one, notices=(*one.notices, *others)), decoder)
         except InputError as error:

@@ -124,18 +124,18 @@ def _most_likely_refused(votes: Float32) -> str:
 
 def notices(found: Fields, chosen: Sequence[int]) -> tuple[Notice, ...]:
     """The notices of a result that come from the gate."""
-    told: list[Notice] = []
+    out: list[Notice] = []
     if len(chosen) < FEW * len(found):
         detail = f"Only {len(chosen)} of {len(found)} slices look like axial lung CT; the verdict rests on these alone."
-        told.append(Notice("few_lung_slices", detail))
+        out.append(Notice("few_lung_slices", detail))
     turned = sum(found[i].kind == "turned_lung_ct" for i in chosen)
     if 2 * turned > len(chosen):
         detail = "The slice seems upside down or turned by a quarter, and the score is less sure; give it spine down."
-        told.append(Notice("turned", detail))
+        out.append(Notice("turned", detail))
     boxed = [i for i in chosen if found[i].box is not None]
     if boxed:
-        told.append(_cropped(found, boxed))
-    return tuple(told)
+        out.append(_cropped(found, boxed))
+    return tuple(out)
 
 
 def _cropped(found: Fields, boxed: Sequence[int]) -> Notice:

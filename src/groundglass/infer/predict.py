@@ -171,8 +171,8 @@ def examine(scan: Scan, model: Model, views: str | None = None, *, every_slice: 
     answered = chosen and not mostly_flawed(found.values(), model.accept)
     refused = None if answered else gate(_all_flat(scan, model), list(found.values()), model.accept)
     if refused is not None:
-        told = (*scan.notices, *thin.notices(len(found), scan))
-        return Examination(Refusal(scan.source, *refused, told), found, None)
+        remarks = (*scan.notices, *thin.notices(len(found), scan))
+        return Examination(Refusal(scan.source, *refused, remarks), found, None)
     seen = infer(scan, found, chosen, model, used)
     result = aggregate(scan, model, found, chosen, seen)
     if used != model.card.views:

@@ -68,7 +68,7 @@ def lungs_only(image: Float32, lungs: Mask) -> Float32:
     return np.where(lungs, image, np.float32(TISSUE_LEVEL)).astype(np.float32)
 
 
-def source_told(features: Float64, sources: Sequence[str], groups: Sequence[str], seed: int) -> tuple[float, float]:
+def source_accuracy(features: Float64, sources: Sequence[str], groups: Sequence[str], seed: int) -> tuple[float, float]:
     """How well a linear classifier finds the source from features (N, K) of unseen patients, and chance.
 
     Both are balanced accuracies: the mean share of each source's slices that are named right. NaN if there is one
@@ -219,7 +219,7 @@ def judge_model(
     scores["lungs blanked"] = score(own.changed(blanked))
     scores["lungs only"] = score(own.changed(lungs_only))
     features = _features(weights, own.inputs, plan.threads)
-    accuracy = source_told(features, [r.source for r in own.records], own.patients, plan.seed)
+    accuracy = source_accuracy(features, [r.source for r in own.records], own.patients, plan.seed)
     step("blanking", 1, 1)
     groups, left_out = _groups(own, cases_of(own.records, root))
     found = {name: _table(own, scores, keep) for name, keep in groups.items()}

@@ -58,7 +58,7 @@ def one_a_study(found: Found, limits: Limits) -> Found:
     chosen: dict[int, Input] = {}
     for several in studies.values():
         best, *others = ranked(several, limits)
-        chosen[id(best)] = replace(best, notices=(*best.notices, *told_of(others)))
+        chosen[id(best)] = replace(best, notices=(*best.notices, *other_series_notices(others)))
     left = sum(len(several) - 1 for several in studies.values())
     among = {id(one) for several in studies.values() for one in several}
     entries = tuple(chosen.get(id(e), e) for e in found if id(e) in chosen or id(e) not in among)
@@ -77,7 +77,7 @@ def _called(one: Input) -> str:
     return f"series {number}" if number is not None else one.name.rsplit("/", 1)[-1][:40]
 
 
-def told_of(others: Sequence[Input]) -> tuple[Notice, ...]:
+def other_series_notices(others: Sequence[Input]) -> tuple[Notice, ...]:
     """The notice in the answer for one series about the other series, without folders."""
     if not others:
         return ()

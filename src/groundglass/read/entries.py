@@ -151,7 +151,7 @@ def with_patient_notice(entries: list[Entry]) -> list[Entry]:
     notice = Notice("several_patients", f"the files name {len(patients)} different patients")
     return [
         replace(e, notices=(*e.notices, notice))
-        if isinstance(e, Input) and not any(told.code == notice.code for told in e.notices)
+        if isinstance(e, Input) and not any(other.code == notice.code for other in e.notices)
         else e
         for e in entries
     ]

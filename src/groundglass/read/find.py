@@ -148,16 +148,16 @@ def nothing_among(
     others: Mapping[Foreign, int] = MappingProxyType({}),
 ) -> InputError:
     """What is said of a place that holds nothing to read: what lies there instead; `others` counts files by kind."""
-    told = {reason: count for reason, count in skipped.items() if reason in _LEFT_OUT}
+    left_out = {reason: count for reason, count in skipped.items() if reason in _LEFT_OUT}
     known = {other: count for other, count in others.items() if other != UNKNOWN}
-    if not told and known:
+    if not left_out and known:
         other = max(known, key=lambda one: known[one])
         count = f" ({known[other]} files)" if known[other] > 1 else ""
         return InputError("no_images", _READABLE, f"{other.name}{count}", other.instead)
-    if not told:
+    if not left_out:
         return InputError("no_images", _READABLE, "none among the files", advice)
-    what = ", ".join(f"{count} {_LEFT_OUT[reason][0]}" for reason, count in sorted(told.items()))
-    way_out = _LEFT_OUT[max(told, key=lambda reason: told[reason])][1]
+    what = ", ".join(f"{count} {_LEFT_OUT[reason][0]}" for reason, count in sorted(left_out.items()))
+    way_out = _LEFT_OUT[max(left_out, key=lambda reason: left_out[reason])][1]
     return InputError("no_images", _READABLE, f"none but {what}", way_out)
 
 

@@ -72,14 +72,14 @@ class Cluster:
     def slots(self) -> int:
         """Items that run at a time now, at least one; workers may come and go. Raises RemoteError (`scheduler`)."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN:
-            with _told():
+            with _as_scheduler_error():
                 self._slots = max(1, int(sum(self._client.nthreads().values())))
             self._asked = time.monotonic()
         return self._slots
 
     def submit(self, task: Mapping[str, Any]) -> Any:
         """The future answer for an item. Raises RemoteError (`scheduler`)."""
-        with _told():
+        with _as_scheduler_error():
             return self._executor.submit(_on_worker, self._name, task)
 
     def close(self) -> None:
@@ -126,12 +126,12 @@ def _jobs(workers: int) -> Any:
 
 def _client(to: Any) -> Any:
     client: Any = Client
-    with _told():
+    with _as_scheduler_error():
         return client(to, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_scheduler_error() -> Iterator[None]:
     """Every error of dask for a scheduler that is not there, as RemoteError."""
     try:
         yield

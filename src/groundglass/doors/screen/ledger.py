@@ -133,14 +133,14 @@ class Ledger:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._db.close()
         if isinstance(error, sqlite3.Error):  # of a row that was read one by one
-            with _told():
+            with _as_output_error():
                 raise error
 
     @contextmanager
     def _kept_in_order(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            with _told():
+            with _as_output_error():
                 yield
         finally:
             self.seconds += time.perf_counter() - started
@@ -352,7 +352,7 @@ class Ledger:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_output_error() -> Iterator[None]:
     """Errors of SQLite as OutputError."""
     with database("ledger", _MEND):
         try:

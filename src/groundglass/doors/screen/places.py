@@ -68,7 +68,7 @@ class Source:
             return ""
         first = self.roots[0][1]
         if first.startswith(REMOTE):
-            with _told():
+            with _as_store_error():
                 bucket = first.removeprefix(REMOTE).split("/")[0]
                 _store().ls(bucket, refresh=True)
                 return bucket
@@ -186,7 +186,7 @@ def _walk(shown: str, path: str) -> Iterator[Place | Left]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_store_error() -> Iterator[None]:
     """Errors of a store as RemoteError, without the message of the store."""
     try:
         yield
@@ -212,7 +212,7 @@ def _stamp(info: dict[str, Any]) -> str:
 
 
 def _walk_remote(shown: str, path: str) -> Iterator[Place | Left]:
-    with _told():
+    with _as_store_error():
         store = _store()
         root = path.removeprefix(REMOTE)
         if store.isfile(root):
@@ -241,7 +241,7 @@ class Fetcher:
         if not path.startswith(REMOTE):
             with open_regular(path) as stream:
                 return stream.read(SNIFF_BYTES)
-        with _told():
+        with _as_store_error():
             return bytes(self._store.cat_file(path.removeprefix(REMOTE), start=0, end=SNIFF_BYTES))
 
     def local(self, path: str) -> str:
@@ -251,7 +251,7 @@ class Fetcher:
         if path not in self._copies:
             name = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
             target = str(self._folder / name)
-            with _told():
+            with _as_store_error():
                 try:
                     self._store.get_file(path.removeprefix(REMOTE), target)
                 except FileNotFoundError as error:

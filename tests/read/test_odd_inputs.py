@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.errors import InputError
+from groundglass.errors import InputError, OutputError
 from groundglass.read.scan import Decoder, find, read
 from groundglass.types import Scan
 from tests.read.builders import (
@@ -317,3 +318,17 @@ def test_a_stream_that_comes_in_pieces_is_read_to_its_end(decoder: Decoder) -> N
 def test_what_is_no_path_says_what_to_call(source: Any, decoder: Decoder) -> None:
     with pytest.raises(TypeError, match=r"expected one path, got a .*; call it for each path"):
         find(source, decoder=decoder)
+
+
+def test_bytes_without_a_temporary_folder_are_a_failure_to_write(
+    tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match="room in the temporary folder"):
+        read(png_of(gray()), decoder)
+
+
+def test_an_identity_affine_is_told_as_no_geometry(read_bytes: Callable[[bytes], Scan]) -> None:
+    voxels = volume(40).transpose(2, 1, 0)
+    assert "no_geometry" in {notice.code for notice in read_bytes(nifti(voxels, np.eye(4))).notices}
+    assert "no_geometry" not in {notice.code for notice in read_bytes(nifti()).notices}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.errors import InputError
+from groundglass.errors import InputError, OutputError
 from groundglass.read.hounsfield import AIR_HU, AIR_SHARE, HIGHEST_HU, OUTSIDE_HU, compact, never_rescaled
 from groundglass.read.limits import MIB, Limits
 from groundglass.read.series import THICK_MM
@@ -92,13 +92,21 @@ def _called(source: Any) -> str:
 
 @contextlib.contextmanager
 def as_file(data: bytes) -> Iterator[Path]:
-    """The bytes as a file for the worker, readable by its owner only, and removed at the end of the block."""
+    """The bytes as a file for the worker, readable by its owner only, and removed at the end of the block.
+
+    Raises OutputError (`write_failed`) if the temporary folder cannot be written or is full.
+    """
     import tempfile  # only here: it costs a start some milliseconds
 
-    with tempfile.TemporaryDirectory(prefix="groundglass-read-") as folder:
-        path = Path(folder) / "data"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+    with contextlib.ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="groundglass-read-"))) / "data"
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+        except OSError as error:
+            reason = repr(error.strerror or type(error).__name__)
+            instead = "free some, or set TMPDIR to another"
+            raise OutputError("write_failed", "room in the temporary folder", reason, instead) from error
         yield path
 
 

@@ -25,6 +25,9 @@ _NUMERIC = "iuf"
 # Millimetres in the other units of length that a header may state (nifti1.h, xyzt_units): metre and micrometre.
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 _LEAST_STEP, _LARGEST_STEP = 0.01, 100.0
+# What a program writes that knows no geometry, such as `np.eye(4)`.
+_IDENTITY = np.eye(4).tolist()
+_NO_GEOMETRY = ["no_geometry", "the file's affine is the identity, as if none was known; check which way up it lies"]
 # Directions that two orientations of one file may differ in: as much as a registration turns a volume.
 _ALIKE_COSINE = 0.7
 
@@ -106,7 +109,10 @@ def decode(files: Files, item: Mapping[str, Any], limits: Limits) -> Iterator[di
         slope, intercept, notices = _scaling(head)
         notices += _contradiction(head)
         form = np.dtype("<i2" if _all_whole(dtype, slope, intercept) else "<f4")
-        yield {"shape": list(shape), "dtype": form.str, "affine": _affine(head), "notices": notices}
+        affine = _affine(head)
+        if affine == _IDENTITY:
+            notices.append(_NO_GEOMETRY)
+        yield {"shape": list(shape), "dtype": form.str, "affine": affine, "notices": notices}
         for planes in _planes(source, dtype, shape, slope, intercept):
             yield planes.astype(form, copy=False)
         source.finish()

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_AUROC_LOST = 0.005
 MOST_PROBABILITY_MOVED = 0.02
 # Slices that the ranges of activations are read from.
-_RANGES_FROM = 96
+_RANGES_FROM = 192
 # A convolution of so few output channels makes maps and logits: it costs nothing and stays as it is.
 _HEAD = 4
 _ROUNDS = 7
@@ -104,7 +104,7 @@ def quantized(source: Path, inputs: Sequence[Float32]) -> Any:
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
             nodes_to_exclude=_heads(onnx.load(str(wide))), calibrate_method=CalibrationMethod.Percentile,
             # seven bits of weight: eight overflow on processors without VNNI, and answers would depend on the machine
-            reduce_range=True, extra_options={"CalibPercentile": 99.99},
+            reduce_range=True, extra_options={"CalibPercentile": 99.999},
         )  # fmt: skip
         made = onnx.load(str(small))
     standard = [o for o in made.opset_import if o.domain in STANDARD_DOMAINS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -209,11 +208,9 @@ def test_a_bad_file_is_refused_with_its_code(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of what this test writes
         data = make()
-    began = time.monotonic()
     with pytest.raises(InputError) as caught:
         read_bytes(data)
     assert caught.value.code == code
-    assert time.monotonic() - began < 5
 
 
 def test_D04_a_file_cut_in_its_header_is_refused(read_bytes: Callable[[bytes], Scan]) -> None:

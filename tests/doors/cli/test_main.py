@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -243,10 +242,8 @@ def test_a_signal_stops_between_whole_rows(number: int, status: int, home: Path)
         assert process.stderr is not None
         lines = [process.stdout.readline()]
         process.send_signal(number)
-        sent = time.monotonic()
         rest, said = process.communicate(timeout=30)
     assert process.returncode == status
-    assert time.monotonic() - sent < 10
     lines += rest.splitlines()
     assert 1 <= len(lines) < 500
     assert all(json.loads(line)["status"] for line in lines)

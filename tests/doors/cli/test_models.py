@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,12 @@ from groundglass.infer.model import DEFAULT, PINNED, bundled
 from tests.doors.command_line import USE, Invoke
 
 
-def test_the_list_is_instant_and_names_each_model_with_its_hash(invoke: Invoke) -> None:
-    started = time.monotonic()
+def test_the_list_starts_no_network_and_names_each_model_with_its_hash(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(network, "read_onnx")
     done = invoke("models", "list")
-    assert time.monotonic() - started < 1
+    assert done.exit_code == 0
     assert done.stdout == invoke("models").stdout
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == list(bundled())
     assert PINNED[DEFAULT] in done.stdout

@@ -107,7 +107,7 @@ def test_traits_come_from_the_layout_of_the_source(tmp_path: Path) -> None:
 
 
 def test_a_split_without_rows_is_named() -> None:
-    with pytest.raises(ConfigError, match="--split test"):
+    with pytest.raises(ConfigError, match="part 'test'"):
         manifest.of_split(RECORDS, "test")
 
 

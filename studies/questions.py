@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from score import CONTRADICTED, PREVALENCE, ROOT
+from score import CONTRADICTED, PREVALENCE, ROOT, write_table
 
 import groundglass as gg
 from groundglass.data import manifest
@@ -32,7 +31,6 @@ from groundglass.judge.metrics import auroc
 from groundglass.judge.results import FIGURES, cells
 from groundglass.judge.score import answers, cases_of, read_scores
 from groundglass.types import Estimate
-from groundglass.write import PUBLIC, write_bytes
 
 HEAD = ("question", "model_sha256", "manifest_sha256", "split", "group", "slices", "measure", *FIGURES)
 NOBODY = ("luna", *OTHER_DISEASE)
@@ -42,21 +40,22 @@ Row = tuple[str, str, int, str, Estimate]  # question, group, slices, measure
 
 def write_answers(path: Path, cases: Sequence[Case]) -> None:
     """Path, label, probability of question 1, opaque share and probability of question 2 of each slice."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "label", "probability", "opaque_share", "differential"))
+    rows = [("path", "label", "probability", "opaque_share", "differential")]
     for c in cases:
-        known = [c.traits.get(name, "") for name in ("opaque_share", "differential")]
         probability = "" if c.probability is None else f"{c.probability:.6f}"
-        writer.writerow((c.path, c.traits["label"], probability, *known))
-    write_bytes(path, out.getvalue().encode(), PUBLIC)
+        known = (c.traits.get("opaque_share", ""), c.traits.get("differential", ""))
+        rows.append((c.path, c.traits["label"], probability, *known))
+    write_table(path, rows)
 
 
-def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Rows as a CSV file, the head first."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    write_bytes(path, out.getvalue().encode(), PUBLIC)
+def write_seed(path: Path, seed: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """The rows of one seed, in place of those that it had; rows of other seeds stay."""
+    others: list[tuple[str, ...]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            others = [tuple(row) for row in csv.reader(file) if row[0] not in ("seed", seed)]
+    made = [(seed, *row) for row in rows]
+    write_table(path, [("seed", *HEAD), *sorted([*others, *made], key=lambda row: row[0])])
 
 
 def _severity(case: Case) -> str:
@@ -128,7 +127,7 @@ def main() -> None:
     records = manifest.load(given.manifest) if given.scores else manifest.read(given.manifest, given.data)
     rows = [r for r in of_split(records, given.split) if given.source in (None, r.source)]
     cases = read_scores(given.scores, cases_of(rows, None)) if given.scores else answers(rows, given.data, model)
-    output = given.output or ROOT / "results" / model.name / f"questions_{given.split}.csv"
+    output = given.output.resolve() if given.output else ROOT / "results" / model.name / f"questions_{given.split}.csv"
     if not given.scores and given.seed is None:
         write_answers(output.with_name(f"{output.stem}_scores.csv"), cases)
     found = [*first(cases, model.operating_point.threshold, model.card.temperature), *second(cases)]
@@ -138,12 +137,9 @@ def main() -> None:
         about = (question, model.sha256, manifest.sha256(records), given.split, group, str(slices), measure)
         made.append((*about, *cells(e)))
     if given.seed is None:
-        write_rows(output, [HEAD, *made])
+        write_table(output, [HEAD, *made])
     else:
-        path, seed = ROOT / "results" / model.name / "seeds.csv", str(given.seed)
-        with path.open(encoding="utf-8", newline="") as file:
-            others = [tuple(row) for row in csv.reader(file) if row[0] not in ("seed", seed)]
-        write_rows(path, [("seed", *HEAD), *sorted([*others, *((seed, *row) for row in made)], key=lambda row: row[0])])
+        write_seed(ROOT / "results" / model.name / "seeds.csv", str(given.seed), made)
 
 
 if __name__ == "__main__":

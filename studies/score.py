@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +67,8 @@ def on_luna(cases: list[Case], validation: list[Case]) -> Iterator[Measured]:
         yield Measured(LUNA, len(luna), AT_NINETY, share(below, [c.patient for c in luna]))
 
 
-def write_table(name: str, rows: list[tuple[str, ...]]) -> None:
-    """A CSV of results/, its head first."""
+def write_table(name: str | Path, rows: Sequence[Sequence[str]]) -> None:
+    """A CSV of results/, its head first; or one at an absolute path."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     write_bytes(ROOT / "results" / name, out.getvalue().encode(), PUBLIC)

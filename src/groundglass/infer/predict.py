@@ -263,7 +263,7 @@ def _seen(
     )
 
 
-def calibrate(margin: Float32 | Float64, temperature: float) -> Float64:
+def calibrate(margin: Float32 | Float64, temperature: float = 1.0) -> Float64:
     """Logit margins -> probabilities of COVID by temperature scaling (Guo et al. 2017, arXiv:1706.04599). Any shape."""
     return np.asarray(0.5 * (1 + np.tanh(margin.astype(np.float64) / temperature / 2)))
 
@@ -312,7 +312,7 @@ def _differential(seen: Seen, opaque: Float64, shares: Float64, card: Differenti
     """The calibrated answer to the second question; it has no probability if too little lung is opaque."""
     if card is None or seen.differentials is None:
         return None
-    of_view = calibrate(seen.differentials, 1.0)
+    of_view = calibrate(seen.differentials)
     of_slice = np.asarray((seen.weights * of_view).sum(axis=1))
     probability = scan_differential(of_slice, opaque, shares, card.least_share)
     return Differential(probability, card.auroc, card.auroc_left_out)

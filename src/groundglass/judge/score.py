@@ -121,7 +121,7 @@ def answers(
             return
         more[case.path] = {"opaque_share": f"{seen.shares[0]:.6f}"}
         if seen.differentials is not None and card is not None:
-            second = calibrate(seen.differentials, 1.0)
+            second = calibrate(seen.differentials)
             more[case.path]["differential"] = f"{second[0, 0]:.6f}"
 
     cases = score(records, root, model, step, see)

@@ -32,7 +32,7 @@ class Files:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._zip: zipfile.ZipFile | None = None
-        self._zip_of: tuple[str, int, int] | None = None
+        self._zip_of: tuple[str, str] | None = None
         self.stamp = ""  # of the file that was opened last; it changes if the file changes
 
     def whole(self, item: Mapping[str, Any], limit: int) -> bytes:
@@ -66,13 +66,13 @@ class Files:
         self.stamp = f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
         if item.get("stamp") not in (None, self.stamp):
             opened.close()
-            raise InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
+            raise changed()
         return opened, state
 
     def archive(self, path: str, item: Mapping[str, Any]) -> zipfile.ZipFile:
         """The zip at `path`, checked as a whole."""
         opened, state = self._opened(path, item)
-        key = (path, state.st_mtime_ns, state.st_size)
+        key = (path, self.stamp)
         if self._zip is not None and self._zip_of == key:
             opened.close()
             return self._zip
@@ -194,6 +194,11 @@ def _not_opened(path: str, error: OSError | ValueError) -> Exception:
         case OSError(errno=errno.ENXIO | errno.ENODEV):  # a socket, a device that is not there
             return _not_regular()
     return error if no_resources(error) else _failing()
+
+
+def changed() -> InputError:
+    """The error for a file that is no longer the one that was found."""
+    return InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
 
 
 def _not_regular() -> InputError:

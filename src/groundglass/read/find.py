@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from groundglass.errors import InputError
-from groundglass.read.archive import open_regular, real_path
+from groundglass.read.archive import changed, open_regular, real_path
 from groundglass.read.entries import (
     Entry,
     Input,
@@ -193,8 +193,7 @@ class _Finder:
             if kind in ("dicom", "raster"):
                 self._add(path, File(os.path.realpath(path)), _kind(kind))
             else:
-                gone = InputError("unreadable", "a file that stays as it is", "one that changed", "run again")
-                self.entries.append((path, gone))
+                self.entries.append((path, changed()))
         return self._result()
 
     def one(self, name: str, real: str, kind: Kind) -> Found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 import re
@@ -16,13 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.data import manifest
 from groundglass.judge import faithfulness as faith
 from groundglass.judge import results
 from groundglass.judge.choose_model import FAITHFULNESS
-from groundglass.phantom.chest import Lesion, chest_slice
-from groundglass.phantom.files import write_slice_png
-from groundglass.types import Record
 from tests.doors import models
 from tests.doors.command_line import Invoke
 
@@ -42,23 +37,6 @@ def browser() -> Iterator[Any]:
         opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
         yield opened
         opened.close()
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of eight slices to learn from and eight to validate on, of as many people; half have a lesion."""
-    folder = tmp_path_factory.mktemp("drawn")
-    rng = np.random.default_rng(0)
-    records = []
-    for n in range(16):
-        sick = n % 2 == 0
-        lesions = [Lesion("ground_glass", -1, 0.5, 60.0, 0.3, 35.0)] if sick else []
-        write_slice_png(folder / f"{n}.png", chest_slice(rng, level=0.5, lesions=lesions, size=256).voxels[0])
-        digest = hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest()
-        label, split = "covid" if sick else "non-covid", "train" if n < 8 else "val"
-        records.append(Record(f"{n}.png", digest, "set", f"set:{n}", label, split, "gray", 256, 256))  # type: ignore[arg-type]
-    manifest.write(records, folder / "m.csv")
-    return folder / "m.csv"
 
 
 def colours(png: bytes) -> int:
@@ -126,7 +104,9 @@ def test_a_report_of_a_model_shows_its_worst_mistakes_with_heat(
     browser: Any, drawn: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     # at this threshold the slices with a lesion are mistakes
-    done = invoke("judge", "evaluate", "--model", "fast", "--manifest", drawn, "--threshold", "0.9999", "-o", tmp_path)
+    done = invoke(
+        "judge", "evaluate", "--model", "fast", "--manifest", drawn / "m.csv", "--threshold", "0.9999", "-o", tmp_path
+    )
     assert done.exit_code == 0, done.output
     text = is_shown(browser, tmp_path / "report.html", 6)
     assert "Worst mistakes" in text
@@ -142,7 +122,7 @@ def test_a_report_of_a_model_shows_its_worst_mistakes_with_heat(
 
 
 def test_the_page_of_controls_shows_its_plot(browser: Any, drawn: Path, invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("judge", "controls", "--model", "fast", "--manifest", drawn, "--no-cache", "-o", tmp_path)
+    done = invoke("judge", "controls", "--model", "fast", "--manifest", drawn / "m.csv", "--no-cache", "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert "With the lungs blanked" in is_shown(browser, tmp_path / "controls.html", 1)
 
